@@ -1,0 +1,5 @@
+"""``python -m gramcore.cli``."""
+
+from gramcore.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Grammar-constrained decoding: token masks from regular expressions and JSON Schema."""

@@ -1,0 +1,1 @@
+"""N-gram engines over token sequences: suffix automata and suffix-array indexes."""

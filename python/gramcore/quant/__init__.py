@@ -1,0 +1,1 @@
+"""Low-bit weights: codecs, packed tensors and the matmuls that read them."""

@@ -1,0 +1,1 @@
+"""Speculative decoding: drafters, draft trees, verifiers and one loop."""

@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include "bind/tensor_arg.h"
+#include "core/bandwidth.h"
 #include "core/cpu.h"
 #include "core/device.h"
 #include "core/rng.h"
@@ -28,6 +29,17 @@ inline void bind_core(pybind11::module_& m) {
   m.def("cuda_status", &cuda::status_message);
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
+  m.def(
+      "measure_bandwidth",
+      [](std::size_t num_bytes, int passes) {
+        Bandwidth b;
+        {
+          const py::gil_scoped_release unlocked;
+          b = measure_bandwidth(num_bytes, passes);
+        }
+        return py::make_tuple(b.read, b.copy, b.triad);
+      },
+      py::arg("num_bytes"), py::arg("passes"), "(read, copy, triad) in bytes per second.");
   m.def("register_torch_ops", &torch::register_ops, "Registers the operators with the torch already loaded.");
   m.def(
       "philox4x32",

@@ -1,0 +1,1 @@
+"""Benchmarks: verify, then time, then compare in the same run."""

@@ -1,0 +1,56 @@
+#include "core/bandwidth.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <vector>
+
+#include "core/check.h"
+#include "core/kernels/bandwidth.h"
+#include "core/thread_pool.h"
+
+namespace gramcore {
+namespace {
+
+template <class Pass>
+double best_seconds(int passes, Pass&& pass) {
+  double best = 1e30;
+  for (int i = 0; i < passes; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    pass();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+}  // namespace
+
+Bandwidth measure_bandwidth(std::size_t num_bytes, int passes) {
+  GC_CHECK(num_bytes >= 4096 && passes >= 1, "num_bytes must be >= 4096 and passes >= 1, got ", num_bytes, " and ",
+           passes);
+  const auto n = static_cast<std::int64_t>(num_bytes / sizeof(float));
+  std::vector<float> x(static_cast<std::size_t>(n), 1.0f), y(x), z(x);
+  const auto& kernels = core::bandwidth_kernels();
+  const std::int64_t grain = 1 << 16;
+  std::atomic<float> sink{0};
+  const double bytes = static_cast<double>(n) * sizeof(float);
+  Bandwidth result{};
+  result.read = bytes / best_seconds(passes, [&] {
+                  parallel_for(n, grain, [&](std::int64_t b, std::int64_t e) {
+                    sink.store(kernels.read(x.data() + b, static_cast<std::size_t>(e - b)), std::memory_order_relaxed);
+                  });
+                });
+  result.copy = 2 * bytes / best_seconds(passes, [&] {
+                  parallel_for(n, grain, [&](std::int64_t b, std::int64_t e) {
+                    kernels.copy(y.data() + b, x.data() + b, static_cast<std::size_t>(e - b));
+                  });
+                });
+  result.triad = 3 * bytes / best_seconds(passes, [&] {
+                   parallel_for(n, grain, [&](std::int64_t b, std::int64_t e) {
+                     kernels.triad(z.data() + b, x.data() + b, y.data() + b, 0.5f, static_cast<std::size_t>(e - b));
+                   });
+                 });
+  return result;
+}
+
+}  // namespace gramcore

@@ -1,0 +1,15 @@
+// Measured limits of the machine with the threads in use, for benchmarks.
+#pragma once
+
+#include <cstddef>
+
+namespace gramcore {
+
+struct Bandwidth {
+  double read, copy, triad;  // bytes per second; copy counts 2 and triad 3 streams
+};
+
+// Best of `passes` over buffers of `num_bytes` each (choose more than the last-level cache holds).
+Bandwidth measure_bandwidth(std::size_t num_bytes, int passes);
+
+}  // namespace gramcore

@@ -1,0 +1,1 @@
+gc_kernel(core bandwidth LEVELS base avx2 avx512)

@@ -20,16 +20,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         generate(Path(name))
         made = Path(name) / "gramcore"
-        files = [made / "_core.pyi"] if (made / "_core.pyi").exists() else sorted((made / "_core").rglob("*.pyi"))
-        for file in files:
+        if (made / "_core.pyi").exists():  # no submodules yet: a single file; keep the package layout
+            (made / "_core").mkdir()
+            (made / "_core.pyi").rename(made / "_core" / "__init__.pyi")
+        for file in sorted((made / "_core").rglob("*.pyi")):
             target = TARGET / file.relative_to(made)
-            if "--check" in sys.argv:
-                if not target.exists() or target.read_text() != file.read_text():
-                    print(f"{target.name} is out of date; run make stubs", file=sys.stderr)
-                    return 1
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(file.read_text())
+            if "--check" not in sys.argv:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(file.read_text())
+            elif not target.exists() or target.read_text() != file.read_text():
+                print(f"{target} is out of date; run make stubs", file=sys.stderr)
+                return 1
     return 0
 
 

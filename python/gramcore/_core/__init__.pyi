@@ -1,0 +1,39 @@
+"""
+Native cores of gramcore. Private: use the Python modules of the package.
+"""
+from __future__ import annotations
+import typing
+__all__: list[str] = ['cpu_level', 'cpu_levels', 'cpu_model', 'cuda_compiled', 'cuda_device_count', 'cuda_status', 'measure_bandwidth', 'num_threads', 'philox4x32', 'register_torch_ops', 'set_cpu_level', 'set_num_threads', 'tensor_facts']
+def cpu_level() -> str:
+    ...
+def cpu_levels() -> list[str]:
+    ...
+def cpu_model() -> str:
+    ...
+def cuda_compiled() -> bool:
+    ...
+def cuda_device_count() -> int:
+    ...
+def cuda_status() -> str:
+    ...
+def measure_bandwidth(num_bytes: typing.SupportsInt | typing.SupportsIndex, passes: typing.SupportsInt | typing.SupportsIndex) -> tuple[float, float, float]:
+    """
+    (read, copy, triad) in bytes per second.
+    """
+def num_threads() -> int:
+    ...
+def philox4x32(seed: typing.SupportsInt | typing.SupportsIndex, counter_lo: typing.SupportsInt | typing.SupportsIndex, counter_hi: typing.SupportsInt | typing.SupportsIndex = 0) -> tuple[int, int, int, int]:
+    ...
+def register_torch_ops() -> list[tuple[str, bool]]:
+    """
+    Registers the operators with the torch already loaded.
+    """
+def set_cpu_level(level: str) -> None:
+    ...
+def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None:
+    ...
+def tensor_facts(tensor: typing.Any) -> tuple[str, list[int], list[int], int, int]:
+    """
+    (dtype, shape, stride, device, address) as the bindings see a tensor; for tests.
+    """
+__version__: str = '0.1.0'

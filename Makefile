@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The environment tools run in: ours, or the caller's when DEV_PYTHON is given.
 DEV_PYTHON ?= $(if $(wildcard $(BIN)/python),$(CURDIR)/$(BIN)/python,$(PYTHON))
 
-.PHONY: help demo test bench lint format asan tsan cuda-check docs stubs table dev native clean
+.PHONY: help demo test bench lint format asan tsan aarch64 cuda-check docs stubs table dev native clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -58,6 +58,13 @@ tsan:
 	  -DGRAMCORE_CUDA=OFF -DGRAMCORE_SANITIZE=thread >/dev/null
 	cmake --build build/tsan -j $(JOBS)
 	build/tsan/gramcore_native_tests
+
+#: make aarch64     cross-build the native tests and run them under qemu (needs g++-aarch64-linux-gnu, qemu-user)
+aarch64:
+	cmake -S . -B build/aarch64 -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DGRAMCORE_CUDA=OFF \
+	  -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DGRAMCORE_PYTHON=OFF -DGRAMCORE_TESTS=ON >/dev/null
+	cmake --build build/aarch64 -j $(JOBS)
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/gramcore_native_tests -fork
 
 CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cc' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.cc' 'tests/*.h')
 

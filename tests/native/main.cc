@@ -1,4 +1,4 @@
-// Runs every registered case, or those whose name contains the argument.
+// Runs every registered case; `NAME` keeps those whose name contains it, `-NAME` leaves those out.
 #include <cstring>
 #include <exception>
 
@@ -7,7 +7,8 @@
 int main(int argc, char** argv) {
   int passed = 0, failed = 0;
   for (const auto& test : gramcore::test::cases()) {
-    if (argc > 1 && !std::strstr(test.name, argv[1])) continue;
+    if (argc > 1 && argv[1][0] == '-' && std::strstr(test.name, argv[1] + 1)) continue;
+    if (argc > 1 && argv[1][0] != '-' && !std::strstr(test.name, argv[1])) continue;
     std::string error;
     try {
       test.run();

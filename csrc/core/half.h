@@ -1,8 +1,10 @@
 // bfloat16 and IEEE binary16 as storage types: conversions round to nearest even and keep NaN a NaN.
-// Plain functions on bit patterns, usable in ISA files (no standard library code is pulled in).
+// Plain functions on bit patterns, usable in ISA files (no standard library code is pulled in) and in CUDA kernels.
 #pragma once
 
 #include <cstdint>
+
+#include "core/hd.h"
 
 namespace gramcore {
 
@@ -14,26 +16,26 @@ struct f16 {
 };
 
 namespace bits {
-static inline std::uint32_t of(float x) {
+GC_HD static inline std::uint32_t of(float x) {
   std::uint32_t u;
   __builtin_memcpy(&u, &x, 4);
   return u;
 }
-static inline float to_float(std::uint32_t u) {
+GC_HD static inline float to_float(std::uint32_t u) {
   float x;
   __builtin_memcpy(&x, &u, 4);
   return x;
 }
 }  // namespace bits
 
-static inline float to_f32(float x) {
+GC_HD static inline float to_f32(float x) {
   return x;
 }
-static inline float to_f32(bf16 x) {
+GC_HD static inline float to_f32(bf16 x) {
   return bits::to_float(static_cast<std::uint32_t>(x.bits) << 16);
 }
 
-static inline float to_f32(f16 h) {
+GC_HD static inline float to_f32(f16 h) {
   const std::uint32_t sign = static_cast<std::uint32_t>(h.bits & 0x8000u) << 16;
   const std::uint32_t exponent = (h.bits >> 10) & 0x1fu;
   const std::uint32_t fraction = h.bits & 0x3ffu;
@@ -43,13 +45,13 @@ static inline float to_f32(f16 h) {
   return bits::to_float(sign | bits::of(magnitude));
 }
 
-static inline bf16 to_bf16(float x) {
+GC_HD static inline bf16 to_bf16(float x) {
   const std::uint32_t u = bits::of(x);
   if ((u & 0x7fffffffu) > 0x7f800000u) return bf16{static_cast<std::uint16_t>((u >> 16) | 0x40u)};
   return bf16{static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16)};
 }
 
-static inline f16 to_f16(float x) {
+GC_HD static inline f16 to_f16(float x) {
   const std::uint32_t u = bits::of(x);
   const std::uint16_t sign = static_cast<std::uint16_t>((u >> 16) & 0x8000u);
   const std::uint32_t magnitude = u & 0x7fffffffu;
@@ -67,7 +69,7 @@ static inline f16 to_f16(float x) {
 
 // Stochastic rounding to bf16: up with probability (low 16 bits)/2^16; `noise` holds 16 uniform bits.
 // Infinities and NaN are rounded to nearest; a finite value never rounds up past the largest finite bf16.
-static inline bf16 to_bf16_stochastic(float x, std::uint32_t noise) {
+GC_HD static inline bf16 to_bf16_stochastic(float x, std::uint32_t noise) {
   const std::uint32_t u = bits::of(x);
   if ((u & 0x7fffffffu) >= 0x7f7f0000u) return to_bf16(x);
   return bf16{static_cast<std::uint16_t>((u + (noise & 0xffffu)) >> 16)};

@@ -5,11 +5,7 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define GC_HD __host__ __device__
-#else
-#define GC_HD
-#endif
+#include "core/hd.h"
 
 namespace gramcore {
 

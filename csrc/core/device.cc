@@ -10,7 +10,9 @@ namespace gramcore::cuda {
 
 #if defined(GRAMCORE_WITH_CUDA)
 
-bool compiled() { return true; }
+bool compiled() {
+  return true;
+}
 
 int device_count() {
   int count = 0;
@@ -27,19 +29,25 @@ std::string status_message() {
   if (error == cudaSuccess || error == cudaErrorNoDevice) return "no CUDA device: the driver reports none";
   if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0) return "no CUDA device: driver not installed";
   if (error == cudaErrorInsufficientDriver && cudaRuntimeGetVersion(&runtime) == cudaSuccess) {
-    return cat("no CUDA device: the driver supports CUDA ", driver / 1000, ".", driver % 1000 / 10, ", this build needs ",
-               runtime / 1000, ".", runtime % 1000 / 10, "; update the driver");
+    return cat("no CUDA device: the driver supports CUDA ", driver / 1000, ".", driver % 1000 / 10,
+               ", this build needs ", runtime / 1000, ".", runtime % 1000 / 10, "; update the driver");
   }
   return cat("no CUDA device: ", cudaGetErrorString(error));
 }
 
 #else
 
-bool compiled() { return false; }
+bool compiled() {
+  return false;
+}
 
-int device_count() { return 0; }
+int device_count() {
+  return 0;
+}
 
-std::string status_message() { return "no CUDA device: built without CUDA"; }
+std::string status_message() {
+  return "no CUDA device: built without CUDA";
+}
 
 #endif
 

@@ -36,7 +36,9 @@ cudaError_t cudaGetLastError() {
   last_error().code = cudaSuccess;
   return code;
 }
-cudaError_t cudaPeekAtLastError() { return last_error().code; }
+cudaError_t cudaPeekAtLastError() {
+  return last_error().code;
+}
 
 const char* cudaGetErrorName(cudaError_t error) {
   switch (error) {
@@ -66,7 +68,9 @@ cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : set_last_error(cudaErrorInvalidDevice); }
+cudaError_t cudaSetDevice(int device) {
+  return device == 0 ? cudaSuccess : set_last_error(cudaErrorInvalidDevice);
+}
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (device != 0) return set_last_error(cudaErrorInvalidDevice);
@@ -81,9 +85,15 @@ cudaError_t cudaDriverGetVersion(int* version) {
   *version = 13000;
   return cudaSuccess;
 }
-cudaError_t cudaRuntimeGetVersion(int* version) { return cudaDriverGetVersion(version); }
-cudaError_t cudaDeviceSynchronize() { return cudaPeekAtLastError(); }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaPeekAtLastError(); }
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  return cudaDriverGetVersion(version);
+}
+cudaError_t cudaDeviceSynchronize() {
+  return cudaPeekAtLastError();
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  return cudaPeekAtLastError();
+}
 
 cudaError_t cudaMalloc(void** pointer, std::size_t bytes) {
   *pointer = nullptr;

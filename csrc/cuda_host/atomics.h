@@ -23,21 +23,31 @@ T atomic_update(T* address, Update update) {
 
 }  // namespace gramcore::cuda_host
 
-#define GC_HOST_ATOMIC_INTEGER(T, Bits)                                                                         \
-  inline T atomicAdd(T* p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }                          \
-  inline T atomicExch(T* p, T v) { return __atomic_exchange_n(p, v, __ATOMIC_RELAXED); }                        \
-  inline T atomicAnd(T* p, T v) { return __atomic_fetch_and(p, v, __ATOMIC_RELAXED); }                          \
-  inline T atomicOr(T* p, T v) { return __atomic_fetch_or(p, v, __ATOMIC_RELAXED); }                            \
-  inline T atomicXor(T* p, T v) { return __atomic_fetch_xor(p, v, __ATOMIC_RELAXED); }                          \
-  inline T atomicMax(T* p, T v) {                                                                               \
-    return gramcore::cuda_host::atomic_update<Bits>(p, [v](T old) { return old > v ? old : v; });               \
-  }                                                                                                             \
-  inline T atomicMin(T* p, T v) {                                                                               \
-    return gramcore::cuda_host::atomic_update<Bits>(p, [v](T old) { return old < v ? old : v; });               \
-  }                                                                                                             \
-  inline T atomicCAS(T* p, T expected, T desired) {                                                             \
-    __atomic_compare_exchange_n(p, &expected, desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);              \
-    return expected;                                                                                            \
+#define GC_HOST_ATOMIC_INTEGER(T, Bits)                                                            \
+  inline T atomicAdd(T* p, T v) {                                                                  \
+    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);                                             \
+  }                                                                                                \
+  inline T atomicExch(T* p, T v) {                                                                 \
+    return __atomic_exchange_n(p, v, __ATOMIC_RELAXED);                                            \
+  }                                                                                                \
+  inline T atomicAnd(T* p, T v) {                                                                  \
+    return __atomic_fetch_and(p, v, __ATOMIC_RELAXED);                                             \
+  }                                                                                                \
+  inline T atomicOr(T* p, T v) {                                                                   \
+    return __atomic_fetch_or(p, v, __ATOMIC_RELAXED);                                              \
+  }                                                                                                \
+  inline T atomicXor(T* p, T v) {                                                                  \
+    return __atomic_fetch_xor(p, v, __ATOMIC_RELAXED);                                             \
+  }                                                                                                \
+  inline T atomicMax(T* p, T v) {                                                                  \
+    return gramcore::cuda_host::atomic_update<Bits>(p, [v](T old) { return old > v ? old : v; });  \
+  }                                                                                                \
+  inline T atomicMin(T* p, T v) {                                                                  \
+    return gramcore::cuda_host::atomic_update<Bits>(p, [v](T old) { return old < v ? old : v; });  \
+  }                                                                                                \
+  inline T atomicCAS(T* p, T expected, T desired) {                                                \
+    __atomic_compare_exchange_n(p, &expected, desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED); \
+    return expected;                                                                               \
   }
 
 GC_HOST_ATOMIC_INTEGER(int, std::uint32_t)
@@ -45,12 +55,17 @@ GC_HOST_ATOMIC_INTEGER(unsigned, std::uint32_t)
 GC_HOST_ATOMIC_INTEGER(unsigned long long, std::uint64_t)
 #undef GC_HOST_ATOMIC_INTEGER
 
-inline int atomicSub(int* p, int v) { return __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }
-inline unsigned atomicSub(unsigned* p, unsigned v) { return __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }
+inline int atomicSub(int* p, int v) {
+  return __atomic_fetch_sub(p, v, __ATOMIC_RELAXED);
+}
+inline unsigned atomicSub(unsigned* p, unsigned v) {
+  return __atomic_fetch_sub(p, v, __ATOMIC_RELAXED);
+}
 
 // Counts up to `limit`, then wraps to 0; the usual ticket of "the last block finishes the work".
 inline unsigned atomicInc(unsigned* p, unsigned limit) {
-  return gramcore::cuda_host::atomic_update<std::uint32_t>(p, [limit](unsigned old) { return old >= limit ? 0u : old + 1u; });
+  return gramcore::cuda_host::atomic_update<std::uint32_t>(
+      p, [limit](unsigned old) { return old >= limit ? 0u : old + 1u; });
 }
 
 inline float atomicAdd(float* p, float v) {

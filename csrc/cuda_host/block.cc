@@ -12,16 +12,22 @@ __thread const Thread* current_thread = nullptr;
 
 namespace {
 
-Lane& current_lane() { return *const_cast<Lane*>(static_cast<const Lane*>(current_thread)); }
+Lane& current_lane() {
+  return *const_cast<Lane*>(static_cast<const Lane*>(current_thread));
+}
 
-bool same_site(Site a, Site b) { return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0); }
+bool same_site(Site a, Site b) {
+  return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
+}
 
 const char* name_of(BarrierOp op) {
-  constexpr const char* names[] = {"__syncthreads()", "__syncthreads_or()", "__syncthreads_and()", "__syncthreads_count()"};
+  constexpr const char* names[] = {"__syncthreads()", "__syncthreads_or()", "__syncthreads_and()",
+                                   "__syncthreads_count()"};
   return names[static_cast<int>(op)];
 }
 const char* name_of(WarpOp op) {
-  constexpr const char* names[] = {"__syncwarp()", "a warp vote", "a shuffle", "__match_any_sync()", "a warp matrix operation"};
+  constexpr const char* names[] = {"__syncwarp()", "a warp vote", "a shuffle", "__match_any_sync()",
+                                   "a warp matrix operation"};
   return names[static_cast<int>(op)];
 }
 
@@ -35,7 +41,9 @@ std::string hex(std::uint32_t mask) {
   std::snprintf(buffer, sizeof buffer, "0x%08x", mask);
   return buffer;
 }
-std::string text_of(Site site) { return std::string(site.file) + ":" + std::to_string(site.line); }
+std::string text_of(Site site) {
+  return std::string(site.file) + ":" + std::to_string(site.line);
+}
 
 }  // namespace
 
@@ -83,7 +91,8 @@ void BlockRunner::prepare(const LaunchConfig& config, uint3 block_idx, void* dyn
   descending_ = (block_idx.x + block_idx.y + block_idx.z) % 2 != 0;
 }
 
-bool BlockRunner::run(const LaunchConfig& config, uint3 block_idx, void* dynamic_shared, Body body, const void* closure) {
+bool BlockRunner::run(const LaunchConfig& config, uint3 block_idx, void* dynamic_shared, Body body,
+                      const void* closure) {
   prepare(config, block_idx, dynamic_shared);
   body_ = body;
   closure_ = closure;
@@ -282,7 +291,8 @@ std::string BlockRunner::deadlock_text() const {
   }
   std::string text = "threads of a block wait for others that never arrive:";
   for (std::size_t g = 0; g < groups.size() && g < 4; ++g) {
-    text += (g == 0 ? " " : "; ") + std::to_string(groups[g].count) + " " + groups[g].what + ", first " + groups[g].first;
+    text +=
+        (g == 0 ? " " : "; ") + std::to_string(groups[g].count) + " " + groups[g].what + ", first " + groups[g].first;
   }
   return text;
 }
@@ -302,7 +312,9 @@ void kernel_error(const char* text, Site site) {
   lane.runner->fail(lane, site, text);
 }
 
-int lane_id() { return current_lane().index % kWarpSize; }
+int lane_id() {
+  return current_lane().index % kWarpSize;
+}
 
 WarpMeeting warp_meet(WarpOp op, std::uint32_t mask, const WarpValue& value, Site site) {
   Lane& lane = current_lane();

@@ -11,4 +11,6 @@ using nv_bfloat162 = __nv_bfloat162;
 
 GC_HOST_SMALL_FLOAT(__nv_bfloat16, __nv_bfloat162, bfloat16)
 
-inline float2 __bfloat1622float2(__nv_bfloat162 v) { return {float(v.x), float(v.y)}; }
+inline float2 __bfloat1622float2(__nv_bfloat162 v) {
+  return {float(v.x), float(v.y)};
+}

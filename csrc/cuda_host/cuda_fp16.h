@@ -11,4 +11,6 @@ using half2 = __half2;
 
 GC_HOST_SMALL_FLOAT(__half, __half2, half)
 
-inline float2 __half22float2(__half2 v) { return {float(v.x), float(v.y)}; }
+inline float2 __half22float2(__half2 v) {
+  return {float(v.x), float(v.y)};
+}

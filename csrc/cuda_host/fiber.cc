@@ -46,7 +46,8 @@ constexpr std::size_t kStackBytes = 256 * 1024;  // address space; only touched 
 Fiber::Fiber(void (*entry)()) : race_fiber_(sanitizer::create_fiber()) {
   const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   mapping_bytes_ = kStackBytes + page;
-  void* mapping = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* mapping =
+      mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping == MAP_FAILED) throw std::bad_alloc();
   mapping_ = static_cast<char*>(mapping);
   if (mprotect(mapping_, page, PROT_NONE) != 0) {
@@ -104,7 +105,9 @@ void Fiber::enter() {
   sanitizer::after_switch_stack(fake_stack, nullptr, nullptr);
 }
 
-void Fiber::begin() { sanitizer::after_switch_stack(nullptr, &scheduler_stack_, &scheduler_stack_bytes_); }
+void Fiber::begin() {
+  sanitizer::after_switch_stack(nullptr, &scheduler_stack_, &scheduler_stack_bytes_);
+}
 
 void Fiber::leave() {
   sanitizer::before_switch_stack(&fake_stack_, scheduler_stack_, scheduler_stack_bytes_);

@@ -42,9 +42,9 @@ class Fiber {
   void* stack_pointer_ = nullptr;
   void* scheduler_pointer_ = nullptr;
 #endif
-  void* race_fiber_ = nullptr;            // ThreadSanitizer's thread for this fiber
+  void* race_fiber_ = nullptr;  // ThreadSanitizer's thread for this fiber
   void* scheduler_race_fiber_ = nullptr;
-  void* fake_stack_ = nullptr;            // AddressSanitizer's, while the fiber is left
+  void* fake_stack_ = nullptr;  // AddressSanitizer's, while the fiber is left
   const void* scheduler_stack_ = nullptr;
   std::size_t scheduler_stack_bytes_ = 0;
 };

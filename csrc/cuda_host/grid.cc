@@ -85,8 +85,7 @@ struct Grid {
 
   uint3 block_index(std::uint64_t b) const {
     const dim3 g = config.grid;
-    return {static_cast<unsigned>(b % g.x), static_cast<unsigned>(b / g.x % g.y),
-            static_cast<unsigned>(b / g.x / g.y)};
+    return {static_cast<unsigned>(b % g.x), static_cast<unsigned>(b / g.x % g.y), static_cast<unsigned>(b / g.x / g.y)};
   }
 
   // Blocks worker, worker + num_workers, ...: neighbours always run on different CPU threads.
@@ -96,7 +95,8 @@ struct Grid {
     void* shared = nullptr;
     if (bytes != 0 && posix_memalign(&shared, 128, bytes) != 0) throw std::bad_alloc();
     const std::unique_ptr<void, void (*)(void*)> owner(shared, std::free);
-    for (std::uint64_t b = static_cast<std::uint64_t>(worker); b < num_blocks; b += static_cast<std::uint64_t>(num_workers)) {
+    for (std::uint64_t b = static_cast<std::uint64_t>(worker); b < num_blocks;
+         b += static_cast<std::uint64_t>(num_workers)) {
       if (stop.load(std::memory_order_relaxed)) break;
       if (bytes != 0) std::memset(shared, 0xff, bytes);  // uninitialised: a NaN in every float format
       if (!runner->run(config, block_index(b), shared, body, closure)) {

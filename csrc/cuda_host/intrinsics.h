@@ -5,12 +5,24 @@
 #include <cstdint>
 #include <cstring>
 
-inline int __popc(unsigned x) { return __builtin_popcount(x); }
-inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
-inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }
-inline int __clzll(long long x) { return x == 0 ? 64 : __builtin_clzll(static_cast<unsigned long long>(x)); }
-inline int __ffs(int x) { return __builtin_ffs(x); }
-inline int __ffsll(long long x) { return __builtin_ffsll(x); }
+inline int __popc(unsigned x) {
+  return __builtin_popcount(x);
+}
+inline int __popcll(unsigned long long x) {
+  return __builtin_popcountll(x);
+}
+inline int __clz(int x) {
+  return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x));
+}
+inline int __clzll(long long x) {
+  return x == 0 ? 64 : __builtin_clzll(static_cast<unsigned long long>(x));
+}
+inline int __ffs(int x) {
+  return __builtin_ffs(x);
+}
+inline int __ffsll(long long x) {
+  return __builtin_ffsll(x);
+}
 inline unsigned __brev(unsigned x) {
   unsigned y = 0;
   for (int bit = 0; bit < 32; ++bit) y |= (x >> bit & 1u) << (31 - bit);
@@ -59,29 +71,57 @@ inline unsigned __float_as_uint(float x) {
   std::memcpy(&u, &x, 4);
   return u;
 }
-inline int __float_as_int(float x) { return static_cast<int>(__float_as_uint(x)); }
+inline int __float_as_int(float x) {
+  return static_cast<int>(__float_as_uint(x));
+}
 inline float __uint_as_float(unsigned u) {
   float x;
   std::memcpy(&x, &u, 4);
   return x;
 }
-inline float __int_as_float(int u) { return __uint_as_float(static_cast<unsigned>(u)); }
-inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
+inline float __int_as_float(int u) {
+  return __uint_as_float(static_cast<unsigned>(u));
+}
+inline int __float2int_rn(float x) {
+  return static_cast<int>(std::nearbyint(x));
+}
 
 // The device's fast versions are approximate; these are correctly rounded or nearly so.  Tests must leave room.
-inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
-inline float __frsqrt_rn(float x) { return 1.0f / std::sqrt(x); }
-inline float __fdividef(float a, float b) { return a / b; }
-inline float __expf(float x) { return std::exp(x); }
-inline float __logf(float x) { return std::log(x); }
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
-inline float __saturatef(float x) { return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f; }
+inline float rsqrtf(float x) {
+  return 1.0f / std::sqrt(x);
+}
+inline float __frsqrt_rn(float x) {
+  return 1.0f / std::sqrt(x);
+}
+inline float __fdividef(float a, float b) {
+  return a / b;
+}
+inline float __expf(float x) {
+  return std::exp(x);
+}
+inline float __logf(float x) {
+  return std::log(x);
+}
+inline float __fmul_rn(float a, float b) {
+  return a * b;
+}
+inline float __fadd_rn(float a, float b) {
+  return a + b;
+}
+inline float __fmaf_rn(float a, float b, float c) {
+  return std::fma(a, b, c);
+}
+inline float __saturatef(float x) {
+  return x > 0.0f ? (x < 1.0f ? x : 1.0f) : 0.0f;
+}
 
-#define GC_HOST_MIN_MAX(T)                                 \
-  inline T min(T a, T b) { return b < a ? b : a; }         \
-  inline T max(T a, T b) { return a < b ? b : a; }
+#define GC_HOST_MIN_MAX(T) \
+  inline T min(T a, T b) { \
+    return b < a ? b : a;  \
+  }                        \
+  inline T max(T a, T b) { \
+    return a < b ? b : a;  \
+  }
 GC_HOST_MIN_MAX(int)
 GC_HOST_MIN_MAX(unsigned)
 GC_HOST_MIN_MAX(long)

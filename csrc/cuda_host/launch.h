@@ -30,12 +30,13 @@ void launch(void (*kernel)(Params...), dim3 grid, dim3 block, std::size_t dynami
     std::tuple<std::decay_t<Params>...> params;  // copied once, as the device copies its parameters
   };
   const Closure closure{kernel, {static_cast<Params>(args)...}};
-  run_grid({grid, block, dynamic_shared_bytes, reinterpret_cast<const void*>(kernel)},
-           [](const void* p) {
-             const Closure& c = *static_cast<const Closure*>(p);
-             std::apply(c.kernel, c.params);
-           },
-           &closure);
+  run_grid(
+      {grid, block, dynamic_shared_bytes, reinterpret_cast<const void*>(kernel)},
+      [](const void* p) {
+        const Closure& c = *static_cast<const Closure*>(p);
+        std::apply(c.kernel, c.params);
+      },
+      &closure);
 }
 
 }  // namespace gramcore::cuda_host

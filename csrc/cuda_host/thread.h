@@ -17,7 +17,7 @@ struct Site {
 struct Thread {
   uint3 thread_idx, block_idx;
   dim3 block_dim, grid_dim;
-  void* dynamic_shared;         // exactly the requested bytes, on the heap
+  void* dynamic_shared;  // exactly the requested bytes, on the heap
   std::size_t dynamic_shared_bytes;
 };
 
@@ -61,8 +61,18 @@ inline int __syncthreads_and(int predicate, GC_HOST_SITE) {
 inline int __syncthreads_count(int predicate, GC_HOST_SITE) {
   return gramcore::cuda_host::block_barrier(gramcore::cuda_host::BarrierOp::count, predicate != 0, {file, line});
 }
-inline void __threadfence_block() { gramcore::cuda_host::thread_fence(); }
-inline void __threadfence() { gramcore::cuda_host::thread_fence(); }
-inline void __threadfence_system() { gramcore::cuda_host::thread_fence(); }
-inline void __nanosleep(unsigned) { gramcore::cuda_host::yield(); }
-[[noreturn]] inline void __trap(GC_HOST_SITE) { gramcore::cuda_host::kernel_error("__trap()", {file, line}); }
+inline void __threadfence_block() {
+  gramcore::cuda_host::thread_fence();
+}
+inline void __threadfence() {
+  gramcore::cuda_host::thread_fence();
+}
+inline void __threadfence_system() {
+  gramcore::cuda_host::thread_fence();
+}
+inline void __nanosleep(unsigned) {
+  gramcore::cuda_host::yield();
+}
+[[noreturn]] inline void __trap(GC_HOST_SITE) {
+  gramcore::cuda_host::kernel_error("__trap()", {file, line});
+}

@@ -3,23 +3,31 @@
 
 #include <cstdint>
 
-#define GC_HOST_VECTOR(name, element, align2, align4)                                    \
-  struct name##1 {                                                                       \
-    element x;                                                                           \
-  };                                                                                     \
-  struct alignas(align2) name##2 {                                                       \
-    element x, y;                                                                        \
-  };                                                                                     \
-  struct name##3 {                                                                       \
-    element x, y, z;                                                                     \
-  };                                                                                     \
-  struct alignas(align4) name##4 {                                                       \
-    element x, y, z, w;                                                                  \
-  };                                                                                     \
-  inline name##1 make_##name##1(element x) { return {x}; }                               \
-  inline name##2 make_##name##2(element x, element y) { return {x, y}; }                 \
-  inline name##3 make_##name##3(element x, element y, element z) { return {x, y, z}; }   \
-  inline name##4 make_##name##4(element x, element y, element z, element w) { return {x, y, z, w}; }
+#define GC_HOST_VECTOR(name, element, align2, align4)                         \
+  struct name##1 {                                                            \
+    element x;                                                                \
+  };                                                                          \
+  struct alignas(align2) name##2 {                                            \
+    element x, y;                                                             \
+  };                                                                          \
+  struct name##3 {                                                            \
+    element x, y, z;                                                          \
+  };                                                                          \
+  struct alignas(align4) name##4 {                                            \
+    element x, y, z, w;                                                       \
+  };                                                                          \
+  inline name##1 make_##name##1(element x) {                                  \
+    return {x};                                                               \
+  }                                                                           \
+  inline name##2 make_##name##2(element x, element y) {                       \
+    return {x, y};                                                            \
+  }                                                                           \
+  inline name##3 make_##name##3(element x, element y, element z) {            \
+    return {x, y, z};                                                         \
+  }                                                                           \
+  inline name##4 make_##name##4(element x, element y, element z, element w) { \
+    return {x, y, z, w};                                                      \
+  }
 
 GC_HOST_VECTOR(char, signed char, 2, 4)
 GC_HOST_VECTOR(uchar, unsigned char, 2, 4)

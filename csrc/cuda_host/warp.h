@@ -92,7 +92,9 @@ inline int __all_sync(unsigned mask, int predicate, GC_HOST_SITE) {
 }
 
 // The smallest answer the language allows: the caller alone.  Code that relies on more relies on chance.
-inline unsigned __activemask() { return 1u << gramcore::cuda_host::lane_id(); }
+inline unsigned __activemask() {
+  return 1u << gramcore::cuda_host::lane_id();
+}
 
 template <class T>
 T __shfl_sync(unsigned mask, T x, int source, int width = 32, GC_HOST_SITE) {

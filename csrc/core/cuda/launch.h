@@ -10,12 +10,11 @@
 #if defined(__CUDACC__)
 #define GC_CUDA_LAUNCH(kernel, grid, block, dynamic_shared_bytes, stream, ...) \
   (kernel)<<<(grid), (block), (dynamic_shared_bytes), (stream)>>>(__VA_ARGS__)
-#define GC_DYNAMIC_SHARED(T, name)                             \
+#define GC_DYNAMIC_SHARED(T, name)                                   \
   extern __shared__ __align__(16) unsigned char gc_dynamic_shared[]; \
   T* name = reinterpret_cast<T*>(gc_dynamic_shared)
 #else
 #define GC_CUDA_LAUNCH(kernel, grid, block, dynamic_shared_bytes, stream, ...) \
   ::gramcore::cuda_host::launch((kernel), (grid), (block), (dynamic_shared_bytes), (stream), ##__VA_ARGS__)
-#define GC_DYNAMIC_SHARED(T, name) \
-  T* name = static_cast<T*>(::gramcore::cuda_host::current_thread->dynamic_shared)
+#define GC_DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(::gramcore::cuda_host::current_thread->dynamic_shared)
 #endif

@@ -37,7 +37,7 @@ void mma_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_
   MmaFragments mine{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {c[0], c[1], c[2], c[3]}};
   cuda_host::warp_collective(
       mine,
-      [&d](const MmaFragments (&all)[32], int lane) {
+      [&d](const MmaFragments(&all)[32], int lane) {
         for (int i = 0; i < 4; ++i) {
           const int row = lane / 4 + 8 * (i / 2), column = 2 * (lane % 4) + i % 2;
           double sum = all[lane].c[i];
@@ -57,20 +57,20 @@ void mma_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_
 #endif
 
 #if defined(__CUDACC__)
-#define GC_MMA_M16N8K16(name, Half, type)                                                                       \
-  __device__ __forceinline__ void name(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], \
-                                       const float (&c)[4]) {                                                   \
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                                         \
-                 ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"                     \
-                 : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])                                               \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]),      \
-                   "f"(c[2]), "f"(c[3]));                                                                       \
+#define GC_MMA_M16N8K16(name, Half, type)                                                                             \
+  __device__ __forceinline__ void name(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],       \
+                                       const float (&c)[4]) {                                                         \
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                                               \
+                 ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"                           \
+                 : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])                                                     \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]), \
+                   "f"(c[3]));                                                                                        \
   }
 #else
-#define GC_MMA_M16N8K16(name, Half, type)                                                                       \
+#define GC_MMA_M16N8K16(name, Half, type)                                                                        \
   inline void name(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], const float (&c)[4], \
-                   GC_HOST_SITE) {                                                                              \
-    host::mma_m16n8k16<Half>(d, a, b, c, {file, line});                                                         \
+                   GC_HOST_SITE) {                                                                               \
+    host::mma_m16n8k16<Half>(d, a, b, c, {file, line});                                                          \
   }
 #endif
 GC_MMA_M16N8K16(mma_m16n8k16_bf16, bf16, "bf16")

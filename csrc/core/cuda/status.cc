@@ -36,4 +36,6 @@ int launch_status(const char* op) {
 
 }  // namespace gramcore::cuda
 
-const char* gc_cuda_last_message() { return gramcore::cuda::last_message().c_str(); }
+const char* gc_cuda_last_message() {
+  return gramcore::cuda::last_message().c_str();
+}

@@ -1,7 +1,6 @@
-#include "grammar/cuda/apply_bitmask.cuh"
-
 #include "core/cuda/status.h"
 #include "core/dtype.h"
+#include "grammar/cuda/apply_bitmask.cuh"
 
 namespace gramcore::grammar {
 namespace {
@@ -38,7 +37,8 @@ int launch(const ApplyBitmaskArgs& args, cudaStream_t stream) {
   // One vector more than V needs: a row that starts between two boundaries touches one more.
   const std::int64_t vectors = (args.vocab_size + kWidth - 1) / kWidth + 1;
   const std::int64_t tiles = (vectors + kTileVectors - 1) / kTileVectors;
-  if (tiles > 65535) return invalid("vocab_size must be below ", 65534 * kTileVectors * kWidth, ", got ", args.vocab_size);
+  if (tiles > 65535)
+    return invalid("vocab_size must be below ", 65534 * kTileVectors * kWidth, ", got ", args.vocab_size);
   const dim3 grid(static_cast<unsigned>(args.num_rows), static_cast<unsigned>(tiles));
   GC_CUDA_LAUNCH((apply_bitmask_kernel<Word, kMinusInf>), grid, Policy::kThreads, 0, stream, args);
   return cuda::launch_status("apply_bitmask");

@@ -1,9 +1,8 @@
-#include "optim/cuda/adamw.cuh"
-
 #include <cmath>
 
 #include "core/cuda/status.h"
 #include "core/dtype.h"
+#include "optim/cuda/adamw.cuh"
 
 namespace gramcore::optim {
 namespace {
@@ -69,7 +68,8 @@ AdamwScalars scalars_of(const AdamwArgs& a) {
 template <class Param, class Grad, class State>
 int step(const AdamwArgs& a, cudaStream_t stream) {
   if (const int status = check_scalars(a); status != cuda::kOk) return status;
-  if (const int status = check_tensors(a, sizeof(Param), sizeof(Grad), sizeof(State)); status != cuda::kOk) return status;
+  if (const int status = check_tensors(a, sizeof(Param), sizeof(Grad), sizeof(State)); status != cuda::kOk)
+    return status;
   for (std::int64_t first = 0; first < a.num_tensors; first += AdamwPolicy::kMaxTensors) {
     AdamwLaunch launch{};
     launch.scalars = scalars_of(a);

@@ -21,12 +21,12 @@
 namespace gramcore::optim {
 
 struct AdamwScalars {
-  float decay;            // 1 - lr * weight_decay
+  float decay;  // 1 - lr * weight_decay
   float one_minus_beta1, beta2, one_minus_beta2;
-  float step_size;        // lr / (1 - beta1^t)
-  float denom_scale;      // 1 / sqrt(1 - beta2^t)
+  float step_size;    // lr / (1 - beta1^t)
+  float denom_scale;  // 1 / sqrt(1 - beta2^t)
   float eps;
-  float grad_sign;        // -1 to maximize
+  float grad_sign;  // -1 to maximize
   std::uint32_t step;
   std::uint32_t stochastic;
   std::uint64_t seed;
@@ -63,7 +63,9 @@ __device__ __forceinline__ Quad<float> load_quad(const T* p, int count) {
   return x;
 }
 
-__device__ __forceinline__ float rounded(float x, std::uint32_t, bool, float) { return x; }
+__device__ __forceinline__ float rounded(float x, std::uint32_t, bool, float) {
+  return x;
+}
 __device__ __forceinline__ bf16 rounded(float x, std::uint32_t noise, bool stochastic, bf16) {
   return stochastic ? to_bf16_stochastic(x, noise) : to_bf16(x);
 }

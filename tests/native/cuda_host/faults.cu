@@ -77,7 +77,9 @@ __global__ void dynamic_shared_kernel(int* out, int reach) {
   out[threadIdx.x] = tile[threadIdx.x];
 }
 
-__global__ void global_kernel(int* out, int reach) { out[threadIdx.x + reach] = 1; }
+__global__ void global_kernel(int* out, int reach) {
+  out[threadIdx.x + reach] = 1;
+}
 
 int main(int argc, char** argv) {
   if (argc != 2) return 2;
@@ -93,14 +95,18 @@ int main(int argc, char** argv) {
       {"barrier", [](int* o, int*) { GC_CUDA_LAUNCH(neighbour_kernel<true>, 4, kThreads, 0, nullptr, o); }},
       {"missing-barrier", [](int* o, int*) { GC_CUDA_LAUNCH(neighbour_kernel<false>, 4, kThreads, 0, nullptr, o); }},
       {"syncwarp", [](int* o, int*) { GC_CUDA_LAUNCH(warp_neighbour_kernel<true>, 4, kThreads, 0, nullptr, o); }},
-      {"missing-syncwarp", [](int* o, int*) { GC_CUDA_LAUNCH(warp_neighbour_kernel<false>, 4, kThreads, 0, nullptr, o); }},
+      {"missing-syncwarp",
+       [](int* o, int*) { GC_CUDA_LAUNCH(warp_neighbour_kernel<false>, 4, kThreads, 0, nullptr, o); }},
       {"rounds", [](int* o, int*) { GC_CUDA_LAUNCH(rounds_kernel<true>, 4, kThreads, 0, nullptr, o); }},
-      {"missing-second-barrier", [](int* o, int*) { GC_CUDA_LAUNCH(rounds_kernel<false>, 4, kThreads, 0, nullptr, o); }},
+      {"missing-second-barrier",
+       [](int* o, int*) { GC_CUDA_LAUNCH(rounds_kernel<false>, 4, kThreads, 0, nullptr, o); }},
       {"atomic", [](int* o, int*) { GC_CUDA_LAUNCH(counter_kernel<true>, 64, 32, 0, nullptr, o); }},
       {"missing-atomic", [](int* o, int*) { GC_CUDA_LAUNCH(counter_kernel<false>, 64, 32, 0, nullptr, o); }},
       {"static-shared", [](int*, int* o) { GC_CUDA_LAUNCH(static_shared_kernel, 1, kThreads, 0, nullptr, o, 0); }},
-      {"static-shared-overrun", [](int*, int* o) { GC_CUDA_LAUNCH(static_shared_kernel, 1, kThreads, 0, nullptr, o, 1); }},
-      {"dynamic-shared", [](int*, int* o) { GC_CUDA_LAUNCH(dynamic_shared_kernel, 1, kThreads, kBytes, nullptr, o, 0); }},
+      {"static-shared-overrun",
+       [](int*, int* o) { GC_CUDA_LAUNCH(static_shared_kernel, 1, kThreads, 0, nullptr, o, 1); }},
+      {"dynamic-shared",
+       [](int*, int* o) { GC_CUDA_LAUNCH(dynamic_shared_kernel, 1, kThreads, kBytes, nullptr, o, 0); }},
       {"dynamic-shared-overrun",
        [](int*, int* o) { GC_CUDA_LAUNCH(dynamic_shared_kernel, 1, kThreads, kBytes, nullptr, o, 1); }},
       {"global", [](int*, int* o) { GC_CUDA_LAUNCH(global_kernel, 1, kThreads, 0, nullptr, o, 0); }},

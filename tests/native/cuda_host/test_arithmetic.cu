@@ -9,6 +9,36 @@
 #include "core/rng.h"
 #include "native/test.h"
 
+__global__ void convert_kernel(const float* in, std::uint16_t* half_out, std::uint16_t* bfloat_out, int n) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i >= n) return;
+  half_out[i] = __half_as_ushort(__float2half_rn(in[i]));
+  bfloat_out[i] = __bfloat16_as_ushort(__float2bfloat16_rn(in[i]));
+}
+
+// One warp multiplies A (16, 16) by B (16, 8) given row-major, and adds C.
+template <class Half, bool kBfloat>
+__global__ void mma_kernel(const Half* a, const Half* b, const float* c, float* d) {
+  const int g = static_cast<int>(threadIdx.x) / 4, t = static_cast<int>(threadIdx.x) % 4;
+  const auto pair = [](Half low, Half high) { return std::uint32_t{low.bits} | std::uint32_t{high.bits} << 16; };
+  std::uint32_t fa[4], fb[2];
+  float fc[4], fd[4];
+  for (int i = 0; i < 4; ++i) {
+    const int row = g + 8 * (i % 2), column = 2 * t + 8 * (i / 2);
+    fa[i] = pair(a[row * 16 + column], a[row * 16 + column + 1]);
+    fc[i] = c[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2];
+  }
+  for (int i = 0; i < 2; ++i) fb[i] = pair(b[(2 * t + 8 * i) * 8 + g], b[(2 * t + 8 * i + 1) * 8 + g]);
+  if (kBfloat) {
+    gramcore::cuda::ptx::mma_m16n8k16_bf16(fd, fa, fb, fc);
+  } else {
+    gramcore::cuda::ptx::mma_m16n8k16_f16(fd, fa, fb, fc);
+  }
+  for (int i = 0; i < 4; ++i) d[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2] = fd[i];
+}
+
+#if !defined(__CUDACC__)  // passes host memory
+
 namespace {
 
 using gramcore::philox4x32;
@@ -52,17 +82,10 @@ float float_of(std::uint32_t bits) {
 
 }  // namespace
 
-__global__ void convert_kernel(const float* in, std::uint16_t* half_out, std::uint16_t* bfloat_out, int n) {
-  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (i >= n) return;
-  half_out[i] = __half_as_ushort(__float2half_rn(in[i]));
-  bfloat_out[i] = __bfloat16_as_ushort(__float2bfloat16_rn(in[i]));
-}
-
-#if !defined(__CUDACC__)  // reads device memory directly
 GC_TEST(cuda_host_conversions_round_to_nearest_even) {
-  std::vector<float> in = {0.0f, -0.0f, 1.0f, 65504.0f, 65519.9f, 65520.0f, 5.9604645e-8f, 2.9802322e-8f, 2.98023224e-8f,
-                           6.097555e-5f, 1e-40f, 3.3895314e38f, 3.4e38f, 1.00390625f, 1.01171875f};
+  std::vector<float> in = {0.0f,     -0.0f,         1.0f,          65504.0f,       65519.9f,
+                           65520.0f, 5.9604645e-8f, 2.9802322e-8f, 2.98023224e-8f, 6.097555e-5f,
+                           1e-40f,   3.3895314e38f, 3.4e38f,       1.00390625f,    1.01171875f};
   for (std::uint32_t i = 0; i < 4000; ++i) {
     const auto r = philox4x32(1, i);
     in.push_back(float_of((r.v[0] & 0x807fffffu) | (102 + r.v[1] % 50) << 23));  // around half's range
@@ -83,7 +106,9 @@ GC_TEST(cuda_host_conversions_round_to_nearest_even) {
 GC_TEST(cuda_host_half_arithmetic_rounds_once) {
   for (std::uint32_t i = 0; i < 4000; ++i) {
     const auto r = philox4x32(2, i);
-    const auto pick = [](std::uint32_t w) { return __ushort_as_half(static_cast<unsigned short>((w & 0x83ffu) | (10 + w % 10) << 10)); };
+    const auto pick = [](std::uint32_t w) {
+      return __ushort_as_half(static_cast<unsigned short>((w & 0x83ffu) | (10 + w % 10) << 10));
+    };
     const __half a = pick(r.v[0]), b = pick(r.v[1]), c = pick(r.v[2]);
     const double x = float(a), y = float(b), z = float(c);
     EXPECT_EQ(__half_as_ushort(__hfma(a, b, c)), nearest_bits<__half>(x * y + z, half_value, 0x7c00));
@@ -114,30 +139,7 @@ GC_TEST(cuda_host_integer_intrinsics) {
   EXPECT_EQ(__dp4a(0xff000002u, 0xff000003u, 1u), 65025u + 6u + 1u);
   EXPECT_EQ(__float_as_uint(1.0f), 0x3f800000u);
 }
-#endif
 
-// One warp multiplies A (16, 16) by B (16, 8) given row-major, and adds C.
-template <class Half, bool kBfloat>
-__global__ void mma_kernel(const Half* a, const Half* b, const float* c, float* d) {
-  const int g = static_cast<int>(threadIdx.x) / 4, t = static_cast<int>(threadIdx.x) % 4;
-  const auto pair = [](Half low, Half high) { return std::uint32_t{low.bits} | std::uint32_t{high.bits} << 16; };
-  std::uint32_t fa[4], fb[2];
-  float fc[4], fd[4];
-  for (int i = 0; i < 4; ++i) {
-    const int row = g + 8 * (i % 2), column = 2 * t + 8 * (i / 2);
-    fa[i] = pair(a[row * 16 + column], a[row * 16 + column + 1]);
-    fc[i] = c[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2];
-  }
-  for (int i = 0; i < 2; ++i) fb[i] = pair(b[(2 * t + 8 * i) * 8 + g], b[(2 * t + 8 * i + 1) * 8 + g]);
-  if (kBfloat) {
-    gramcore::cuda::ptx::mma_m16n8k16_bf16(fd, fa, fb, fc);
-  } else {
-    gramcore::cuda::ptx::mma_m16n8k16_f16(fd, fa, fb, fc);
-  }
-  for (int i = 0; i < 4; ++i) d[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2] = fd[i];
-}
-
-#if !defined(__CUDACC__)
 template <class Half, bool kBfloat>
 void check_mma(Half (*round)(float)) {
   Half a[256], b[128];
@@ -163,4 +165,5 @@ GC_TEST(cuda_host_mma_m16n8k16) {
   check_mma<gramcore::bf16, true>([](float x) { return gramcore::to_bf16(x); });
   check_mma<gramcore::f16, false>([](float x) { return gramcore::to_f16(x); });
 }
+
 #endif

@@ -50,10 +50,6 @@ std::string expect_failure(cudaError_t expected) {
   return cudaGetErrorString(error);
 }
 
-void expect_contains(const std::string& text, const std::string& part) {
-  if (text.find(part) == std::string::npos) throw gramcore::test::Failure{"'" + text + "' lacks '" + part + "'"};
-}
-
 }  // namespace
 
 // ---- indices ----
@@ -270,18 +266,18 @@ __global__ void syncwarp_kernel(int* out) {
     __syncwarp();
     const int next = tile[base + (i + 1) % 32];
     __syncwarp();
-    out[round * 64 + i] = next;
+    out[(blockIdx.x * 4 + round) * 64 + i] = next;
   }
 }
 
 GC_TEST(cuda_host_syncwarp_orders_shared_memory) {
-  Buffer<int> out(4 * 64);
+  Buffer<int> out(3 * 4 * 64);
   GC_CUDA_LAUNCH(syncwarp_kernel, 3, 64, 0, nullptr, out.get());
   expect_success();
   const auto host = out.read();
-  for (int k = 0; k < 4 * 64; ++k) {
+  for (int k = 0; k < 3 * 4 * 64; ++k) {
     const int i = k % 64;
-    EXPECT_EQ(host[k], (i / 32 * 32 + (i + 1) % 32) * (k / 64 + 1));
+    EXPECT_EQ(host[k], (i / 32 * 32 + (i + 1) % 32) * (k / 64 % 4 + 1));
   }
 }
 
@@ -383,7 +379,9 @@ __global__ void barrier_against_warp_kernel() {
     __shfl_sync(0xffffffffu, 1, 0);
   }
 }
-__global__ void outside_mask_kernel() { __shfl_sync(0x0000ffffu, 1, 0); }
+__global__ void outside_mask_kernel() {
+  __shfl_sync(0x0000ffffu, 1, 0);
+}
 __global__ void mixed_warp_kernel() {
   if (threadIdx.x < 16) {
     __shfl_sync(0xffffffffu, 1, 0);
@@ -397,6 +395,10 @@ __global__ void trap_kernel() {
 __global__ void nothing_kernel() {}
 
 #if !defined(__CUDACC__)  // a device would hang on some of these
+static void expect_contains(const std::string& text, const std::string& part) {
+  if (text.find(part) == std::string::npos) throw gramcore::test::Failure{"'" + text + "' lacks '" + part + "'"};
+}
+
 GC_TEST(cuda_host_divergence_is_an_error_not_a_hang) {
   GC_CUDA_LAUNCH(early_return_kernel, 1, 64, 0, nullptr);
   std::string text = expect_failure(cudaErrorLaunchFailure);

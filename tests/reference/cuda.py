@@ -1,0 +1,60 @@
+"""Slow twins of the CUDA kernels, from their definitions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import gramcore._core as _core
+import numpy as np
+import numpy.typing as npt
+
+
+def apply_bitmask(logits: np.ndarray, bitmask: np.ndarray, rows: list[int]) -> np.ndarray:
+    """logits with -inf where bit t % 32 of word t // 32 is 0, in the given rows; float32."""
+    out = logits.copy()
+    for r in rows:
+        for t in range(logits.shape[1]):
+            if not int(bitmask[r, t // 32]) >> (t % 32) & 1:
+                out[r, t] = -np.inf
+    return out
+
+
+@dataclass
+class AdamwHyper:
+    """Hyper-parameters of one step, named as in the paper and torch."""
+
+    lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    maximize: bool = False
+
+
+Array = npt.NDArray[np.float64]
+
+
+def adamw(p: Array, g: Array, m: Array, v: Array, step: int, h: AdamwHyper) -> tuple[Array, Array, Array]:
+    """Loshchilov and Hutter 2019, Alg. 2, in float64: new parameter and moments."""
+    if h.maximize:
+        g = -g
+    p = p - h.lr * h.weight_decay * p
+    m = h.beta1 * m + (1 - h.beta1) * g
+    v = h.beta2 * v + (1 - h.beta2) * g * g
+    m_hat = m / (1 - h.beta1**step)
+    v_hat = v / (1 - h.beta2**step)
+    return p - h.lr * m_hat / (np.sqrt(v_hat) + h.eps), m, v
+
+
+def rounding_noise(seed: int, step: int, tensor: int, numel: int, field: int, shift: int) -> npt.NDArray[np.uint32]:
+    """The 16 random bits of each element: word e % 4 of Philox at (e // 4 | field << 63, tensor << 32 | step)."""
+    words = []
+    for quad in range(math.ceil(numel / 4)):
+        words += _core.philox4x32(seed, quad | field << 63, tensor << 32 | step)
+    return (np.array(words[:numel], dtype=np.uint64) >> shift & 0xFFFF).astype(np.uint32)
+
+
+def stochastic_bf16_bits(x: npt.NDArray[np.float32], noise: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint16]:
+    """Adds the noise below the kept bits and truncates; for finite values below the largest bfloat16."""
+    return ((x.view(np.uint32) + noise) >> 16).astype(np.uint16)

@@ -66,6 +66,10 @@ aarch64:
 	cmake --build build/aarch64 -j $(JOBS)
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/gramcore_native_tests -fork
 
+#: make cuda-check  CUDA sources emulated and under sanitizers; compiled by nvcc and checked for spills where it is installed
+cuda-check:
+	$(DEV_PYTHON) -m tests.cuda.toolchain
+
 CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cc' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.cc' 'tests/*.h')
 
 #: make lint        ruff, mypy, clang-format

@@ -1,10 +1,11 @@
 // The families that work on text and token sequences.
 #include "bind/bind.h"
+#include "bind/ngram.inl.h"
 
 namespace gramcore {
 
 void bind_text(pybind11::module_& m) {
-  static_cast<void>(m);
+  ngram::bind_ngram(m);
 }
 
 }  // namespace gramcore

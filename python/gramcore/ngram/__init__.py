@@ -1,1 +1,39 @@
 """N-gram engines over token sequences: suffix automata and suffix-array indexes."""
+
+from __future__ import annotations
+
+from gramcore._registry import Row, register
+from gramcore.ngram.automaton import SuffixAutomaton, SuffixMatcher
+from gramcore.ngram.build import BuildReport, build_index, suffix_array
+from gramcore.ngram.index import Found, Index
+
+__all__ = [
+    "BuildReport",
+    "Found",
+    "Index",
+    "SuffixAutomaton",
+    "SuffixMatcher",
+    "build_index",
+    "suffix_array",
+]
+
+register(
+    Row(
+        "SuffixAutomaton",
+        "ngram",
+        "automaton",
+        "gramcore.ngram:SuffixAutomaton",
+        "every substring of a growing text, drafts, undo",
+        "Blumer et al. 1985",
+        {"online": True, "rollback": True},
+    ),
+    Row(
+        "InfiniGram",
+        "ngram",
+        "index",
+        "gramcore.ngram:Index",
+        "suffix-array index in infini-gram's file layout",
+        "Liu et al. 2024, arXiv:2401.17377",
+        {"exact": True},
+    ),
+)

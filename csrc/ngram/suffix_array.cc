@@ -1,0 +1,134 @@
+#include "ngram/suffix_array.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "core/file.h"
+#include "ngram/sais.inl.h"
+#include "ngram/tokens.h"
+
+namespace gramcore::ngram {
+namespace {
+
+constexpr std::uint32_t kTableIds = 1u << 24;  // ids below this are ranked by a table, others by binary search
+
+// Dense ranks, in file order, of the distinct tokens of a text.
+template <class T>
+class Alphabet {
+ public:
+  explicit Alphabet(Span<const T> tokens) {
+    std::vector<bool> seen(table_size(tokens), false);
+    std::vector<T> others;
+    for (const T t : tokens) {
+      if (t < seen.size()) {
+        seen[t] = true;
+      } else if (others.empty() || others.back() != t) {
+        others.push_back(t);
+        if (others.size() >= (std::size_t{1} << 20) && others.size() == others.capacity()) unique(others);
+      }
+    }
+    unique(others);
+    for (std::size_t t = 0; t < seen.size(); ++t) {
+      if (seen[t]) symbols_.push_back(static_cast<T>(t));
+    }
+    symbols_.insert(symbols_.end(), others.begin(), others.end());
+    std::sort(symbols_.begin(), symbols_.end(), [](T a, T b) { return rank_order(a) < rank_order(b); });
+    ranks_.assign(seen.size(), 0);
+    for (std::size_t r = 0; r < symbols_.size(); ++r) {
+      if (symbols_[r] < ranks_.size()) ranks_[symbols_[r]] = static_cast<std::uint32_t>(r);
+    }
+  }
+  std::size_t size() const { return symbols_.size(); }
+  std::uint32_t rank(T t) const {
+    if (t < ranks_.size()) return ranks_[t];
+    const auto at =
+        std::lower_bound(symbols_.begin(), symbols_.end(), t, [](T a, T b) { return rank_order(a) < rank_order(b); });
+    return static_cast<std::uint32_t>(at - symbols_.begin());
+  }
+
+ private:
+  static std::size_t table_size(Span<const T> tokens) {
+    std::uint32_t most = 0;
+    for (const T t : tokens) {
+      if (t < kTableIds && t > most) most = t;
+    }
+    return std::size_t{most} + 1;
+  }
+  static void unique(std::vector<T>& v) {
+    std::sort(v.begin(), v.end());
+    v.erase(std::unique(v.begin(), v.end()), v.end());
+  }
+  std::vector<T> symbols_;
+  std::vector<std::uint32_t> ranks_;
+};
+
+template <class Char, class T, class Int>
+std::unique_ptr<Int[]> sort_as(Span<const T> tokens, const Alphabet<T>& alphabet) {
+  const std::size_t n = tokens.size();
+  std::unique_ptr<Char[]> text(new Char[n]);
+  for (std::size_t i = 0; i < n; ++i) text[i] = static_cast<Char>(alphabet.rank(tokens[i]));
+  std::unique_ptr<Int[]> sa(new Int[n]);
+  Sais<Char, Int>::sort(text.get(), sa.get(), static_cast<Int>(n), static_cast<Int>(alphabet.size()));
+  return sa;
+}
+
+template <class T, class Int>
+std::unique_ptr<Int[]> sort_tokens(Span<const T> tokens) {
+  const Alphabet<T> alphabet(tokens);
+  if constexpr (sizeof(T) == 1) return sort_as<std::uint8_t, T, Int>(tokens, alphabet);
+  if (alphabet.size() <= 65536) return sort_as<std::uint16_t, T, Int>(tokens, alphabet);
+  return sort_as<std::uint32_t, T, Int>(tokens, alphabet);
+}
+
+template <class T, class Int>
+void write_table(Span<const T> tokens, AtomicFile& file, int width) {
+  const auto sa = sort_tokens<T, Int>(tokens);
+  constexpr std::size_t kBatch = 8192;
+  std::vector<unsigned char> batch(kBatch * 8 + 8);
+  for (std::size_t begin = 0; begin < tokens.size(); begin += kBatch) {
+    const std::size_t n = std::min(kBatch, tokens.size() - begin);
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::uint64_t pointer = static_cast<std::uint64_t>(sa[begin + i]) * sizeof(T);
+      std::memcpy(batch.data() + i * static_cast<std::size_t>(width), &pointer, 8);  // the next entry covers the rest
+    }
+    file.write(batch.data(), n * static_cast<std::size_t>(width));
+  }
+}
+
+}  // namespace
+
+template <class T, class Int>
+std::vector<Int> suffix_array(Span<const T> tokens) {
+  GC_CHECK_AS(LimitError, tokens.size() < static_cast<std::size_t>(std::numeric_limits<Int>::max()),
+              "tokens must number < ", std::numeric_limits<Int>::max(), ", got ", tokens.size());
+  const auto sa = sort_tokens<T, Int>(tokens);
+  return std::vector<Int>(sa.get(), sa.get() + tokens.size());
+}
+
+#define GC_INSTANTIATE(T)                                                          \
+  template std::vector<std::int32_t> suffix_array<T, std::int32_t>(Span<const T>); \
+  template std::vector<std::int64_t> suffix_array<T, std::int64_t>(Span<const T>);
+GC_INSTANTIATE(std::uint8_t)
+GC_INSTANTIATE(std::uint16_t)
+GC_INSTANTIATE(std::uint32_t)
+#undef GC_INSTANTIATE
+
+void build_table(const std::string& tokenized_path, const std::string& table_path, int token_bytes) {
+  const MappedFile source(tokenized_path);
+  GC_CHECK_AS(FormatError, source.size() % static_cast<std::size_t>(token_bytes) == 0, tokenized_path,
+              ": size must be a multiple of the token width ", token_bytes, ", got ", source.size());
+  AtomicFile table(table_path);
+  with_token_type(token_bytes, [&](auto token) {
+    using T = decltype(token);
+    const Span<const T> tokens(reinterpret_cast<const T*>(source.bytes().data()), source.size() / sizeof(T));
+    const int width = pointer_bytes(source.size());
+    if (tokens.size() < (std::size_t{1} << 31)) {
+      write_table<T, std::int32_t>(tokens, table, width);
+    } else {
+      write_table<T, std::int64_t>(tokens, table, width);
+    }
+  });
+  table.commit();
+}
+
+}  // namespace gramcore::ngram

@@ -1,0 +1,68 @@
+"""Which files make an index: shards of a directory and the small description beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gramcore._checks import check_choice
+from gramcore.errors import FormatError
+
+__all__ = ["TOKEN_BYTES", "Description", "shard_numbers", "token_bytes"]
+
+#: Token types of the layout and their width.
+TOKEN_BYTES = {"u8": 1, "u16": 2, "u32": 4}
+DESCRIPTION = "gramcore-index.json"
+
+
+def token_bytes(token_dtype: str) -> int:
+    """Width of a token type given by name."""
+    return TOKEN_BYTES[check_choice("token_dtype", token_dtype, tuple(TOKEN_BYTES))]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the layout itself does not say; written last, so its presence means the build completed."""
+
+    token_dtype: str
+    version: int  # of infini-gram's layout: 4 forward, 5 reversed
+    shards: int
+    num_documents: int
+    num_tokens: int
+    format: int = 1
+
+    def write(self, directory: Path) -> None:
+        """Write into the index directory, whole or not at all."""
+        temporary = directory / f"{DESCRIPTION}.tmp-{os.getpid()}"
+        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        temporary.replace(directory / DESCRIPTION)
+
+    @classmethod
+    def read(cls, directory: Path) -> Description | None:
+        """The description of an index, None when there is none (an index built by infini-gram)."""
+        path = directory / DESCRIPTION
+        if not path.exists():
+            return None
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            found = cls(**{k: fields[k] for k in ("token_dtype", "version", "shards", "num_documents", "num_tokens")})
+            known = fields["format"] == 1 and found.token_dtype in TOKEN_BYTES and found.version in (4, 5)
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(f"{path}: must describe an index, got {error}; build the index again") from error
+        if not known:
+            raise FormatError(f"{path}: must be of format 1 and layout version 4 or 5, got {fields}; update gramcore")
+        return found
+
+
+def shard_numbers(directory: Path) -> list[int]:
+    """Numbers of the shards in a directory, 0 .. n-1. Raises FormatError when there is none or one is missing."""
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory}: index directory must exist; build one with build_index")
+    numbers = sorted(int(p.suffix[1:]) for p in directory.glob("table.*") if p.suffix[1:].isdigit())
+    if not numbers:
+        raise FormatError(f"{directory}: must hold table.0, tokenized.0 and offset.0, found none; is it an index?")
+    if numbers != list(range(len(numbers))):
+        raise FormatError(f"{directory}: shards must be numbered 0 to {len(numbers) - 1}, got {numbers}")
+    return numbers

@@ -1,0 +1,93 @@
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "core/rng.h"
+#include "native/test.h"
+#include "ngram/corpus_writer.h"
+#include "ngram/shard.h"
+#include "ngram/suffix_array.h"
+
+using namespace gramcore;
+using namespace gramcore::ngram;
+
+namespace {
+
+struct Directory {
+  std::string path = cat("/tmp/gramcore-native-", static_cast<long>(::getpid()), "-shard");
+  Directory() { std::filesystem::create_directories(path); }
+  ~Directory() { std::filesystem::remove_all(path); }
+};
+
+template <class T>
+void build(const std::string& directory, Rng& rng) {
+  CorpusWriter writer(directory, 0, sizeof(T), false);
+  for (int d = 0; d < 5; ++d) {
+    std::vector<std::uint32_t> document(rng.next_below(40));
+    for (auto& t : document) t = rng.next_below(6);
+    writer.add(Span<const std::uint32_t>(document));
+  }
+  writer.commit();
+  build_table(directory + "/tokenized.0", directory + "/table.0", sizeof(T));
+}
+
+}  // namespace
+
+GC_TEST(ngram_shard_damaged_files_throw_and_never_crash) {
+  const Directory directory;
+  Rng rng(21);
+  build<std::uint16_t>(directory.path, rng);
+  Shard(directory.path, 0, 0).verify();
+  for (const char* name : {"/tokenized.0", "/table.0", "/offset.0"}) {
+    const std::string path = directory.path + name;
+    std::ifstream in(path, std::ios::binary);
+    const std::vector<char> whole((std::istreambuf_iterator<char>(in)), {});
+    for (int round = 0; round < 400; ++round) {
+      std::vector<char> copy = whole;
+      if (round % 4 == 0) copy.resize(rng.next_below(static_cast<std::uint32_t>(2 * whole.size())));
+      for (int hit = 0; hit < 3 && !copy.empty(); ++hit) {
+        copy[rng.next_below(static_cast<std::uint32_t>(copy.size()))] = static_cast<char>(rng.next_u32());
+      }
+      std::ofstream(path, std::ios::binary).write(copy.data(), static_cast<std::streamsize>(copy.size()));
+      try {
+        const Shard shard(directory.path, 0, 0);
+        for (std::uint32_t a = 0; a < 7; ++a) {
+          const std::vector<std::uint32_t> ids{a, a / 2};
+          const RankRange found = shard.find(ids);
+          for (std::int64_t r = found.begin; r < found.end; ++r) shard.document_of(shard.position(r));
+        }
+        for (std::int64_t d = 0; d < shard.num_documents(); ++d) shard.document(d);
+        shard.verify();
+      } catch (const FormatError&) {
+        continue;  // what a damaged file should give; text damage may also go unseen
+      }
+    }
+    std::ofstream(path, std::ios::binary).write(whole.data(), static_cast<std::streamsize>(whole.size()));
+  }
+  Shard(directory.path, 0, 2).verify();
+}
+
+GC_TEST(ngram_shard_every_width) {
+  Rng rng(22);
+  const auto check = [&](auto t) {
+    const Directory directory;
+    build<decltype(t)>(directory.path, rng);
+    const Shard shard(directory.path, 0, 0);
+    shard.verify();
+    EXPECT_EQ(shard.token_bytes(), static_cast<int>(sizeof(t)));
+    for (std::uint32_t a = 0; a < 6; ++a) {
+      std::int64_t expected = 0;
+      for (std::int64_t p = 0; p < shard.num_tokens(); ++p) expected += shard.token(p) == a;
+      const std::vector<std::uint32_t> ids{a};
+      EXPECT_EQ(shard.find(ids).size(), expected);
+    }
+  };
+  check(std::uint8_t{});
+  check(std::uint16_t{});
+  check(std::uint32_t{});
+}

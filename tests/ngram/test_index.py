@@ -73,6 +73,13 @@ def build(path: Path) -> Path:
     return path
 
 
+def use(path: Path) -> None:
+    index = Index(path)
+    for token in range(40):
+        index.count([token, token + 1])
+    index.verify()
+
+
 def test_every_truncation_and_swap_is_refused(tmp_path: Path) -> None:
     path = build(tmp_path / "index")
     for name in ("tokenized.0", "table.0", "offset.0"):
@@ -86,8 +93,7 @@ def test_every_truncation_and_swap_is_refused(tmp_path: Path) -> None:
     (path / "tokenized.0").write_bytes(table)
     (path / "table.0").write_bytes(tokenized)
     with pytest.raises(FormatError):
-        index = Index(path)
-        index.verify()
+        Index(path).verify()
 
 
 def test_random_damage_never_crashes_and_verify_finds_it(tmp_path: Path) -> None:
@@ -100,10 +106,7 @@ def test_random_damage_never_crashes_and_verify_finds_it(tmp_path: Path) -> None
             copy[rng.integers(len(copy))] ^= int(rng.integers(1, 256))
             (path / name).write_bytes(bytes(copy))
             with pytest.raises(FormatError):
-                index = Index(path)
-                for token in range(40):
-                    index.count([token, token + 1])
-                index.verify()
+                use(path)
         (path / name).write_bytes(whole)
 
 

@@ -25,11 +25,12 @@ class SuffixAutomaton:
     followed it. With n tokens there are at most 2n states and 3n transitions, in about 35 bytes per token on text.
 
     Cost: ``extend`` O(1) amortised per token and at most 64 suffix links to note the latest occurrence; ``propose``
-    O(max_tokens); ``rollback(n)`` what the n tokens cost. ``count`` and ``positions`` make one O(n) pass after a change.
-    A method may be called from any thread; calls on one automaton take turns.
+    O(max_tokens); ``rollback(n)`` what the n tokens cost; ``count`` and ``positions`` one O(n) pass after a change.
+    Methods may be called from any thread; calls on one automaton take turns.
 
     Shapes/Returns: ids are one-dimensional integer arrays or lists, drafts and positions NumPy arrays.
-    Raises: IndexError for an id outside [0, 2^31 - 1]; TypeError for ids that are not integers; LimitError at 2^31 tokens.
+    Raises: IndexError for an id outside [0, 2^31 - 1]; TypeError for ids that are not integers; LimitError at 2^31
+        tokens.
     Differs from paper: prefix states keep no length, position or transition to their successor (the text implies them);
         transitions live in arrays up to 8 and in hash tables beyond.
     Reference: Blumer et al. 1985, "The smallest automaton recognizing the subwords of a text".

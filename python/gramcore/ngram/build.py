@@ -56,7 +56,7 @@ def build_index(
 ) -> BuildReport:
     """Build an index of token documents in directory ``out``.
 
-    Writes infini-gram's ``tokenized.0``, ``table.0`` and ``offset.0``, each whole or not at all, and a description last.
+    Writes infini-gram's ``tokenized.0``, ``table.0`` and ``offset.0``, whole or not at all, and a description last.
 
     Args:
         source: one document (an integer array, or a list of ints) or an iterable of documents.

@@ -81,11 +81,12 @@ else()
   set_source_files_properties(${cuda_objects} PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
   list(APPEND all_objects ${cuda_objects})
   target_compile_definitions(gc_flags INTERFACE GRAMCORE_WITH_CUDA)
-  target_include_directories(gc_core PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+  target_include_directories(gc_core SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
   list(APPEND cuda_libraries CUDA::cudart_static -Wl,--exclude-libs,libcudart_static.a)
 endif()
 
 if(GRAMCORE_TESTS)
+  # None of these is part of `all`: tests/cuda builds them in trees of their own, one per sanitizer.
   # The runtime of the host execution layer is never instrumented (csrc/cuda_host/sanitizer.h says why); it is told
   # which sanitizer the kernels are compiled with.
   set(host_definitions GRAMCORE_WITH_CUDA)
@@ -95,7 +96,7 @@ if(GRAMCORE_TESTS)
     list(APPEND host_definitions GC_HOST_TSAN)
   endif()
   file(GLOB host_runtime CONFIGURE_DEPENDS csrc/cuda_host/*.cc)
-  add_library(gc_cuda_host STATIC ${host_runtime})
+  add_library(gc_cuda_host STATIC EXCLUDE_FROM_ALL ${host_runtime})
   target_include_directories(gc_cuda_host BEFORE PUBLIC csrc/cuda_host csrc)
   target_compile_definitions(gc_cuda_host PUBLIC ${host_definitions})
   target_compile_options(gc_cuda_host PRIVATE -Wall -Wextra -Werror -O2 -g)
@@ -116,17 +117,17 @@ if(GRAMCORE_TESTS)
   endfunction()
 
   # Not gc_flags: it hides symbols, and the library exists for its C ABI.
-  add_library(gramcore_cuda_emu MODULE csrc/core/cuda/status.cc csrc/core/device.cc)
+  add_library(gramcore_cuda_emu MODULE EXCLUDE_FROM_ALL csrc/core/cuda/status.cc csrc/core/device.cc)
   gc_emulate(gramcore_cuda_emu ${cuda_sources})
 
   file(GLOB layer_tests CONFIGURE_DEPENDS tests/native/cuda_host/test_*.cu)
   file(GLOB kernel_tests CONFIGURE_DEPENDS tests/native/cuda_host/test_*.cc)
-  add_executable(gramcore_cuda_tests tests/native/main.cc ${kernel_tests} csrc/core/cuda/status.cc csrc/core/device.cc)
+  add_executable(gramcore_cuda_tests EXCLUDE_FROM_ALL tests/native/main.cc ${kernel_tests} csrc/core/cuda/status.cc csrc/core/device.cc)
   gc_emulate(gramcore_cuda_tests ${layer_tests} ${cuda_sources})
   target_include_directories(gramcore_cuda_tests PRIVATE tests)
   target_link_libraries(gramcore_cuda_tests PRIVATE gc_flags)
 
-  add_executable(gramcore_cuda_faults)
+  add_executable(gramcore_cuda_faults EXCLUDE_FROM_ALL)
   gc_emulate(gramcore_cuda_faults tests/native/cuda_host/faults.cu)
   target_link_libraries(gramcore_cuda_faults PRIVATE gc_flags)
 endif()

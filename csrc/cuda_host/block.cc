@@ -86,6 +86,11 @@ void BlockRunner::prepare(const LaunchConfig& config, uint3 block_idx, void* dyn
     const int lanes = num_threads_ - first;
     warps_[static_cast<std::size_t>(first / kWarpSize)]->live = lanes >= kWarpSize ? 0xffffffffu : (1u << lanes) - 1u;
   }
+  if (sanitizer::kRaceDetector) {  // masks of earlier kernels must not fill the tables
+    for (const std::unique_ptr<Warp>& warp : warps_) {
+      for (WarpEdge& edge : warp->edge) edge.mask = 0;
+    }
+  }
   arrived_ = 0;
   // Neighbouring blocks run their threads in opposite orders: a result that depends on the order differs between them.
   descending_ = (block_idx.x + block_idx.y + block_idx.z) % 2 != 0;

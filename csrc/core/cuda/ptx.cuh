@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "core/half.h"
+
 namespace gramcore::cuda::ptx {
 
 // D = A B + C for A (16, 16) row-major, B (16, 8) column-major, C and D (16, 8), by one warp.  With g = lane / 4 and
@@ -76,5 +78,47 @@ void mma_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_
 GC_MMA_M16N8K16(mma_m16n8k16_bf16, bf16, "bf16")
 GC_MMA_M16N8K16(mma_m16n8k16_f16, f16, "f16")
 #undef GC_MMA_M16N8K16
+
+// Loads four 8x8 matrices of 16-bit elements from shared memory by one warp.  Lane 8j + r names row r of matrix j
+// (16 bytes, 16-byte aligned); register j of a lane then holds elements 2t and 2t+1 of row g of matrix j, or with
+// kTransposed of its column g (g = lane / 4, t = lane % 4): the fragments mma_m16n8k16 takes.
+#if defined(__CUDACC__)
+template <bool kTransposed>
+__device__ __forceinline__ void ldmatrix_x4(std::uint32_t (&r)[4], const void* row) {
+  const std::uint32_t address = static_cast<std::uint32_t>(__cvta_generic_to_shared(row));
+  if constexpr (kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+  }
+}
+#else
+template <bool kTransposed>
+void ldmatrix_x4(std::uint32_t (&r)[4], const void* row, GC_HOST_SITE) {
+  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) {
+    cuda_host::kernel_error("ldmatrix needs rows aligned to 16 bytes", {file, line});
+  }
+  cuda_host::warp_collective(
+      row,
+      [&r](const void* const(&rows)[32], int lane) {
+        const int g = lane / 4, t = lane % 4;
+        for (int j = 0; j < 4; ++j) {
+          const auto element = [&](int i) {
+            const int from_row = kTransposed ? i : g, from_column = kTransposed ? g : i;
+            return std::uint32_t{static_cast<const std::uint16_t*>(rows[8 * j + from_row])[from_column]};
+          };
+          r[j] = element(2 * t) | element(2 * t + 1) << 16;
+        }
+        return 0;
+      },
+      {file, line});
+}
+#endif
 
 }  // namespace gramcore::cuda::ptx

@@ -4,10 +4,9 @@
 #include <cstring>
 #include <vector>
 
-#include "core/cuda/launch.h"
 #include "core/cuda/ptx.cuh"
 #include "core/rng.h"
-#include "native/test.h"
+#include "native/cuda_host/launch_test.h"
 
 __global__ void convert_kernel(const float* in, std::uint16_t* half_out, std::uint16_t* bfloat_out, int n) {
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
@@ -37,16 +36,33 @@ __global__ void mma_kernel(const Half* a, const Half* b, const float* c, float* 
   for (int i = 0; i < 4; ++i) d[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2] = fd[i];
 }
 
+// Named, so that nvcc assembles both instructions although only the emulation launches them.
+template __global__ void mma_kernel<gramcore::bf16, true>(const gramcore::bf16*, const gramcore::bf16*, const float*,
+                                                          float*);
+template __global__ void mma_kernel<gramcore::f16, false>(const gramcore::f16*, const gramcore::f16*, const float*,
+                                                          float*);
+
+// Loads A (16, 16) row-major and B (16, 8) row-major from shared memory as the fragments of one mma.
+__global__ void ldmatrix_kernel(const std::uint16_t* a, const std::uint16_t* b, std::uint32_t* out) {
+  __shared__ __align__(16) std::uint16_t tile[16 * 16 + 16 * 8];
+  const int lane = static_cast<int>(threadIdx.x);
+  for (int i = lane; i < 256; i += 32) tile[i] = a[i];
+  for (int i = lane; i < 128; i += 32) tile[256 + i] = b[i];
+  __syncthreads();
+  std::uint32_t fa[4], fb[4];
+  // Matrices 0..3 of A: rows 0-7 and 8-15 of columns 0-7, then of columns 8-15.
+  gramcore::cuda::ptx::ldmatrix_x4<false>(fa, tile + lane % 16 * 16 + lane / 16 * 8);
+  gramcore::cuda::ptx::ldmatrix_x4<true>(fb, tile + 256 + lane % 16 * 8);  // rows 0-7, 8-15, and both again
+  for (int i = 0; i < 4; ++i) out[lane * 6 + i] = fa[i];
+  for (int i = 0; i < 2; ++i) out[lane * 6 + 4 + i] = fb[i];
+}
+
 #if !defined(__CUDACC__)  // passes host memory
 
 namespace {
 
 using gramcore::philox4x32;
-
-void expect_success() {
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) throw gramcore::test::Failure{cudaGetErrorString(error)};
-}
+using gramcore::test::expect_success;
 
 // Nearest even by exhaustive search over neighbours, in double: the obvious twin of the conversions.
 template <class Scalar>
@@ -164,6 +180,27 @@ void check_mma(Half (*round)(float)) {
 GC_TEST(cuda_host_mma_m16n8k16) {
   check_mma<gramcore::bf16, true>([](float x) { return gramcore::to_bf16(x); });
   check_mma<gramcore::f16, false>([](float x) { return gramcore::to_f16(x); });
+}
+
+GC_TEST(cuda_host_ldmatrix_gives_the_fragments_of_mma) {
+  std::uint16_t a[256], b[128];
+  std::uint32_t out[32 * 6];
+  for (int i = 0; i < 256; ++i) a[i] = static_cast<std::uint16_t>(i);
+  for (int i = 0; i < 128; ++i) b[i] = static_cast<std::uint16_t>(1000 + i);
+  GC_CUDA_LAUNCH(ldmatrix_kernel, 1, 32, 0, nullptr, a, b, out);
+  expect_success();
+  const auto pair = [](int low, int high) { return static_cast<std::uint32_t>(low | high << 16); };
+  for (int lane = 0; lane < 32; ++lane) {
+    const int g = lane / 4, t = lane % 4;
+    for (int i = 0; i < 4; ++i) {
+      const int first = (g + 8 * (i % 2)) * 16 + 2 * t + 8 * (i / 2);
+      EXPECT_EQ(out[lane * 6 + i], pair(first, first + 1));
+    }
+    for (int i = 0; i < 2; ++i) {
+      const int first = 1000 + (2 * t + 8 * i) * 8 + g;
+      EXPECT_EQ(out[lane * 6 + 4 + i], pair(first, first + 8));
+    }
+  }
 }
 
 #endif

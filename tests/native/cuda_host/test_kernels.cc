@@ -1,9 +1,11 @@
 // Every kernel of the library at odd sizes over exactly sized heap blocks, so that the sanitizers see an overrun or a
 // race.  Values are checked in tests/cuda.
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "core/cuda/status.h"
+#include "core/device.h"
 #include "core/dtype.h"
 #include "grammar/cuda/apply_bitmask.h"
 #include "native/test.h"
@@ -89,4 +91,23 @@ GC_TEST(cuda_kernel_adamw_stays_in_bounds) {
     run_adamw<bf16, bf16, bf16>(stochastic);
     run_adamw<float, bf16, bf16>(stochastic);
   }
+}
+
+GC_TEST(cuda_status_becomes_a_typed_error) {
+  gramcore::cuda::check_status(0);
+  gramcore::grammar::ApplyBitmaskArgs args{};
+  args.vocab_size = -1;
+  const int status = gc_cuda_apply_bitmask(&args, nullptr);
+  std::string text;
+  EXPECT(gramcore::test::throws<gramcore::InvalidArgument>([&] { gramcore::cuda::check_status(status); }, &text));
+  EXPECT_EQ(text, std::string("vocab_size must be in [0, 2^31), got -1"));
+  const int failed = gramcore::cuda::set_status(719, "adamw: the device said no");
+  EXPECT(gramcore::test::throws<gramcore::CudaError>([&] { gramcore::cuda::check_status(failed); }, &text));
+  EXPECT_EQ(text, std::string("adamw: the device said no"));
+}
+
+GC_TEST(cuda_device_status_of_the_emulation) {
+  EXPECT(gramcore::cuda::compiled());
+  EXPECT_EQ(gramcore::cuda::device_count(), 1);
+  EXPECT_EQ(gramcore::cuda::status_message(), std::string("1 CUDA device"));
 }

@@ -1,56 +1,13 @@
-// The host execution layer against the language it stands in for: indices, barriers, warps, atomics, shared memory,
-// errors.  Nothing here needs a device; nvcc compiles the same source.
+// The host execution layer against the language it stands in for: indices, barriers, warps, atomics, shared memory.
+// Nothing here needs a device; nvcc compiles the same source.
 #include <cstdint>
-#include <cstring>
-#include <string>
 #include <vector>
 
-#include "core/cuda/launch.h"
-#include "native/test.h"
+#include "native/cuda_host/launch_test.h"
 
-namespace {
-
-// Zero-initialised device memory that frees itself.
-template <class T>
-class Buffer {
- public:
-  explicit Buffer(std::size_t n) : n_(n) {
-    void* p = nullptr;
-    EXPECT(cudaMalloc(&p, n * sizeof(T)) == cudaSuccess);
-    data_ = static_cast<T*>(p);
-    EXPECT(cudaMemsetAsync(data_, 0, n * sizeof(T), nullptr) == cudaSuccess);
-  }
-  ~Buffer() { cudaFree(data_); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  T* get() const { return data_; }
-  std::vector<T> read() const {
-    std::vector<T> host(n_);
-    EXPECT(cudaMemcpyAsync(host.data(), data_, n_ * sizeof(T), cudaMemcpyDeviceToHost, nullptr) == cudaSuccess);
-    EXPECT(cudaStreamSynchronize(nullptr) == cudaSuccess);
-    return host;
-  }
-  T first() const { return read()[0]; }
-
- private:
-  T* data_;
-  std::size_t n_;
-};
-
-void expect_success() {
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) throw gramcore::test::Failure{cudaGetErrorString(error)};
-}
-
-// The text of the failure the launch just made must have left.
-std::string expect_failure(cudaError_t expected) {
-  const cudaError_t error = cudaGetLastError();
-  EXPECT_EQ(static_cast<int>(error), static_cast<int>(expected));
-  EXPECT_EQ(static_cast<int>(cudaGetLastError()), static_cast<int>(cudaSuccess));
-  return cudaGetErrorString(error);
-}
-
-}  // namespace
+using gramcore::test::Buffer;
+using gramcore::test::expect_failure;
+using gramcore::test::expect_success;
 
 // ---- indices ----
 
@@ -357,98 +314,4 @@ GC_TEST(cuda_host_last_block_sees_all_others) {
   GC_CUDA_LAUNCH(last_block_kernel, 40, 8, 0, nullptr, parts.get(), tickets.get(), total.get());
   expect_success();
   EXPECT_EQ(total.first(), 40 * 41 / 2);
-}
-
-// ---- errors ----
-
-__global__ void early_return_kernel() {
-  if (threadIdx.x == 3) return;
-  __syncthreads();
-}
-__global__ void split_barrier_kernel() {
-  if (threadIdx.x < 32) {
-    __syncthreads();
-  } else {
-    __syncthreads_or(1);
-  }
-}
-__global__ void barrier_against_warp_kernel() {
-  if (threadIdx.x == 0) {
-    __syncthreads();
-  } else {
-    __shfl_sync(0xffffffffu, 1, 0);
-  }
-}
-__global__ void outside_mask_kernel() {
-  __shfl_sync(0x0000ffffu, 1, 0);
-}
-__global__ void mixed_warp_kernel() {
-  if (threadIdx.x < 16) {
-    __shfl_sync(0xffffffffu, 1, 0);
-  } else {
-    __ballot_sync(0xffffffffu, 1);
-  }
-}
-__global__ void trap_kernel() {
-  if (blockIdx.x == 2 && threadIdx.x == 1) __trap();
-}
-__global__ void nothing_kernel() {}
-
-#if !defined(__CUDACC__)  // a device would hang on some of these
-static void expect_contains(const std::string& text, const std::string& part) {
-  if (text.find(part) == std::string::npos) throw gramcore::test::Failure{"'" + text + "' lacks '" + part + "'"};
-}
-
-GC_TEST(cuda_host_divergence_is_an_error_not_a_hang) {
-  GC_CUDA_LAUNCH(early_return_kernel, 1, 64, 0, nullptr);
-  std::string text = expect_failure(cudaErrorLaunchFailure);
-  expect_contains(text, "63 wait at __syncthreads()");
-  expect_contains(text, "1 returned, first (3, 0, 0)");
-  expect_contains(text, "test_layer.cu:");
-
-  GC_CUDA_LAUNCH(split_barrier_kernel, 1, 64, 0, nullptr);
-  text = expect_failure(cudaErrorLaunchFailure);
-  expect_contains(text, "different barriers");
-
-  GC_CUDA_LAUNCH(barrier_against_warp_kernel, 1, 32, 0, nullptr);
-  text = expect_failure(cudaErrorLaunchFailure);
-  expect_contains(text, "31 wait at a shuffle with mask 0xffffffff");
-
-  GC_CUDA_LAUNCH(outside_mask_kernel, 1, 32, 0, nullptr);
-  expect_contains(expect_failure(cudaErrorLaunchFailure), "lane 16 is not in mask 0x0000ffff");
-
-  GC_CUDA_LAUNCH(mixed_warp_kernel, 1, 32, 0, nullptr);
-  expect_contains(expect_failure(cudaErrorLaunchFailure), "different intrinsics");
-
-  GC_CUDA_LAUNCH(trap_kernel, 4, 2, 0, nullptr);
-  text = expect_failure(cudaErrorLaunchFailure);
-  expect_contains(text, "__trap()");
-  expect_contains(text, "block (2, 0, 0)");
-}
-#endif
-
-GC_TEST(cuda_host_launches_work_after_a_failed_one) {
-  for (int round = 0; round < 20; ++round) {
-#if !defined(__CUDACC__)
-    GC_CUDA_LAUNCH(early_return_kernel, 3, 64, 0, nullptr);
-    expect_failure(cudaErrorLaunchFailure);
-#endif
-    Buffer<int> out(7 * 5 * 96);
-    GC_CUDA_LAUNCH(reverse_kernel, 7, 96, 0, nullptr, out.get());
-    expect_success();
-    EXPECT_EQ(out.first(), 95);
-  }
-}
-
-GC_TEST(cuda_host_refuses_what_a_device_refuses) {
-  const dim3 bad_blocks[] = {dim3(0), dim3(1025), dim3(32, 33), dim3(1, 1, 65)};
-  for (const dim3 block : bad_blocks) {
-    GC_CUDA_LAUNCH(nothing_kernel, 1, block, 0, nullptr);
-    expect_failure(cudaErrorInvalidConfiguration);
-  }
-  const dim3 bad_grids[] = {dim3(0), dim3(1, 65536), dim3(1, 1, 65536)};
-  for (const dim3 grid : bad_grids) {
-    GC_CUDA_LAUNCH(nothing_kernel, grid, 1, 0, nullptr);
-    expect_failure(cudaErrorInvalidConfiguration);
-  }
 }

@@ -1,0 +1,48 @@
+// Attention of n new rows per sequence (tree nodes, or a chunk of a prompt) against a preallocated cache.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace gramcore::kvcache {
+
+// Strided description; all steps count elements.  The n rows sit in the cache at slots lengths[b] .. +n already.
+struct AttentionProblem {
+  std::int64_t batch = 1, heads = 0, kv_heads = 0, nodes = 0, head_dim = 0, capacity = 0;
+  const void* query = nullptr;  // (batch, heads, nodes, head_dim)
+  std::int64_t query_batch = 0, query_head = 0, query_node = 0;
+  const void *key = nullptr, *value = nullptr;  // (batch, kv_heads, capacity, head_dim)
+  std::int64_t key_batch = 0, key_head = 0, key_slot = 0;
+  std::int64_t value_batch = 0, value_head = 0, value_slot = 0;
+  void* out = nullptr;                                    // (batch, nodes, heads, head_dim) dense
+  DType query_dtype = DType::f32, kv_dtype = DType::f32;  // out has the query's
+  const std::int64_t* lengths = nullptr;                  // (batch): slots before the new rows
+  const std::int64_t* starts = nullptr;                   // (batch) or null: first visible slot (left padding)
+  const std::uint64_t* ancestors = nullptr;               // (batch or shared, nodes, words); null: causal
+  std::int64_t words = 0, ancestors_batch = 0;            // ancestors_batch 0: one mask for all sequences
+  float scale = 1.0f;
+};
+
+// Throws InvalidArgument when sizes disagree or a sequence does not fit the cache.
+void check_attention(const AttentionProblem& problem);
+
+// The work split into independent items (sequence, KV head, block of rows); any thread may run any item once.
+std::int64_t num_attention_items(const AttentionProblem& problem);
+void attention_item(const AttentionProblem& problem, std::int64_t item);
+
+void tree_attention(const AttentionProblem& problem);
+
+// Moves slot base + path[i] to base + i for i < count in a (heads, capacity, head_dim) array; `row_bytes` per slot.
+// path must be strictly increasing, which makes the in-place ascending copy safe.
+struct Compaction {
+  char* data;
+  std::int64_t heads, head_bytes, slot_bytes, row_bytes;
+  std::int64_t base;
+  const std::int64_t* path;
+  std::int64_t count;
+};
+void check_path(const std::int64_t* path, std::int64_t count, std::int64_t base, std::int64_t capacity);
+void compact(const Compaction& move);
+
+}  // namespace gramcore::kvcache

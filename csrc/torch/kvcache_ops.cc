@@ -1,0 +1,135 @@
+// tree_attention and kv_compact_: the cache kernels on (B, H, T, D) torch tensors.
+#include <vector>
+
+#include "core/thread_pool.h"
+#include "kvcache/tree_attention.h"
+#include "torch/registry.h"
+
+namespace gramcore::torch {
+namespace {
+
+void check_float(const TensorView& t, const char* name) {
+  check_cpu(t, name);
+  GC_CHECK_AS(TypeMismatch, t.dtype == DType::f32 || t.dtype == DType::bf16 || t.dtype == DType::f16, name,
+              " must be float32, bfloat16 or float16, got ", dtype_name(t.dtype));
+  GC_CHECK(t.rank == 4, name, " must have 4 dimensions (batch, heads, positions, head_dim), got ", shape_string(t));
+  GC_CHECK(t.shape[3] == 1 || t.stride[3] == 1, name, " must be dense along head_dim, got stride ", t.stride[3],
+           "; call .contiguous()");
+}
+
+void check_index(const TensorView& t, const char* name, std::int64_t batch) {
+  check_cpu(t, name);
+  check_tensor(t, name, DType::i64, 1);
+  check_contiguous(t, name);
+  GC_CHECK(t.shape[0] == batch, name, " must have one entry per sequence, got ", t.shape[0], " (batch ", batch, ")");
+}
+
+void tree_attention(OpCall& call) {
+  const TensorView q = call.tensor(0), k = call.tensor(1), v = call.tensor(2), lengths = call.tensor(3);
+  TensorView mask, starts;
+  const bool has_mask = call.optional_tensor(4, &mask), has_starts = call.optional_tensor(5, &starts);
+  check_float(q, "query");
+  check_float(k, "key");
+  check_float(v, "value");
+  GC_CHECK_AS(TypeMismatch, k.dtype == v.dtype, "key and value must have one dtype, got ", dtype_name(k.dtype), " and ",
+              dtype_name(v.dtype));
+  for (int d : {0, 1, 2, 3}) {
+    GC_CHECK(k.shape[d] == v.shape[d], "key and value must have one shape, got ", shape_string(k), " and ",
+             shape_string(v));
+  }
+  GC_CHECK(q.shape[0] == k.shape[0] && q.shape[3] == k.shape[3],
+           "query must match the cache in batch and head_dim, got ", shape_string(q), " (cache ", shape_string(k), ")");
+  check_index(lengths, "lengths", q.shape[0]);
+  kvcache::AttentionProblem p;
+  p.batch = q.shape[0];
+  p.heads = q.shape[1];
+  p.nodes = q.shape[2];
+  p.head_dim = q.shape[3];
+  p.kv_heads = k.shape[1];
+  p.capacity = k.shape[2];
+  p.query = q.data;
+  p.query_batch = q.stride[0];
+  p.query_head = q.stride[1];
+  p.query_node = q.stride[2];
+  p.key = k.data;
+  p.key_batch = k.stride[0];
+  p.key_head = k.stride[1];
+  p.key_slot = k.stride[2];
+  p.value = v.data;
+  p.value_batch = v.stride[0];
+  p.value_head = v.stride[1];
+  p.value_slot = v.stride[2];
+  p.query_dtype = q.dtype;
+  p.kv_dtype = k.dtype;
+  p.lengths = lengths.as<std::int64_t>();
+  p.scale = static_cast<float>(call.real(6));
+  if (has_starts) {
+    check_index(starts, "starts", p.batch);
+    p.starts = starts.as<std::int64_t>();
+  }
+  if (has_mask) {
+    check_cpu(mask, "ancestors");
+    GC_CHECK(mask.rank == 2 || mask.rank == 3, "ancestors must be (nodes, words) or (batch, nodes, words), got ",
+             shape_string(mask));
+    check_tensor(mask, "ancestors", DType::i64, mask.rank);
+    check_contiguous(mask, "ancestors");
+    GC_CHECK(mask.shape[mask.rank - 2] == p.nodes && (mask.rank == 2 || mask.shape[0] == p.batch),
+             "ancestors must have one row per query row, got ", shape_string(mask), " (query ", shape_string(q), ")");
+    p.ancestors = mask.as<std::uint64_t>();
+    p.words = mask.shape[mask.rank - 1];
+    p.ancestors_batch = mask.rank == 3 ? p.nodes * p.words : 0;
+  }
+  kvcache::check_attention(p);
+  p.out = call.new_output(0, q.dtype, {p.batch, p.nodes, p.heads, p.head_dim}).data;
+  kvcache::tree_attention(p);
+}
+
+void kv_compact_(OpCall& call) {
+  std::vector<TensorView> caches;
+  call.tensor_list(0, &caches);
+  const TensorView lengths = call.tensor(1), path = call.tensor(2);
+  GC_CHECK(path.rank == 2, "path must be (batch, steps), got ", shape_string(path));
+  check_cpu(path, "path");
+  check_tensor(path, "path", DType::i64, 2);
+  check_contiguous(path, "path");
+  const std::int64_t batch = path.shape[0], steps = path.shape[1];
+  check_index(lengths, "lengths", batch);
+  // Rows end at the first negative entry: sequences accept different counts.
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(batch));
+  for (std::int64_t b = 0; b < batch; ++b) {
+    const std::int64_t* row = path.as<std::int64_t>() + b * steps;
+    std::int64_t& count = counts[static_cast<std::size_t>(b)];
+    while (count < steps && row[count] >= 0) ++count;
+    GC_CHECK(lengths.as<std::int64_t>()[b] >= 0, "lengths must be >= 0, got ", lengths.as<std::int64_t>()[b]);
+    for (const TensorView& cache : caches) {
+      kvcache::check_path(row, count, lengths.as<std::int64_t>()[b], cache.rank == 4 ? cache.shape[2] : 0);
+    }
+  }
+  for (const TensorView& cache : caches) {
+    check_float(cache, "caches");
+    GC_CHECK(cache.shape[0] == batch, "caches must have the batch size of path, got ", shape_string(cache), " (batch ",
+             batch, ")");
+  }
+  parallel_for(static_cast<std::int64_t>(caches.size()), 8, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const TensorView& cache = caches[static_cast<std::size_t>(i)];
+      const std::int64_t element = dtype_bytes(cache.dtype);
+      for (std::int64_t b = 0; b < batch; ++b) {
+        kvcache::compact({static_cast<char*>(cache.data) + b * cache.stride[0] * element, cache.shape[1],
+                          cache.stride[1] * element, cache.stride[2] * element, cache.shape[3] * element,
+                          lengths.as<std::int64_t>()[b], path.as<std::int64_t>() + b * steps,
+                          counts[static_cast<std::size_t>(b)]});
+      }
+    }
+  });
+}
+
+const Ops ops{
+    {"tree_attention(Tensor query, Tensor key, Tensor value, Tensor lengths, Tensor? ancestors, Tensor? starts, "
+     "float scale) -> Tensor",
+     boxed<tree_attention>},
+    {"kv_compact_(Tensor(a!)[] caches, Tensor lengths, Tensor path) -> ()", boxed<kv_compact_>},
+};
+
+}  // namespace
+}  // namespace gramcore::torch

@@ -1,0 +1,98 @@
+"""Tree attention and path compaction over caches of shape (batch, KV heads, slots, head dimension)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gramcore.torch_ops import fake, ops
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["kv_compact_", "tree_attention"]
+
+_ops = ops()  # at import, so that torch.compile never traces the registration
+
+
+@fake("tree_attention")
+def _tree_attention_fake(
+    query: Any, key: Any, value: Any, lengths: Any, ancestors: Any, starts: Any, scale: float
+) -> Any:
+    batch, heads, nodes, dim = query.shape
+    return query.new_empty((batch, nodes, heads, dim))
+
+
+def tree_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lengths: Tensor,
+    *,
+    ancestors: Tensor | None = None,
+    starts: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention of n new rows per sequence over a preallocated cache that already holds their keys and values.
+
+    out[b, i, h] = sum_j softmax_j(scale · q[b, h, i] · k[b, h // G, j]) v[b, h // G, j] over the slots j that row i
+    sees: starts[b] <= j < lengths[b], and slot lengths[b] + t for every node t in ``ancestors[i]`` (without
+    ``ancestors``: t <= i, causal).  A row's result does not depend on the number of rows, and with fp32 or fp16
+    queries it does not depend on unseen slots between the ancestors either: bit for bit what decoding the path
+    token by token gives.  Cost: one pass over keys and values per 64 rows of one KV head; nothing is expanded
+    for grouped heads.
+
+    Args:
+        query: (B, H, n, D), float32, bfloat16 or float16; products of bfloat16 queries may use bf16 pairs with
+            fp32 accumulation.
+        key, value: (B, Hkv, T, D) with H a multiple of Hkv; any strides, dense along D; one dtype, which may
+            differ from the query's.
+        lengths: (B,) int64, slots in use before the new rows; lengths + n <= T.
+        ancestors: (n, W) or (B, n, W) int64 bit words, W >= ceil(n / 64); bit t of row i: node i sees node t
+            (set bit i itself).  Parents come before children.  None: causal.
+        starts: (B,) int64, first visible slot (left padding); 0 <= starts <= lengths.
+        scale: default 1 / sqrt(D).
+
+    Returns:
+        (B, n, H, D) dense, dtype of the query.  A row that sees nothing is zero.
+
+    Raises:
+        ValueError: sizes disagree or do not fit the cache.
+        TypeError: a dtype is not supported.
+
+    Differs from paper: whole score rows instead of an online softmax.
+    Reference: tree attention of Miao et al. 2023, arXiv:2305.09781; grouped heads of Ainslie et al. 2023,
+        arXiv:2305.13245.
+
+    >>> import torch
+    >>> q, cache = torch.ones(1, 4, 1, 32), torch.ones(1, 2, 16, 32)
+    >>> tree_attention(q, cache, cache, torch.tensor([3])).shape
+    torch.Size([1, 1, 4, 32])
+    """
+    factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    return _ops.tree_attention(query, key, value, lengths, ancestors, starts, factor)
+
+
+def kv_compact_(caches: Sequence[Tensor], lengths: Tensor, path: Tensor) -> None:
+    """Keep the accepted path of a tree: slot lengths[b] + path[b, i] moves to lengths[b] + i, in place.
+
+    Keys carry the rotation of position length + depth, which is their final position, so nothing is recomputed.
+    Cost: count · D elements per head and layer, threads over layers.
+
+    Args:
+        caches: key and value tensors of all layers, each (B, Hkv, T, D).
+        lengths: (B,) int64, slots in use before the tree was written.
+        path: (B, S) int64 node indices, strictly increasing along S; a row ends at its first negative entry.
+
+    Raises:
+        ValueError: the path is not increasing or leaves the cache.
+
+    Differs from paper: none.   Reference: Miao et al. 2023, arXiv:2305.09781.
+
+    >>> import torch
+    >>> cache = torch.arange(6.0).view(1, 1, 6, 1)
+    >>> kv_compact_([cache], torch.tensor([2]), torch.tensor([[1, 3]]))
+    >>> cache.flatten().tolist()
+    [0.0, 1.0, 3.0, 5.0, 4.0, 5.0]
+    """
+    _ops.kv_compact_(list(caches), lengths, path)

@@ -57,7 +57,7 @@ function(gc_kernel family name)
     add_library(${target} OBJECT ${source})
     target_link_libraries(${target} PRIVATE gc_flags)
     target_compile_options(${target} PRIVATE ${GC_FLAGS_${level}} -O3 -fno-exceptions -fno-rtti
-                           -fvisibility=hidden -Wno-psabi -fno-math-errno -fno-trapping-math)
+                           -fvisibility=hidden -Wno-psabi -Wno-maybe-uninitialized -fno-math-errno -fno-trapping-math)
     set(GC_KERNEL_OBJECTS ${GC_KERNEL_OBJECTS} ${target} CACHE INTERNAL "")
     string(APPEND declarations "namespace isa_${level} { extern const ${pascal}Kernels k${pascal}; }\n")
     string(APPEND entries "{CpuLevel::${level}, &isa_${level}::k${pascal}}, ")

@@ -2,6 +2,7 @@
 #include "bind/bind.h"
 #include "bind/core.inl.h"
 #include "bind/errors.inl.h"
+#include "bind/optim.inl.h"
 #include "bind/tensor_arg.h"
 
 PYBIND11_MODULE(_core, m) {
@@ -9,6 +10,7 @@ PYBIND11_MODULE(_core, m) {
   m.attr("__version__") = GRAMCORE_VERSION;
   gramcore::bind_errors();
   gramcore::bind_core(m);
+  gramcore::bind_optim(m);
   gramcore::bind_text(m);
   gramcore::bind_decoding(m);
 }

@@ -9,14 +9,18 @@
 
 namespace gramcore::optim {
 
-enum class RoundedField : std::uint32_t { param = 0, moments = 1 };
+inline constexpr std::uint32_t kMomentMix = 0x9E3779B1u;  // odd: multiplication permutes the words
 
-// Four words for elements 4 * quad .. 4 * quad + 3 of a tensor, one each.  For `param` the low 16 bits of a word round
-// the parameter; for `moments` the low half rounds exp_avg and the high half exp_avg_sq.
+// Four words for elements 4 * quad .. 4 * quad + 3 of a tensor, one each.
 GC_HD static inline Philox4 rounding_words(std::uint64_t seed, std::uint32_t step, std::uint32_t tensor,
-                                           std::uint64_t quad, RoundedField field) {
-  const std::uint64_t where = quad | static_cast<std::uint64_t>(field) << 63;
-  return philox4x32(seed, where, static_cast<std::uint64_t>(tensor) << 32 | step);
+                                           std::uint64_t quad) {
+  return philox4x32(seed, quad, static_cast<std::uint64_t>(tensor) << 32 | step);
+}
+
+// The 16 bits that round one field of the element: 0 the parameter, 1 the first moment, 2 the second.  Each is uniform;
+// the three come from one word, which is all an unbiased rounding of each needs.
+GC_HD static inline std::uint32_t rounding_bits(std::uint32_t word, int field) {
+  return field == 0 ? word & 0xffffu : field == 1 ? (word * kMomentMix) >> 16 : word >> 16;
 }
 
 }  // namespace gramcore::optim

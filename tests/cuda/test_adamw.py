@@ -211,10 +211,10 @@ def test_stochastic_rounding_uses_the_bits_of_seed_step_tensor_element(
     assert launch(emulated, rounded, AdamwHyper(), step, seed=seed, stochastic=True) == ""
     assert launch(emulated, exact, AdamwHyper(), step, seed=seed, stochastic=True) == ""
     for i, n in enumerate(sizes):
-        stored = [(rounded.params, exact.params, 0, 0)]
-        stored += [(rounded.exp_avgs, exact.exp_avgs, 1, 0), (rounded.exp_avg_sqs, exact.exp_avg_sqs, 1, 16)]
-        for ours, before, purpose, shift in stored:
-            noise = reference.rounding_noise(seed, step, i, n, purpose, shift)
+        stored = [(rounded.params, exact.params), (rounded.exp_avgs, exact.exp_avgs)]
+        stored += [(rounded.exp_avg_sqs, exact.exp_avg_sqs)]
+        for field, (ours, before) in enumerate(stored):
+            noise = reference.rounding_noise(seed, step, i, n, field)
             want = reference.stochastic_bf16_bits(before[i].numpy(), noise)
             np.testing.assert_array_equal(ours[i].view(torch.uint16).numpy(), want)
 

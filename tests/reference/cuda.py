@@ -47,12 +47,16 @@ def adamw(p: Array, g: Array, m: Array, v: Array, step: int, h: AdamwHyper) -> t
     return p - h.lr * m_hat / (np.sqrt(v_hat) + h.eps), m, v
 
 
-def rounding_noise(seed: int, step: int, tensor: int, numel: int, field: int, shift: int) -> npt.NDArray[np.uint32]:
-    """The 16 random bits of each element: word e % 4 of Philox at (e // 4 | field << 63, tensor << 32 | step)."""
-    words = []
+def rounding_noise(seed: int, step: int, tensor: int, numel: int, field: int) -> npt.NDArray[np.uint32]:
+    """The 16 random bits of each element, from word e % 4 of Philox at (e // 4, tensor << 32 | step).
+
+    Field 0, the parameter, takes the low half; 2 the high half; 1 the high half of the word times an odd constant.
+    """
+    words: list[int] = []
     for quad in range(math.ceil(numel / 4)):
-        words += _core.philox4x32(seed, quad | field << 63, tensor << 32 | step)
-    return (np.array(words[:numel], dtype=np.uint64) >> shift & 0xFFFF).astype(np.uint32)
+        words += _core.philox4x32(seed, quad, tensor << 32 | step)
+    bits = [(w & 0xFFFF, (w * 0x9E3779B1 & 0xFFFFFFFF) >> 16, w >> 16)[field] for w in words[:numel]]
+    return np.array(bits, dtype=np.uint32)
 
 
 def stochastic_bf16_bits(x: npt.NDArray[np.float32], noise: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint16]:

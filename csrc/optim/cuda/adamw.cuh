@@ -70,13 +70,13 @@ __device__ __forceinline__ bf16 rounded(float x, std::uint32_t noise, bool stoch
   return stochastic ? to_bf16_stochastic(x, noise) : to_bf16(x);
 }
 
-// Stores with the 16 random bits of each word that start at `shift`.
+// Stores with the random bits of `field` (see rounding_bits).
 template <class T>
-__device__ __forceinline__ void store_quad(T* p, const Quad<float>& x, int count, const Philox4& noise, int shift,
+__device__ __forceinline__ void store_quad(T* p, const Quad<float>& x, int count, const Philox4& noise, int field,
                                            bool stochastic) {
   Quad<T> q;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) q.v[i] = rounded(x.v[i], noise.v[i] >> shift, stochastic, T{});
+  for (int i = 0; i < 4; ++i) q.v[i] = rounded(x.v[i], rounding_bits(noise.v[i], field), stochastic, T{});
   if (count == 4 && reinterpret_cast<std::uintptr_t>(p) % sizeof(Quad<T>) == 0) {
     *reinterpret_cast<Quad<T>*>(p) = q;
   } else {
@@ -133,16 +133,13 @@ __global__ void __launch_bounds__(AdamwPolicy::kThreads) adamw_kernel(const __gr
 #pragma unroll
     for (int i = 0; i < 4; ++i) adamw_element(s, g.v[i], p.v[i], m.v[i], v.v[i]);
 
-    Philox4 noise{}, moment_noise{};
-    if (stochastic) {  // a float field ignores its bits, and the compiler then drops the draw
-      const std::uint64_t quad = static_cast<std::uint64_t>(at) / 4;
-      const std::uint32_t id = launch.first_tensor + index;
-      if (sizeof(Param) == 2) noise = rounding_words(s.seed, s.step, id, quad, RoundedField::param);
-      if (sizeof(State) == 2) moment_noise = rounding_words(s.seed, s.step, id, quad, RoundedField::moments);
+    Philox4 noise{};
+    if (stochastic && (sizeof(Param) == 2 || sizeof(State) == 2)) {
+      noise = rounding_words(s.seed, s.step, launch.first_tensor + index, static_cast<std::uint64_t>(at) / 4);
     }
     store_quad(params + at, p, count, noise, 0, stochastic);
-    store_quad(exp_avgs + at, m, count, moment_noise, 0, stochastic);
-    store_quad(exp_avg_sqs + at, v, count, moment_noise, 16, stochastic);
+    store_quad(exp_avgs + at, m, count, noise, 1, stochastic);
+    store_quad(exp_avg_sqs + at, v, count, noise, 2, stochastic);
   }
 }
 

@@ -1,0 +1,186 @@
+// gramcore._core.optim: the step engine over lists of tensors.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+#include <vector>
+
+#include "bind/tensor_arg.h"
+#include "optim/engine.h"
+
+namespace gramcore {
+namespace optim_bind {
+
+namespace py = pybind11;
+using optim::Hyper;
+using optim::Storage;
+using optim::StepTensor;
+
+inline Hyper parse_hyper(const py::dict& values) {
+  Hyper h;
+  for (const auto& [key, value] : values) {
+    const auto name = py::cast<std::string>(key);
+    const auto number = [&] { return py::cast<double>(value); };
+    if (name == "lr") h.lr = number();
+    else if (name == "beta1") h.beta1 = number();
+    else if (name == "beta2") h.beta2 = number();
+    else if (name == "eps") h.eps = number();
+    else if (name == "weight_decay") h.weight_decay = number();
+    else if (name == "extra0") h.extra[0] = number();
+    else if (name == "extra1") h.extra[1] = number();
+    else if (name == "grad_scale") h.grad_scale = number();
+    else if (name == "maximize") h.maximize = number() != 0;
+    else if (name == "raw_eps") h.raw_eps = number() != 0;
+    else if (name == "decay_after") h.decay_after = number() != 0;
+    else if (name == "coupled_decay") h.coupled_decay = number() != 0;
+    else if (name == "correct_bias") h.correct_bias = number() != 0;
+    else throw InvalidArgument(cat("hyper must hold known keys, got '", name, "'"));
+  }
+  return h;
+}
+
+inline Storage float_storage(const TensorView& v, const char* name) {
+  check_cpu(v, name);
+  switch (v.dtype) {
+    case DType::f32: return Storage::f32;
+    case DType::bf16: return Storage::bf16;
+    case DType::f16: return Storage::f16;
+    default:
+      throw TypeMismatch(cat(name, " must be float32, bfloat16 or float16, got ", dtype_name(v.dtype), " ",
+                             shape_string(v), "; convert it or exclude the parameter"));
+  }
+}
+
+// No gaps and no overlap: the elements fill one interval of memory, in any order of axes.
+inline bool is_dense(const TensorView& v) {
+  std::int64_t expected = 1;
+  unsigned used = 0;
+  for (int round = 0; round < v.rank; ++round) {
+    int next = -1;
+    for (int i = 0; i < v.rank; ++i) {
+      if (!((used >> i) & 1u) && v.shape[i] != 1 && v.stride[i] == expected) next = i;
+    }
+    if (next < 0) break;
+    used |= 1u << next;
+    expected *= v.shape[next];
+  }
+  return expected == v.numel();
+}
+
+inline bool same_layout(const TensorView& a, const TensorView& b) {
+  if (a.rank != b.rank) return false;
+  for (int i = 0; i < a.rank; ++i) {
+    if (a.shape[i] != b.shape[i] || (a.shape[i] > 1 && a.stride[i] != b.stride[i])) return false;
+  }
+  return true;
+}
+
+inline void check_layout(const TensorView& v, const TensorView& param, const char* name, std::size_t index) {
+  GC_CHECK(same_layout(v, param), name, " must have the shape and strides of its parameter ", shape_string(param),
+           ", got ", shape_string(v), " (tensor ", index, ")");
+}
+
+// Borrowed views of everything one call touches; keeps the Python buffers alive.
+struct Lists {
+  std::vector<TensorArg> params, grads, lows;
+  std::vector<std::vector<TensorArg>> slots;
+  std::vector<StepTensor> tensors;
+};
+
+inline void fill_params(Lists& lists, const py::object& params, const py::object& grads) {
+  lists.params = tensor_list(params, "params");
+  lists.grads = tensor_list(grads, "grads");
+  const std::size_t n = lists.params.size();
+  GC_CHECK(lists.grads.size() == n, "grads must hold one tensor per parameter, got ", lists.grads.size(), " for ", n);
+  lists.tensors.resize(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    const TensorView& p = lists.params[i].view();
+    const TensorView& g = lists.grads[i].view();
+    GC_CHECK(p.numel() == 0 || is_dense(p), "params must be dense, got strides with gaps or overlap ", shape_string(p),
+             " (tensor ", i, "); step a contiguous copy");
+    StepTensor& t = lists.tensors[i];
+    t.param = p.data;
+    t.param_storage = float_storage(p, "params");
+    t.grad = g.data;
+    t.grad_storage = float_storage(g, "grads");
+    t.numel = p.numel();
+    check_layout(g, p, "grads", i);
+  }
+}
+
+inline void fill_slots(Lists& lists, const std::vector<py::object>& slots, int wanted) {
+  const std::size_t n = lists.tensors.size();
+  GC_CHECK(slots.size() == static_cast<std::size_t>(wanted), "slots must hold ", wanted, " lists for this rule, got ",
+           slots.size());
+  for (std::size_t k = 0; k < slots.size(); ++k) {
+    lists.slots.push_back(tensor_list(slots[k], "slots"));
+    GC_CHECK(lists.slots[k].size() == n, "slots must hold one tensor per parameter, got ", lists.slots[k].size(),
+             " for ", n);
+    for (std::size_t i = 0; i < n; ++i) {
+      const TensorView& s = lists.slots[k][i].view();
+      check_layout(s, lists.params[i].view(), "slots", i);
+      lists.tensors[i].slot[k] = {s.data, float_storage(s, "slots")};
+    }
+  }
+}
+
+inline void fill_lows(Lists& lists, const py::object& lows) {
+  if (lows.is_none()) return;
+  lists.lows = tensor_list(lows, "remainders");
+  GC_CHECK(lists.lows.size() == lists.tensors.size(), "remainders must hold one tensor per parameter, got ",
+           lists.lows.size());
+  for (std::size_t i = 0; i < lists.lows.size(); ++i) {
+    const TensorView& low = lists.lows[i].view();
+    check_layout(low, lists.params[i].view(), "remainders", i);
+    GC_CHECK_AS(TypeMismatch, low.dtype == DType::bf16 && lists.tensors[i].param_storage == Storage::bf16,
+                "remainders must be bfloat16 beside bfloat16 parameters, got ", dtype_name(low.dtype));
+    lists.tensors[i].param_low = low.data;
+  }
+}
+
+inline void step(const std::string& rule_name, const py::dict& hyper_values, const py::object& params,
+                 const py::object& grads, const std::vector<py::object>& slots, const std::vector<std::int64_t>& steps,
+                 const std::vector<std::uint32_t>& ids, const py::object& remainders, bool stochastic,
+                 std::uint64_t seed, bool zero_grad) {
+  const optim::RuleId rule = optim::parse_rule(rule_name);
+  const Hyper hyper = parse_hyper(hyper_values);
+  Lists lists;
+  fill_params(lists, params, grads);
+  fill_slots(lists, slots, optim::rule_slots(rule));
+  fill_lows(lists, remainders);
+  GC_CHECK(steps.size() == lists.tensors.size() && ids.size() == steps.size(),
+           "steps and ids must hold one number per parameter, got ", steps.size(), " and ", ids.size());
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    GC_CHECK(steps[i] >= 1, "steps must be >= 1, got ", steps[i]);
+    lists.tensors[i].id = ids[i];
+    lists.tensors[i].step = static_cast<std::uint32_t>(steps[i]);
+    optim::rule_coefs(rule, hyper, steps[i], lists.tensors[i].c);
+  }
+  const optim::StepOptions options{rule, stochastic, zero_grad, seed};
+  const py::gil_scoped_release release;
+  optim::run_step(lists.tensors, options);
+}
+
+inline double sum_squares(const py::object& tensors) {
+  Lists lists;
+  fill_params(lists, tensors, tensors);
+  const py::gil_scoped_release release;
+  return optim::sum_squares(lists.tensors);
+}
+
+}  // namespace optim_bind
+
+inline void bind_optim(pybind11::module_& parent) {
+  namespace py = pybind11;
+  py::module_ m = parent.def_submodule("optim", "Step engine of the optimizers.");
+  m.def("step", &optim_bind::step, py::arg("rule"), py::arg("hyper"), py::arg("params"), py::arg("grads"),
+        py::arg("slots"), py::arg("steps"), py::arg("ids"), py::arg("remainders") = py::none(),
+        py::arg("stochastic") = false, py::arg("seed") = 0, py::arg("zero_grad") = false,
+        "One step of `rule` over lists of CPU tensors, in place.");
+  m.def("sum_squares", &optim_bind::sum_squares, py::arg("tensors"),
+        "Sum of squares of a list of CPU tensors; infinite or NaN when an element is.");
+}
+
+}  // namespace gramcore

@@ -1,0 +1,202 @@
+#include "optim/engine.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/thread_pool.h"
+#include "optim/kernels/codecs.h"
+
+namespace gramcore::optim {
+namespace {
+
+struct Piece {
+  std::size_t tensor;
+  std::int64_t begin, end;
+};
+
+// Pieces of at most kChunk elements, and tasks: runs of pieces of about kChunk elements in all.
+struct Plan {
+  std::vector<Piece> pieces;
+  std::vector<std::size_t> task_begin;  // index of each task's first piece, and the end
+
+  explicit Plan(Span<const StepTensor> tensors) {
+    std::int64_t filled = kChunk;
+    for (std::size_t t = 0; t < tensors.size(); ++t) {
+      for (std::int64_t begin = 0; begin < tensors[t].numel; begin += kChunk) {
+        const std::int64_t end = std::min(begin + kChunk, tensors[t].numel);
+        if (filled + (end - begin) > kChunk) {
+          task_begin.push_back(pieces.size());
+          filled = 0;
+        }
+        filled += end - begin;
+        pieces.push_back({t, begin, end});
+      }
+    }
+    task_begin.push_back(pieces.size());
+  }
+  std::int64_t tasks() const { return static_cast<std::int64_t>(task_begin.size()) - 1; }
+
+  template <class F>
+  void run(F&& piece_fn) const {
+    parallel_chunks(tasks(), [&](std::int64_t task) {
+      const auto k = static_cast<std::size_t>(task);
+      for (std::size_t i = task_begin[k]; i < task_begin[k + 1]; ++i) piece_fn(pieces[i]);
+    });
+  }
+};
+
+float* at_f32(void* base, std::int64_t i) {
+  return static_cast<float*>(base) + i;
+}
+std::uint16_t* at_u16(void* base, std::int64_t i) {
+  return static_cast<std::uint16_t*>(base) + i;
+}
+
+void* at(void* base, Storage storage, std::int64_t i) {
+  return storage == Storage::f32 ? static_cast<void*>(at_f32(base, i)) : static_cast<void*>(at_u16(base, i));
+}
+
+struct Buffers {
+  alignas(64) float p[kBlock], g[kBlock], s[kMaxSlots][kBlock];
+};
+
+class Stepper {
+ public:
+  Stepper(Span<StepTensor> tensors, const StepOptions& options)
+      : tensors_(tensors),
+        options_(options),
+        rules_(rules_kernels()),
+        codecs_(codecs_kernels()),
+        slots_(rule_slots(options.rule)) {}
+
+  void run_piece(const Piece& piece) const {
+    const StepTensor& t = tensors_[piece.tensor];
+    RuleBlock block{};
+    std::memcpy(block.c, t.c, sizeof block.c);
+    block.key = NoiseKey{options_.seed, t.step, t.id, piece.begin};
+    const int form = direct_form(t);
+    if (form >= 0) {
+      block.p = at(t.param, t.param_storage, piece.begin);
+      block.g = at(t.grad, t.grad_storage, piece.begin);
+      for (int k = 0; k < slots_; ++k) block.s[k] = at(t.slot[k].data, t.slot[k].storage, piece.begin);
+      block.n = piece.end - piece.begin;
+      rules_.rule[form][options_.rule](block);
+      if (options_.zero_grad) clear_grad(t, piece.begin, block.n);
+      return;
+    }
+    Buffers buffers;
+    for (std::int64_t i = piece.begin; i < piece.end; i += kBlock) {
+      block.n = std::min(kBlock, piece.end - i);
+      run_block(t, i, block, buffers);
+    }
+  }
+
+ private:
+  // The form in which the rule can work on the tensors themselves, or -1.
+  int direct_form(const StepTensor& t) const {
+    const Storage state = slots_ > 0 ? t.slot[0].storage : t.param_storage;
+    bool plain = t.param_storage == t.grad_storage && !t.param_low;
+    for (int k = 1; k < slots_; ++k) plain = plain && t.slot[k].storage == state;
+    if (!plain) return -1;
+    if (t.param_storage == Storage::f32 && state == Storage::f32) return kF32;
+    if (t.param_storage != Storage::bf16) return -1;
+    if (state == Storage::bf16) return options_.stochastic ? kBf16Stochastic : kBf16;
+    if (state == Storage::f32) return options_.stochastic ? kBf16F32Stochastic : kBf16F32;
+    return -1;
+  }
+
+  void run_block(const StepTensor& t, std::int64_t i, RuleBlock& block, Buffers& buffers) const {
+    block.key.element = i;
+    float* const p = load_param(t, i, block.n, buffers.p);
+    float* s[kMaxSlots] = {};
+    for (int k = 0; k < slots_; ++k) s[k] = load(t.slot[k].data, t.slot[k].storage, i, block.n, buffers.s[k]);
+    block.p = p;
+    block.g = load(t.grad, t.grad_storage, i, block.n, buffers.g);
+    for (int k = 0; k < slots_; ++k) block.s[k] = s[k];
+    rules_.rule[kF32][options_.rule](block);
+    store_param(t, i, p, block);
+    for (int k = 0; k < slots_; ++k) store(s[k], t.slot[k].data, t.slot[k].storage, i, block, k + 1);
+    if (options_.zero_grad) clear_grad(t, i, block.n);
+  }
+
+  float* load(void* data, Storage storage, std::int64_t i, std::int64_t n, float* buffer) const {
+    switch (storage) {
+      case Storage::f32: return at_f32(data, i);
+      case Storage::bf16: codecs_.load_bf16(at_u16(data, i), buffer, n); break;
+      case Storage::f16: codecs_.load_f16(at_u16(data, i), buffer, n); break;
+      case Storage::none: break;
+    }
+    return buffer;
+  }
+
+  void store(const float* from, void* data, Storage storage, std::int64_t i, const RuleBlock& block,
+             int field) const {
+    if (storage == Storage::f16) {
+      codecs_.store_f16(from, at_u16(data, i), block.n);
+    } else if (storage == Storage::bf16 && options_.stochastic) {
+      codecs_.store_bf16_stochastic(from, at_u16(data, i), block.n, block.key, field);
+    } else if (storage == Storage::bf16) {
+      codecs_.store_bf16(from, at_u16(data, i), block.n);
+    }
+  }
+
+  float* load_param(const StepTensor& t, std::int64_t i, std::int64_t n, float* buffer) const {
+    if (!t.param_low) return load(t.param, t.param_storage, i, n, buffer);
+    codecs_.load_bf16_pair(at_u16(t.param, i), at_u16(t.param_low, i), buffer, n);
+    return buffer;
+  }
+  void store_param(const StepTensor& t, std::int64_t i, const float* p, const RuleBlock& block) const {
+    if (t.param_low) {
+      codecs_.store_bf16_pair(p, at_u16(t.param, i), at_u16(t.param_low, i), block.n);
+    } else {
+      store(p, t.param, t.param_storage, i, block, 0);
+    }
+  }
+
+  static void clear_grad(const StepTensor& t, std::int64_t i, std::int64_t n) {
+    const std::int64_t width = t.grad_storage == Storage::f32 ? 4 : 2;
+    std::memset(static_cast<char*>(t.grad) + i * width, 0, static_cast<std::size_t>(n * width));
+  }
+
+  Span<StepTensor> tensors_;
+  const StepOptions& options_;
+  const RulesKernels& rules_;
+  const CodecsKernels& codecs_;
+  int slots_;
+};
+
+}  // namespace
+
+void run_step(Span<StepTensor> tensors, const StepOptions& options) {
+  const Plan plan(tensors);
+  const Stepper stepper(tensors, options);
+  plan.run([&](const Piece& piece) { stepper.run_piece(piece); });
+}
+
+double sum_squares(Span<const StepTensor> tensors) {
+  const Plan plan(tensors);
+  const CodecsKernels& codecs = codecs_kernels();
+  const RulesKernels& rules = rules_kernels();
+  // One partial sum per piece, added in order: the result does not depend on the number of threads.
+  std::vector<double> parts(plan.pieces.size());
+  plan.run([&](const Piece& piece) {
+    const StepTensor& t = tensors[piece.tensor];
+    double& part = parts[static_cast<std::size_t>(&piece - plan.pieces.data())];
+    if (t.grad_storage == Storage::f32) {
+      part = rules.sum_squares(at_f32(t.grad, piece.begin), piece.end - piece.begin);
+      return;
+    }
+    alignas(64) float buffer[kBlock];
+    for (std::int64_t i = piece.begin; i < piece.end; i += kBlock) {
+      const std::int64_t n = std::min(kBlock, piece.end - i);
+      const auto load = t.grad_storage == Storage::bf16 ? codecs.load_bf16 : codecs.load_f16;
+      load(at_u16(t.grad, i), buffer, n);
+      part += rules.sum_squares(buffer, n);
+    }
+  });
+  double total = 0;
+  for (const double part : parts) total += part;
+  return total;
+}
+
+}  // namespace gramcore::optim

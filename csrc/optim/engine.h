@@ -1,0 +1,67 @@
+// The one step loop of every optimizer: a list of tensors, cut into chunks over the pool, each chunk brought through
+// the first-level cache once.  A rule (kernels/rules.h) sees fp32 blocks; storage types are the codecs' business.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/span.h"
+#include "optim/kernels/rules.h"
+
+namespace gramcore::optim {
+
+// Elements of one staged block; a multiple of every quantisation block.
+inline constexpr std::int64_t kBlock = 1024;
+// Elements of one unit of parallel work; a multiple of kBlock.
+inline constexpr std::int64_t kChunk = 32768;
+
+enum class Storage : std::uint8_t { none, f32, bf16, f16 };
+
+struct Slot {
+  void* data = nullptr;
+  Storage storage = Storage::none;
+};
+
+struct StepTensor {
+  void* param = nullptr;
+  void* param_low = nullptr;  // bf16 remainder of a compensated bf16 parameter, or null
+  void* grad = nullptr;
+  Storage param_storage = Storage::none, grad_storage = Storage::none;
+  Slot slot[kMaxSlots];
+  std::int64_t numel = 0;
+  std::uint32_t id = 0;    // names the tensor's random bits
+  std::uint32_t step = 1;  // number of this step, from 1
+  float c[kMaxCoefs] = {};
+};
+
+struct StepOptions {
+  RuleId rule = kAdam;
+  bool stochastic = false;  // round bf16 parameters and moments stochastically
+  bool zero_grad = false;   // leave zeros in the gradients
+  std::uint64_t seed = 0;
+};
+
+void run_step(Span<StepTensor> tensors, const StepOptions& options);
+
+// Numbers a rule is given by its user.  `extra` are the rule's own (see rule_coefs).
+struct Hyper {
+  double lr = 0, beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
+  double extra[2] = {};
+  double grad_scale = 1;      // multiplies every gradient: clipping, loss scale
+  bool maximize = false;
+  bool raw_eps = false;       // eps is added to sqrt(v) before the bias correction
+  bool decay_after = false;   // decoupled decay of the updated parameter
+  bool coupled_decay = false; // decay as part of the gradient
+  bool correct_bias = true;
+};
+
+RuleId parse_rule(const std::string& name);
+int rule_slots(RuleId rule);
+void rule_coefs(RuleId rule, const Hyper& hyper, std::int64_t step, float* c);
+
+// Sum of squares over the list (fp64); infinite or NaN when an element is.
+double sum_squares(Span<const StepTensor> tensors);
+
+}  // namespace gramcore::optim

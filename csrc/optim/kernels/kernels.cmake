@@ -1,0 +1,2 @@
+gc_kernel(optim rules LEVELS base avx2 avx512)
+gc_kernel(optim codecs LEVELS base avx2 avx512)

@@ -1,0 +1,188 @@
+// The elementwise rules.  One struct per rule: Coef positions, and `apply` on vectors.  Bytes moved are the caller's:
+// a block is in the first-level cache unless everything is stored as fp32, when it is the tensors themselves.
+//
+// Common coefficients: c[0] multiplies the gradient (sign of maximize, loss scale, clipping), c[1] times the parameter
+// is added to it before the update and c[2] after (decoupled weight decay, negative), c[3] times the parameter is added
+// to the gradient (coupled decay).  The rest belongs to the rule.
+#pragma once
+
+#include "optim/kernels/rules.h"
+#include "optim/kernels/storage.h"
+
+namespace gramcore::optim {
+namespace GC_ISA_NS {
+namespace {
+
+// m += c4 (g - m);  v = c5 v + c6 g g;  p -= c7 m / (sqrt(v) c8 + c9)
+struct Adam {
+  static constexpr int kSlots = 2;
+  GC_INLINE void apply(const float* c, vf& p, vf g, vf* s) {
+    s[0] += c[4] * (g - s[0]);
+    s[1] = c[5] * s[1] + c[6] * (g * g);
+    p -= c[7] * fast_div(s[0], fast_sqrt(s[1]) * c[8] + c[9]);
+  }
+};
+
+// Magnitude of Adam, direction of the gradient (Cao et al. 2024): p -= sign(g) |adam step|
+struct Grams {
+  static constexpr int kSlots = 2;
+  GC_INLINE void apply(const float* c, vf& p, vf g, vf* s) {
+    s[0] += c[4] * (g - s[0]);
+    s[1] = c[5] * s[1] + c[6] * (g * g);
+    p -= c[7] * vsign(g) * fast_div(vabs(s[0]), fast_sqrt(s[1]) * c[8] + c[9]);
+  }
+};
+
+// p -= c7 sign(m + c4 (g - m));  m += c5 (g - m)
+struct Lion {
+  static constexpr int kSlots = 1;
+  GC_INLINE void apply(const float* c, vf& p, vf g, vf* s) {
+    p -= c[7] * vsign(s[0] + c[4] * (g - s[0]));
+    s[0] += c[5] * (g - s[0]);
+  }
+};
+
+// p -= c7 g
+struct Sgd {
+  static constexpr int kSlots = 0;
+  GC_INLINE void apply(const float* c, vf& p, vf g, vf*) { p -= c[7] * g; }
+};
+
+// m = c4 m + c5 g;  p -= c7 (c6 m + c8 g)      (c6, c8) = (1, 0), or (momentum, 1) with Nesterov
+struct SgdMomentum {
+  static constexpr int kSlots = 1;
+  GC_INLINE void apply(const float* c, vf& p, vf g, vf* s) {
+    s[0] = c[4] * s[0] + c[5] * g;
+    p -= c[7] * (c[6] * s[0] + c[8] * g);
+  }
+};
+
+// m += c4 (g - m);  p -= c7 clip(m / max(c5 h, c6), 1)       h is changed elsewhere
+struct Sophia {
+  static constexpr int kSlots = 2;
+  GC_INLINE void apply(const float* c, vf& p, vf g, vf* s) {
+    s[0] += c[4] * (g - s[0]);
+    const vf ratio = fast_div(s[0], vmax(c[5] * s[1], splat(c[6])));
+    p -= c[7] * vmax(splat(-1.0f), vmin(splat(1.0f), ratio));
+  }
+};
+
+template <class Rule>
+GC_INLINE void update(const float* c, vf& p, vf g, vf* s) {
+  const vf signed_g = c[0] * g + c[3] * p;
+  p += c[1] * p;
+  Rule::apply(c, p, signed_g, s);
+  p += c[2] * p;
+}
+
+// One vector of every array: load, update, store.  P and S say how parameters and moments are stored.
+template <class Rule, class P, class S>
+struct Vector {
+  const RuleBlock& b;
+  typename P::T* const p;
+  const typename P::T* const g;
+  typename S::T* const s0;
+  typename S::T* const s1;
+
+  GC_INLINE Vector of(const RuleBlock& b) {
+    return {b, static_cast<typename P::T*>(b.p), static_cast<const typename P::T*>(b.g),
+            static_cast<typename S::T*>(b.s[0]), static_cast<typename S::T*>(b.s[1])};
+  }
+  __attribute__((always_inline)) void prefetch(std::int64_t i) const {
+    constexpr std::int64_t kAhead = 384;
+    __builtin_prefetch(p + i + kAhead, 1);
+    __builtin_prefetch(g + i + kAhead, 0);
+    if (Rule::kSlots > 0) __builtin_prefetch(s0 + i + kAhead, 1);
+    if (Rule::kSlots > 1) __builtin_prefetch(s1 + i + kAhead, 1);
+  }
+  // `noise` is null to round to nearest.
+  __attribute__((always_inline)) void full(const float* c, std::int64_t i, const vu* noise) const {
+    vf x = P::load(p + i), s[2] = {};
+    if (Rule::kSlots > 0) s[0] = S::load(s0 + i);
+    if (Rule::kSlots > 1) s[1] = S::load(s1 + i);
+    update<Rule>(c, x, P::load(g + i), s);
+    P::store(p + i, x, noise, 0);
+    if (Rule::kSlots > 0) S::store(s0 + i, s[0], noise, 1);
+    if (Rule::kSlots > 1) S::store(s1 + i, s[1], noise, 2);
+  }
+  __attribute__((always_inline)) void part(const float* c, std::int64_t i, const vu* noise) const {
+    const int rest = static_cast<int>(b.n - i);
+    vf x = P::load_part(p + i, rest), s[2] = {};
+    if (Rule::kSlots > 0) s[0] = S::load_part(s0 + i, rest);
+    if (Rule::kSlots > 1) s[1] = S::load_part(s1 + i, rest);
+    update<Rule>(c, x, P::load_part(g + i, rest), s);
+    P::store_part(p + i, x, rest, noise, 0);
+    if (Rule::kSlots > 0) S::store_part(s0 + i, s[0], rest, noise, 1);
+    if (Rule::kSlots > 1) S::store_part(s1 + i, s[1], rest, noise, 2);
+  }
+};
+
+template <class Rule, class P, class S>
+static void run(const RuleBlock& b) {
+  float c[kMaxCoefs];
+  for (int i = 0; i < kMaxCoefs; ++i) c[i] = b.c[i];
+  const auto vector = Vector<Rule, P, S>::of(b);
+  std::int64_t i = 0;
+  for (; i + kLanes <= b.n; i += kLanes) {
+    vector.prefetch(i);
+    vector.full(c, i, nullptr);
+  }
+  if (i < b.n) vector.part(c, i, nullptr);
+}
+
+template <class Rule, class P, class S>
+static void run_stochastic(const RuleBlock& b) {
+  float c[kMaxCoefs];
+  for (int i = 0; i < kMaxCoefs; ++i) c[i] = b.c[i];
+  const auto vector = Vector<Rule, P, S>::of(b);
+  for (std::int64_t i = 0; i < b.n; i += 8 * kLanes) {
+    vu noise[8];  // two independent draws at a time: one alone waits for its own multiplications
+    rounding_vectors(b.key, i, noise);
+    rounding_vectors(b.key, i + 4 * kLanes, noise + 4);
+    for (int j = 0; j < 8; ++j) {
+      const std::int64_t at = i + j * kLanes;
+      if (at + kLanes <= b.n) {
+        vector.prefetch(at);
+        vector.full(c, at, &noise[j]);
+      } else if (at < b.n) {
+        vector.part(c, at, &noise[j]);
+      }
+    }
+  }
+}
+
+static double sum_squares(const float* x, std::int64_t n) {
+  // Four fp32 accumulators over runs of 256 values, summed in fp64: squares of large gradients may still overflow
+  // fp32 one by one, so such a block is summed again in fp64.
+  double total = 0;
+  std::int64_t i = 0;
+  for (; i + 16 * kLanes <= n; i += 16 * kLanes) {
+    vf sum[4] = {};
+    for (int k = 0; k < 16; ++k) {
+      const vf v = load(x + i + k * kLanes);
+      sum[k & 3] += v * v;
+    }
+    const double part = reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    if (part < 3e38 && part > 1e-30) {
+      total += part;
+    } else {
+      for (int k = 0; k < 16 * kLanes; ++k) total += static_cast<double>(x[i + k]) * static_cast<double>(x[i + k]);
+    }
+  }
+  for (; i < n; ++i) total += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return total;
+}
+
+}  // namespace
+
+extern const RulesKernels kRules;
+#define GC_FORM(run, P, S) \
+  { run<Adam, P, S>, run<Grams, P, S>, run<Lion, P, S>, run<Sgd, P, S>, run<SgdMomentum, P, S>, run<Sophia, P, S> }
+const RulesKernels kRules = {
+    {GC_FORM(run, F32, F32), GC_FORM(run, Bf16, Bf16), GC_FORM(run, Bf16, F32), GC_FORM(run_stochastic, Bf16, Bf16),
+     GC_FORM(run_stochastic, Bf16, F32)},
+    sum_squares};
+#undef GC_FORM
+
+}  // namespace GC_ISA_NS
+}  // namespace gramcore::optim

@@ -1,0 +1,175 @@
+// The vector type of the optimizer kernels: GCC vector extensions as wide as the level allows, loads and stores of
+// the three parameter types, square root and the Adam quotient.  Included by kernel sources only.
+#pragma once
+
+#include "core/isa.h"
+
+namespace gramcore::optim {
+namespace GC_ISA_NS {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float vf __attribute__((vector_size(kLanes * 4)));
+typedef std::uint32_t vu __attribute__((vector_size(kLanes * 4)));
+typedef std::int32_t vi __attribute__((vector_size(kLanes * 4)));
+typedef std::uint16_t vh __attribute__((vector_size(kLanes * 2)));
+typedef std::uint8_t vb __attribute__((vector_size(kLanes)));
+
+GC_INLINE vf splat(float x) {
+  return vf{} + x;
+}
+GC_INLINE vu splat_u(std::uint32_t x) {
+  return vu{} + x;
+}
+GC_INLINE vu bits_of(vf x) {
+  return reinterpret_cast<vu>(x);
+}
+GC_INLINE vf float_of(vu x) {
+  return reinterpret_cast<vf>(x);
+}
+// Lanes of `a` where `mask` is all ones, else of `b`.
+GC_INLINE vf select(vi mask, vf a, vf b) {
+  return mask ? a : b;
+}
+GC_INLINE vu select(vi mask, vu a, vu b) {
+  return mask ? a : b;
+}
+GC_INLINE vf vmax(vf a, vf b) {  // b where either is NaN
+  return a > b ? a : b;
+}
+GC_INLINE vf vmin(vf a, vf b) {  // b where either is NaN
+  return a < b ? a : b;
+}
+GC_INLINE vf vabs(vf x) {
+  return float_of(bits_of(x) & 0x7fffffffu);
+}
+GC_INLINE vf vcopysign(vf magnitude, vf sign) {
+  return float_of((bits_of(magnitude) & 0x7fffffffu) | (bits_of(sign) & 0x80000000u));
+}
+GC_INLINE vf vsign(vf x) {  // -1, 0, 1; NaN stays NaN
+  const vf one = vcopysign(splat(1.0f), x);
+  return select(x == 0.0f, x, select(x == x, one, x));
+}
+
+GC_INLINE vf vsqrt(vf x) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<vf>(_mm512_sqrt_ps(reinterpret_cast<__m512>(x)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<vf>(_mm256_sqrt_ps(reinterpret_cast<__m256>(x)));
+#elif defined(__x86_64__)
+  return reinterpret_cast<vf>(_mm_sqrt_ps(reinterpret_cast<__m128>(x)));
+#elif defined(__aarch64__)
+  return reinterpret_cast<vf>(vsqrtq_f32(reinterpret_cast<float32x4_t>(x)));
+#else
+  vf y;
+  for (int i = 0; i < kLanes; ++i) y[i] = __builtin_sqrtf(x[i]);
+  return y;
+#endif
+}
+
+// a / b, and sqrt(x) for x >= 0, at 2 ulp: the divider of AVX-512 machines would cost more than the memory traffic.
+GC_INLINE vf fast_div(vf a, vf b) {
+#if defined(__AVX512F__)
+  const vf r = reinterpret_cast<vf>(_mm512_rcp14_ps(reinterpret_cast<__m512>(b)));
+  const vf q = a * r;
+  return q + r * (a - q * b);
+#else
+  return a / b;
+#endif
+}
+GC_INLINE vf fast_sqrt(vf x) {
+#if defined(__AVX512F__)
+  // Zero lanes of the estimate are zeroed so that 0 * inf does not arise; the clamp keeps sqrt(inf) finite.
+  const vf y = vmin(splat(3.4028234e38f), x);
+  const __mmask16 nonzero = _mm512_cmp_ps_mask(reinterpret_cast<__m512>(y), _mm512_setzero_ps(), _CMP_NEQ_UQ);
+  const vf r = reinterpret_cast<vf>(_mm512_maskz_rsqrt14_ps(nonzero, reinterpret_cast<__m512>(y)));
+  const vf root = y * r;
+  return root + (r * 0.5f) * (y - root * root);
+#else
+  return vsqrt(x);
+#endif
+}
+
+GC_INLINE vf load(const float* p) {
+  vf x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return x;
+}
+GC_INLINE void store(float* p, vf x) {
+  __builtin_memcpy(p, &x, sizeof x);
+}
+GC_INLINE vf load_part(const float* p, int count) {
+  float buffer[kLanes] = {};
+  for (int i = 0; i < count; ++i) buffer[i] = p[i];
+  return load(buffer);
+}
+GC_INLINE void store_part(float* p, vf x, int count) {
+  float buffer[kLanes];
+  store(buffer, x);
+  for (int i = 0; i < count; ++i) p[i] = buffer[i];
+}
+
+GC_INLINE vf widen_bf16(vh h) {
+  return float_of(__builtin_convertvector(h, vu) << 16);
+}
+GC_INLINE vh round_bf16(vf x) {  // to nearest even; a NaN stays one
+  const vu u = bits_of(x);
+  const vu rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  const vu quiet = (u >> 16) | 0x40u;
+  return __builtin_convertvector(select((u & 0x7fffffffu) > 0x7f800000u, quiet, rounded), vh);
+}
+// Up with probability (low 16 bits)/2^16; what to_bf16_stochastic of core/half.h does.
+GC_INLINE vh round_bf16_stochastic(vf x, vu noise) {
+  const vu u = bits_of(x);
+  const vu up = (u + (noise & 0xffffu)) >> 16;
+  const vu nearest = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  const vu quiet = (u >> 16) | 0x40u;
+  const vu magnitude = u & 0x7fffffffu;
+  const vu special = select(magnitude > 0x7f800000u, quiet, nearest);
+  return __builtin_convertvector(select(magnitude >= 0x7f7f0000u, special, up), vh);
+}
+
+GC_INLINE vf widen_f16(vh h) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<vf>(_mm512_cvtph_ps(reinterpret_cast<__m256i>(h)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<vf>(_mm256_cvtph_ps(reinterpret_cast<__m128i>(h)));
+#else
+  vf x;
+  for (int i = 0; i < kLanes; ++i) x[i] = to_f32(f16{h[i]});
+  return x;
+#endif
+}
+GC_INLINE vh round_f16(vf x) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<vh>(_mm512_cvtps_ph(reinterpret_cast<__m512>(x), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__AVX2__)
+  return reinterpret_cast<vh>(_mm256_cvtps_ph(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT));
+#else
+  vh h;
+  for (int i = 0; i < kLanes; ++i) h[i] = to_f16(x[i]).bits;
+  return h;
+#endif
+}
+
+GC_INLINE float reduce_max(vf x) {
+  float best = x[0];
+  for (int i = 1; i < kLanes; ++i) best = x[i] > best ? x[i] : best;
+  return best;
+}
+GC_INLINE double reduce_add(vf x) {
+  double sum = 0;
+  for (int i = 0; i < kLanes; ++i) sum += static_cast<double>(x[i]);
+  return sum;
+}
+
+}  // namespace
+}  // namespace GC_ISA_NS
+}  // namespace gramcore::optim

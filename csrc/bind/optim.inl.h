@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -18,25 +19,40 @@ using optim::Hyper;
 using optim::Storage;
 using optim::StepTensor;
 
-inline Hyper parse_hyper(const py::dict& values) {
+using HyperMap = std::map<std::string, double>;
+
+inline Hyper parse_hyper(const HyperMap& values) {
   Hyper h;
-  for (const auto& [key, value] : values) {
-    const auto name = py::cast<std::string>(key);
-    const auto number = [&] { return py::cast<double>(value); };
-    if (name == "lr") h.lr = number();
-    else if (name == "beta1") h.beta1 = number();
-    else if (name == "beta2") h.beta2 = number();
-    else if (name == "eps") h.eps = number();
-    else if (name == "weight_decay") h.weight_decay = number();
-    else if (name == "extra0") h.extra[0] = number();
-    else if (name == "extra1") h.extra[1] = number();
-    else if (name == "grad_scale") h.grad_scale = number();
-    else if (name == "maximize") h.maximize = number() != 0;
-    else if (name == "raw_eps") h.raw_eps = number() != 0;
-    else if (name == "decay_after") h.decay_after = number() != 0;
-    else if (name == "coupled_decay") h.coupled_decay = number() != 0;
-    else if (name == "correct_bias") h.correct_bias = number() != 0;
-    else throw InvalidArgument(cat("hyper must hold known keys, got '", name, "'"));
+  for (const auto& [name, number] : values) {
+    if (name == "lr") {
+      h.lr = number;
+    } else if (name == "beta1") {
+      h.beta1 = number;
+    } else if (name == "beta2") {
+      h.beta2 = number;
+    } else if (name == "eps") {
+      h.eps = number;
+    } else if (name == "weight_decay") {
+      h.weight_decay = number;
+    } else if (name == "extra0") {
+      h.extra[0] = number;
+    } else if (name == "extra1") {
+      h.extra[1] = number;
+    } else if (name == "grad_scale") {
+      h.grad_scale = number;
+    } else if (name == "maximize") {
+      h.maximize = number != 0;
+    } else if (name == "raw_eps") {
+      h.raw_eps = number != 0;
+    } else if (name == "decay_after") {
+      h.decay_after = number != 0;
+    } else if (name == "coupled_decay") {
+      h.coupled_decay = number != 0;
+    } else if (name == "correct_bias") {
+      h.correct_bias = number != 0;
+    } else {
+      throw InvalidArgument(cat("hyper must hold known keys, got '", name, "'"));
+    }
   }
   return h;
 }
@@ -140,7 +156,7 @@ inline void fill_lows(Lists& lists, const py::object& lows) {
   }
 }
 
-inline void step(const std::string& rule_name, const py::dict& hyper_values, const py::object& params,
+inline void step(const std::string& rule_name, const HyperMap& hyper_values, const py::object& params,
                  const py::object& grads, const std::vector<py::object>& slots, const std::vector<std::int64_t>& steps,
                  const std::vector<std::uint32_t>& ids, const py::object& remainders, bool stochastic,
                  std::uint64_t seed, bool zero_grad) {

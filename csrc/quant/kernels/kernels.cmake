@@ -1,0 +1,1 @@
+gc_kernel(quant qgemm LEVELS base avx2 avx2_vnni avx512_vnni amx dotprod)

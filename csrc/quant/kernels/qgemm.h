@@ -1,0 +1,41 @@
+// Products of int8 activations with one packed panel of 16 weight rows.
+#pragma once
+
+#include <cstdint>
+
+namespace gramcore::quant {
+
+// Activations come in tiles of `rows` <= 16 rows: xq[block][row][32] int8, xs[block][row] their scales,
+// init[block][row] = -zero * sum(xq), gsum[group][row] = sum over the group of xs * sum(xq).
+struct PanelArgs {
+  const std::uint8_t* panel;
+  std::int64_t groups;
+  int blocks_per_group;
+  int scale_f32;  // scales are fp32, not fp16
+  int has_min;
+  int zero;
+  const std::int8_t* xq;
+  const float* xs;
+  const std::int32_t* init;
+  const float* gsum;
+  std::int64_t x_blocks;   // blocks of a tile: at least groups * blocks_per_group
+  std::int64_t tile_rows;  // rows of every tile but the last
+  std::int64_t rows;       // all rows
+  float* out;              // (rows, 16)
+  std::uint8_t* scratch;   // groups * blocks_per_group * 512 bytes, 64-byte aligned
+};
+
+struct QgemmKernels {
+  void (*panel2)(const PanelArgs&);
+  void (*panel3)(const PanelArgs&);
+  void (*panel4)(const PanelArgs&);
+  void (*panel8)(const PanelArgs&);
+  // One row of k floats -> blocks of 32 int8 at stride `x_stride` bytes, scales and sums at stride `s_stride`;
+  // columns from k to 32 * blocks count as zero.  A block with a NaN or infinity gets scale NaN.
+  void (*quantize_row)(const float* x, std::int64_t k, std::int64_t blocks, std::int8_t* xq, std::int64_t x_stride,
+                       float* xs, std::int32_t* xsum, std::int64_t s_stride);
+};
+
+const QgemmKernels& qgemm_kernels();
+
+}  // namespace gramcore::quant

@@ -1,0 +1,135 @@
+// out[m, r] = sum over groups g of  scale[r, g] * t + min[r, g] * gsum[g, m],
+//   t = sum over the blocks b of g, in order, of  xs[b, m] * float(sum_k xq[b, m, k] * (code[r, k] - zero)).
+//
+// The inner sums are exact integers and the outer ones have one fixed order, so a row's result does not depend on how
+// many rows are computed with it, and vector and tile (AMX) kernels give the same bits.  A panel is read once per
+// `kMaxRows` rows; activations are read from cache.  No alignment is needed; loads never pass the panel's end.
+#include "quant/kernels/qgemm.h"
+#include "quant/kernels/simd.inl.h"
+
+namespace gramcore::quant {
+namespace GC_ISA_NS {
+
+constexpr int kVectors = 8;  // code vectors of a block
+constexpr int kPrefetchBytes = 4096;
+
+// kRows rows of one tile that has `stride` rows, from row r0; lanes first .. first + kLanes - 1 of the panel.
+template <int kBits, int kRows>
+static void lanes_times_rows(const PanelArgs& a, std::int64_t stride, std::int64_t r0, int first, float* out) {
+  const std::int64_t block_bytes = 64 * kBits, value_bytes = a.scale_f32 ? 4 : 2;
+  const std::int8_t* xq = a.xq + r0 * 32;
+  const float *xs = a.xs + r0, *gsum = a.gsum + r0;
+  const std::int32_t* init = a.init + r0;
+  const std::uint8_t* p = a.panel;
+  Floats acc[kRows];
+  for (int r = 0; r < kRows; ++r) acc[r] = zero_floats();
+  for (std::int64_t g = 0; g < a.groups; ++g) {
+    Floats t[kRows];
+    for (int r = 0; r < kRows; ++r) t[r] = zero_floats();
+    for (int b = 0; b < a.blocks_per_group; ++b) {
+      for (std::int64_t line = 0; line < block_bytes; line += 64) __builtin_prefetch(p + kPrefetchBytes + line);
+      Bytes v[kVectors];
+      unpack<kBits>(p + 4 * first, v);
+      for (int r = 0; r < kRows; ++r) {
+        Ints sum = fill_int(kBits == 8 && kSigned8 ? 0 : init[r]);
+        for (int j = 0; j < kVectors; ++j) {
+          const Ints x = fill_int(load_i32(xq + 32 * r + 4 * j));
+          sum = kBits == 8 ? dot8(sum, v[j], x) : dot(sum, v[j], x);
+        }
+        t[r] = fma(to_floats(sum), fill_float(xs[r]), t[r]);
+      }
+      p += block_bytes;
+      xq += 32 * stride;
+      xs += stride;
+      init += stride;
+    }
+    const Floats scale = a.scale_f32 ? load_f32(p + 4 * first) : load_f16(p + 2 * first);
+    for (int r = 0; r < kRows; ++r) acc[r] = fma(scale, t[r], acc[r]);
+    p += 16 * value_bytes;
+    if (a.has_min) {
+      const Floats min = a.scale_f32 ? load_f32(p + 4 * first) : load_f16(p + 2 * first);
+      for (int r = 0; r < kRows; ++r) acc[r] = fma(min, fill_float(gsum[r]), acc[r]);
+      p += 16 * value_bytes;
+    }
+    gsum += stride;
+  }
+  for (int r = 0; r < kRows; ++r) store(out + 16 * r + first, acc[r]);
+}
+
+template <int kBits, int kRows>
+static void rows_of_tile(const PanelArgs& a, std::int64_t stride, std::int64_t r0, float* out) {
+  for (int first = 0; first < 16; first += kLanes) lanes_times_rows<kBits, kRows>(a, stride, r0, first, out);
+}
+
+template <int kBits>
+static void tile_times_panel(const PanelArgs& a, std::int64_t rows, float* out) {
+  std::int64_t r = 0;
+  if constexpr (kMaxRows >= 8) {
+    for (; r + 8 <= rows; r += 8) rows_of_tile<kBits, 8>(a, rows, r, out + 16 * r);
+  }
+  for (; r + 4 <= rows; r += 4) rows_of_tile<kBits, 4>(a, rows, r, out + 16 * r);
+  if (r + 2 <= rows) {
+    rows_of_tile<kBits, 2>(a, rows, r, out + 16 * r);
+    r += 2;
+  }
+  if (r < rows) rows_of_tile<kBits, 1>(a, rows, r, out + 16 * r);
+}
+
+// The same panel with the activations moved on by one tile of `rows` rows.
+GC_INLINE void next_tile(PanelArgs* a, std::int64_t rows) {
+  a->xq += a->x_blocks * rows * 32;
+  a->xs += a->x_blocks * rows;
+  a->init += a->x_blocks * rows;
+  a->gsum += a->groups * rows;
+}
+
+#if defined(GC_ISA_IS_amx)
+#include "quant/kernels/amx.inl.h"
+#endif
+
+template <int kBits>
+static void panel(const PanelArgs& args) {
+#if defined(GC_ISA_IS_amx)
+  if (args.rows >= kAmxMinRows) return amx_panel<kBits>(args);
+#endif
+  PanelArgs a = args;
+  for (std::int64_t done = 0; done < args.rows; done += args.tile_rows) {
+    const std::int64_t left = args.rows - done, rows = left < args.tile_rows ? left : args.tile_rows;
+    tile_times_panel<kBits>(a, rows, args.out + 16 * done);
+    next_tile(&a, rows);
+  }
+}
+
+static void quantize_row(const float* x, std::int64_t k, std::int64_t blocks, std::int8_t* xq, std::int64_t x_stride,
+                         float* xs, std::int32_t* xsum, std::int64_t s_stride) {
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    float v[32];
+    const std::int64_t left = k - 32 * b;
+    for (int i = 0; i < 32; ++i) v[i] = i < left ? x[32 * b + i] : 0.0f;
+    std::uint32_t largest = 0;  // magnitudes compare like their bit patterns, NaN above all
+    for (int i = 0; i < 32; ++i) {
+      const std::uint32_t magnitude = bits::of(v[i]) & 0x7fffffffu;
+      largest = magnitude > largest ? magnitude : largest;
+    }
+    const float absmax = bits::to_float(largest);
+    const bool finite = largest < 0x7f800000u, tiny = absmax < 1e-30f;
+    const float inverse = finite && !tiny ? 127.0f / absmax : 0.0f;
+    std::int32_t sum = 0;
+    std::int8_t* q = xq + b * x_stride;
+    for (int i = 0; i < 32; ++i) {
+      // Adding 1.5 * 2^23 rounds to the nearest even integer.
+      const float scaled = finite ? v[i] * inverse : 0.0f;
+      const std::int32_t code = static_cast<std::int32_t>(bits::of(scaled + 12582912.0f)) - 0x4b400000;
+      q[i] = static_cast<std::int8_t>(code);
+      sum += code;
+    }
+    xs[b * s_stride] = finite ? (tiny ? 0.0f : absmax / 127.0f) : bits::to_float(0x7fc00000u);
+    xsum[b * s_stride] = sum;
+  }
+}
+
+extern const QgemmKernels kQgemm;
+const QgemmKernels kQgemm = {panel<2>, panel<3>, panel<4>, panel<8>, quantize_row};
+
+}  // namespace GC_ISA_NS
+}  // namespace gramcore::quant

@@ -1,0 +1,287 @@
+// What the panel kernels need from an instruction set: vectors of kLanes int32 / float and 4 * kLanes bytes, a
+// four-way byte dot product, and the unpacking of low-bit codes.  kSigned8: eight-bit codes are turned into signed
+// bytes first (their sums start at 0), because u8 x s8 products would overflow the 16-bit steps of that instruction.
+#pragma once
+
+namespace gramcore::quant {
+namespace GC_ISA_NS {
+
+#if defined(GC_ISA_IS_avx512_vnni) || defined(GC_ISA_IS_amx)
+
+constexpr int kLanes = 16, kMaxRows = 8;
+constexpr __mmask16 kAll = 0xffff;  // the unmasked forms of two conversions warn about their own undefined operand
+constexpr bool kSigned8 = false;
+typedef __m512i Bytes;
+typedef __m512i Ints;
+typedef __m512 Floats;
+GC_INLINE Bytes load_bytes(const std::uint8_t* p) {
+  return _mm512_loadu_si512(p);
+}
+GC_INLINE Bytes fill_bytes(int x) {
+  return _mm512_set1_epi8(static_cast<char>(x));
+}
+GC_INLINE Bytes both(Bytes a, Bytes b) {
+  return _mm512_and_si512(a, b);
+}
+GC_INLINE Bytes either(Bytes a, Bytes b) {
+  return _mm512_or_si512(a, b);
+}
+GC_INLINE Bytes flip(Bytes a, Bytes b) {
+  return _mm512_xor_si512(a, b);
+}
+GC_INLINE Bytes minus(Bytes a, Bytes b) {
+  return _mm512_sub_epi8(a, b);
+}
+template <int kBits>
+GC_INLINE Bytes right(Bytes a) {
+  return _mm512_srli_epi16(a, kBits);
+}
+template <int kBits>
+GC_INLINE Bytes left(Bytes a) {
+  return _mm512_slli_epi16(a, kBits);
+}
+GC_INLINE Ints fill_int(std::int32_t x) {
+  return _mm512_set1_epi32(x);
+}
+GC_INLINE Ints dot(Ints acc, Bytes w, Ints x) {
+  return _mm512_dpbusd_epi32(acc, w, x);
+}
+GC_INLINE Ints dot8(Ints acc, Bytes w, Ints x) {
+  return _mm512_dpbusd_epi32(acc, w, x);
+}
+GC_INLINE Floats to_floats(Ints x) {
+  return _mm512_maskz_cvtepi32_ps(kAll, x);
+}
+GC_INLINE Floats zero_floats() {
+  return _mm512_setzero_ps();
+}
+GC_INLINE Floats fill_float(float x) {
+  return _mm512_set1_ps(x);
+}
+GC_INLINE Floats fma(Floats a, Floats b, Floats c) {
+  return _mm512_fmadd_ps(a, b, c);
+}
+GC_INLINE Floats load_f32(const std::uint8_t* p) {
+  return _mm512_loadu_ps(p);
+}
+GC_INLINE Floats load_f16(const std::uint8_t* p) {
+  return _mm512_maskz_cvtph_ps(kAll, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+GC_INLINE void store(float* p, Floats x) {
+  _mm512_storeu_ps(p, x);
+}
+
+#elif defined(GC_ISA_IS_avx2) || defined(GC_ISA_IS_avx2_vnni)
+
+constexpr int kLanes = 8, kMaxRows = 4;
+typedef __m256i Bytes;
+typedef __m256i Ints;
+typedef __m256 Floats;
+GC_INLINE Bytes load_bytes(const std::uint8_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+GC_INLINE Bytes fill_bytes(int x) {
+  return _mm256_set1_epi8(static_cast<char>(x));
+}
+GC_INLINE Bytes both(Bytes a, Bytes b) {
+  return _mm256_and_si256(a, b);
+}
+GC_INLINE Bytes either(Bytes a, Bytes b) {
+  return _mm256_or_si256(a, b);
+}
+GC_INLINE Bytes flip(Bytes a, Bytes b) {
+  return _mm256_xor_si256(a, b);
+}
+GC_INLINE Bytes minus(Bytes a, Bytes b) {
+  return _mm256_sub_epi8(a, b);
+}
+template <int kBits>
+GC_INLINE Bytes right(Bytes a) {
+  return _mm256_srli_epi16(a, kBits);
+}
+template <int kBits>
+GC_INLINE Bytes left(Bytes a) {
+  return _mm256_slli_epi16(a, kBits);
+}
+GC_INLINE Ints fill_int(std::int32_t x) {
+  return _mm256_set1_epi32(x);
+}
+#if defined(GC_ISA_IS_avx2_vnni)
+constexpr bool kSigned8 = false;
+GC_INLINE Ints dot(Ints acc, Bytes w, Ints x) {
+  return _mm256_dpbusd_avx_epi32(acc, w, x);
+}
+GC_INLINE Ints dot8(Ints acc, Bytes w, Ints x) {
+  return _mm256_dpbusd_avx_epi32(acc, w, x);
+}
+#else
+constexpr bool kSigned8 = true;
+// Codes below 16 keep the pair sums within 2 * 15 * 127.
+GC_INLINE Ints dot(Ints acc, Bytes w, Ints x) {
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
+}
+// |w| <= 128 and |x| <= 127 keep them within 2 * 128 * 127.
+GC_INLINE Ints dot8(Ints acc, Bytes w, Ints x) {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+#endif
+GC_INLINE Floats to_floats(Ints x) {
+  return _mm256_cvtepi32_ps(x);
+}
+GC_INLINE Floats zero_floats() {
+  return _mm256_setzero_ps();
+}
+GC_INLINE Floats fill_float(float x) {
+  return _mm256_set1_ps(x);
+}
+GC_INLINE Floats fma(Floats a, Floats b, Floats c) {
+  return _mm256_fmadd_ps(a, b, c);
+}
+GC_INLINE Floats load_f32(const std::uint8_t* p) {
+  return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
+}
+GC_INLINE Floats load_f16(const std::uint8_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+GC_INLINE void store(float* p, Floats x) {
+  _mm256_storeu_ps(p, x);
+}
+
+#else  // 128-bit vectors of the compiler; NEON adds its dot product
+
+constexpr int kLanes = 4, kMaxRows = 4;
+constexpr bool kSigned8 = true;
+typedef std::uint8_t Bytes __attribute__((vector_size(16)));
+typedef std::int32_t Ints __attribute__((vector_size(16)));
+typedef float Floats __attribute__((vector_size(16)));
+typedef std::uint16_t Words __attribute__((vector_size(16)));
+GC_INLINE Bytes load_bytes(const std::uint8_t* p) {
+  Bytes v;
+  __builtin_memcpy(&v, p, 16);
+  return v;
+}
+GC_INLINE Bytes fill_bytes(int x) {
+  return Bytes{} + static_cast<std::uint8_t>(x);
+}
+GC_INLINE Bytes both(Bytes a, Bytes b) {
+  return a & b;
+}
+GC_INLINE Bytes either(Bytes a, Bytes b) {
+  return a | b;
+}
+GC_INLINE Bytes flip(Bytes a, Bytes b) {
+  return a ^ b;
+}
+template <int kBits>
+GC_INLINE Bytes right(Bytes a) {
+  return (Bytes)((Words)a >> kBits);
+}
+template <int kBits>
+GC_INLINE Bytes left(Bytes a) {
+  return (Bytes)((Words)a << kBits);
+}
+GC_INLINE Ints fill_int(std::int32_t x) {
+  return Ints{} + x;
+}
+#if defined(GC_ISA_IS_dotprod)
+GC_INLINE Ints dot(Ints acc, Bytes w, Ints x) {
+  return (Ints)vdotq_s32((int32x4_t)acc, (int8x16_t)w, (int8x16_t)x);
+}
+#else
+GC_INLINE Ints dot(Ints acc, Bytes w, Ints x) {
+  typedef std::int8_t Chars __attribute__((vector_size(16)));
+  const Chars a = (Chars)w, b = (Chars)x;
+  for (int lane = 0; lane < 4; ++lane) {
+    std::int32_t sum = 0;
+    for (int i = 0; i < 4; ++i) sum += a[4 * lane + i] * b[4 * lane + i];
+    acc[lane] += sum;
+  }
+  return acc;
+}
+#endif
+GC_INLINE Ints dot8(Ints acc, Bytes w, Ints x) {
+  return dot(acc, w, x);
+}
+GC_INLINE Floats to_floats(Ints x) {
+  return __builtin_convertvector(x, Floats);
+}
+GC_INLINE Floats zero_floats() {
+  return Floats{};
+}
+GC_INLINE Floats fill_float(float x) {
+  return Floats{} + x;
+}
+GC_INLINE Floats fma(Floats a, Floats b, Floats c) {
+#if defined(__aarch64__)
+  return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+GC_INLINE Floats load_f32(const std::uint8_t* p) {
+  Floats v;
+  __builtin_memcpy(&v, p, 16);
+  return v;
+}
+GC_INLINE Floats load_f16(const std::uint8_t* p) {
+  Floats v;
+  for (int i = 0; i < 4; ++i) {
+    f16 half;
+    __builtin_memcpy(&half, p + 2 * i, 2);
+    v[i] = to_f32(half);
+  }
+  return v;
+}
+GC_INLINE void store(float* p, Floats x) {
+  __builtin_memcpy(p, &x, 16);
+}
+
+#endif
+
+GC_INLINE std::int32_t load_i32(const void* p) {
+  std::int32_t x;
+  __builtin_memcpy(&x, p, 4);
+  return x;
+}
+
+// The eight code vectors of one block, restricted to the lanes at `p` (block start + first lane * 4).
+template <int kBits>
+GC_INLINE void unpack(const std::uint8_t* p, Bytes* v) {
+  if constexpr (kBits == 8) {
+    for (int j = 0; j < 8; ++j) {
+      v[j] = load_bytes(p + 64 * j);
+      if constexpr (kSigned8) v[j] = flip(v[j], fill_bytes(0x80));
+    }
+  } else if constexpr (kBits == 4) {
+    const Bytes mask = fill_bytes(15);
+    for (int j = 0; j < 4; ++j) {
+      const Bytes pair = load_bytes(p + 64 * j);
+      v[j] = both(pair, mask);
+      v[j + 4] = both(right<4>(pair), mask);
+    }
+  } else {
+    const Bytes mask = fill_bytes(3);
+    for (int half = 0; half < 2; ++half) {
+      const Bytes four = load_bytes(p + 64 * half);
+      v[4 * half] = both(four, mask);
+      v[4 * half + 1] = both(right<2>(four), mask);
+      v[4 * half + 2] = both(right<4>(four), mask);
+      v[4 * half + 3] = both(right<6>(four), mask);
+    }
+    if constexpr (kBits == 3) {
+      const Bytes high = load_bytes(p + 128), bit = fill_bytes(4);
+      v[0] = either(v[0], both(left<2>(high), bit));
+      v[1] = either(v[1], both(left<1>(high), bit));
+      v[2] = either(v[2], both(high, bit));
+      v[3] = either(v[3], both(right<1>(high), bit));
+      v[4] = either(v[4], both(right<2>(high), bit));
+      v[5] = either(v[5], both(right<3>(high), bit));
+      v[6] = either(v[6], both(right<4>(high), bit));
+      v[7] = either(v[7], both(right<5>(high), bit));
+    }
+  }
+}
+
+}  // namespace GC_ISA_NS
+}  // namespace gramcore::quant

@@ -1,0 +1,197 @@
+#include "quant/linear.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/thread_pool.h"
+#include "quant/kernels/qgemm.h"
+
+namespace gramcore::quant {
+namespace {
+
+constexpr std::int64_t kTile = 16;         // rows of an activation tile
+constexpr std::int64_t kRowsAtOnce = 128;  // rows whose codes stay in L2 while panels stream by
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+  return (a + b - 1) / b;
+}
+
+// Memory reused by the calls of one thread.
+template <class T>
+T* scratch(std::vector<T>* buffer, std::int64_t size) {
+  if (buffer->size() < static_cast<std::size_t>(size)) buffer->resize(static_cast<std::size_t>(size));
+  return buffer->data();
+}
+
+const float* row_as_floats(const RowsView& x, std::int64_t row, std::vector<float>* buffer) {
+  if (x.dtype == DType::f32) return static_cast<const float*>(x.data) + row * x.stride;
+  const bf16* from = static_cast<const bf16*>(x.data) + row * x.stride;
+  float* to = scratch(buffer, x.cols);
+  for (std::int64_t i = 0; i < x.cols; ++i) to[i] = to_f32(from[i]);
+  return to;
+}
+
+void store_rows(const float* from, std::int64_t rows, std::int64_t row0, std::int64_t col0, const float* bias,
+                const MutableRowsView& y) {
+  const std::int64_t width = std::min(kPanelRows, y.cols - col0);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const float* value = from + kPanelRows * r;
+    float biased[kPanelRows];
+    if (bias) {
+      for (std::int64_t c = 0; c < width; ++c) biased[c] = value[c] + bias[col0 + c];
+      value = biased;
+    }
+    const std::int64_t at = (row0 + r) * y.stride + col0;
+    if (y.dtype == DType::f32) {
+      std::memcpy(static_cast<float*>(y.data) + at, value, static_cast<std::size_t>(width) * sizeof(float));
+    } else {
+      for (std::int64_t c = 0; c < width; ++c) static_cast<bf16*>(y.data)[at + c] = to_bf16(value[c]);
+    }
+  }
+}
+
+void check_dtype(DType dtype, const char* name) {
+  GC_CHECK_AS(TypeMismatch, dtype == DType::f32 || dtype == DType::bf16, name, " must be float32 or bfloat16, got ",
+              dtype_name(dtype));
+}
+
+auto panel_kernel(const PackSpec& w) {
+  const QgemmKernels& k = qgemm_kernels();
+  switch (w.bits) {
+    case 2: return k.panel2;
+    case 3: return k.panel3;
+    case 4: return k.panel4;
+    default: return k.panel8;
+  }
+}
+
+}  // namespace
+
+void PackedLinear::validate() const {
+  spec.validate();
+  GC_CHECK(packed.size() == static_cast<std::size_t>(spec.packed_bytes()), "packed must have ", spec.packed_bytes(),
+           " bytes, got ", packed.size());
+}
+
+void QuantizedRows::quantize(const RowsView& x) {
+  check_dtype(x.dtype, "x");
+  rows_ = x.rows;
+  cols_ = x.cols;
+  blocks_ = ceil_div(x.cols, kMaxGroup) * (kMaxGroup / kBlock);
+  scratch(&codes_, rows_ * blocks_ * kBlock);
+  scratch(&scales_, rows_ * blocks_);
+  scratch(&sums_, rows_ * blocks_);
+  for (Prepared& p : prepared_) p.current = false;
+  const auto kernel = qgemm_kernels().quantize_row;
+  const std::int64_t grain = std::max<std::int64_t>(1, (std::int64_t{1} << 15) / std::max<std::int64_t>(1, cols_));
+  parallel_for(rows_, grain, [&](std::int64_t begin, std::int64_t end) {
+    static thread_local std::vector<float> buffer;
+    for (std::int64_t row = begin; row < end; ++row) {
+      const std::int64_t first = row / kTile * kTile, height = std::min(kTile, rows_ - first);
+      const std::int64_t at = first * blocks_ + (row - first);
+      kernel(row_as_floats(x, row, &buffer), cols_, blocks_, codes_.data() + at * kBlock, height * kBlock,
+             scales_.data() + at, sums_.data() + at, height);
+    }
+  });
+}
+
+void QuantizedRows::group_sums(std::int64_t group, std::vector<float>* out) const {
+  const std::int64_t per_group = group / kBlock, groups = ceil_div(cols_, group);
+  scratch(out, rows_ * groups);
+  for (std::int64_t first = 0; first < rows_; first += kTile) {
+    const std::int64_t height = std::min(kTile, rows_ - first);
+    for (std::int64_t g = 0; g < groups; ++g) {
+      for (std::int64_t r = 0; r < height; ++r) {
+        float total = 0;
+        for (std::int64_t b = g * per_group; b < (g + 1) * per_group; ++b) {
+          const std::size_t at = static_cast<std::size_t>(first * blocks_ + b * height + r);
+          total += scales_[at] * static_cast<float>(sums_[at]);
+        }
+        (*out)[static_cast<std::size_t>(first * groups + g * height + r)] = total;
+      }
+    }
+  }
+}
+
+void QuantizedRows::prepare(const PackSpec& w) {
+  const std::int64_t group = w.has_min ? w.group : 0;
+  Prepared* slot = nullptr;
+  for (Prepared& p : prepared_) {
+    if (p.zero == w.zero && p.group == group) slot = &p;
+  }
+  if (!slot) slot = &prepared_.emplace_back();
+  if (slot->current) return;
+  slot->zero = w.zero;
+  slot->group = group;
+  slot->current = true;
+  std::int32_t* init = scratch(&slot->init, rows_ * blocks_);
+  for (std::int64_t i = 0; i < rows_ * blocks_; ++i) init[i] = -w.zero * sums_[static_cast<std::size_t>(i)];
+  if (w.has_min) group_sums(w.group, &slot->gsum);
+}
+
+const QuantizedRows::Prepared& QuantizedRows::prepared(const PackSpec& w) const {
+  for (const Prepared& p : prepared_) {
+    if (p.current && p.zero == w.zero && p.group == (w.has_min ? w.group : 0)) return p;
+  }
+  throw InvalidArgument("x must be prepared for this weight; call QuantizedRows::prepare first");
+}
+
+void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t n0, std::int64_t n1,
+                    const MutableRowsView& y) {
+  static thread_local std::vector<std::uint8_t> expanded;
+  static thread_local std::vector<float> results;
+  const PackSpec& s = w.spec;
+  GC_DCHECK(n0 % kPanelRows == 0 && n0 >= 0 && n1 <= s.n && x.cols_ == s.k);
+  const QuantizedRows::Prepared& prepared = x.prepared(s);
+  const auto kernel = panel_kernel(s);
+  PanelArgs a{};
+  a.groups = s.groups();
+  a.blocks_per_group = static_cast<int>(s.group / kBlock);
+  a.scale_f32 = s.scale == ScaleType::f32;
+  a.has_min = s.has_min;
+  a.zero = s.zero;
+  a.x_blocks = x.blocks_;
+  a.tile_rows = kTile;
+  a.out = scratch(&results, std::min(x.rows_, kRowsAtOnce) * kPanelRows);
+  std::uint8_t* raw = scratch(&expanded, s.k_padded() * kPanelRows + 64);
+  a.scratch = raw + (64 - reinterpret_cast<std::uintptr_t>(raw) % 64) % 64;
+  for (std::int64_t row = 0; row < x.rows_; row += kRowsAtOnce) {
+    a.rows = std::min(kRowsAtOnce, x.rows_ - row);
+    a.xq = x.codes_.data() + row * x.blocks_ * kBlock;
+    a.xs = x.scales_.data() + row * x.blocks_;
+    a.init = prepared.init.data() + row * x.blocks_;
+    a.gsum = prepared.gsum.data() + (s.has_min ? row * a.groups : 0);
+    for (std::int64_t n = n0; n < n1; n += kPanelRows) {
+      a.panel = w.packed.data() + n / kPanelRows * s.panel_bytes();
+      kernel(a);
+      store_rows(a.out, a.rows, row, n, w.bias, y);
+    }
+  }
+}
+
+void linear(const PackedLinear& w, QuantizedRows* x, const MutableRowsView& y) {
+  w.validate();
+  check_dtype(y.dtype, "y");
+  const PackSpec& s = w.spec;
+  GC_CHECK(x->cols() == s.k, "x must have ", s.k, " columns, got ", x->cols());
+  GC_CHECK(y.rows == x->rows() && y.cols == s.n, "y must have shape (", x->rows(), ", ", s.n, "), got (", y.rows, ", ",
+           y.cols, ")");
+  if (x->rows() == 0) return;
+  x->prepare(s);
+  // Pieces of at least 64 KB of weights, and enough of them to share out evenly.
+  const std::int64_t wanted = std::max<std::int64_t>(1, (std::int64_t{1} << 16) / s.panel_bytes());
+  const std::int64_t even = std::max<std::int64_t>(1, s.panels() / (std::int64_t{num_threads()} * 8));
+  const std::int64_t panels_each = std::min(std::max(wanted, even), s.panels());
+  parallel_chunks(ceil_div(s.panels(), panels_each), [&](std::int64_t piece) {
+    const std::int64_t n0 = piece * panels_each * kPanelRows;
+    linear_columns(w, *x, n0, std::min(s.n, n0 + panels_each * kPanelRows), y);
+  });
+}
+
+void linear(const PackedLinear& w, const RowsView& x, const MutableRowsView& y) {
+  static thread_local QuantizedRows quantized;
+  quantized.quantize(x);
+  linear(w, &quantized, y);
+}
+
+}  // namespace gramcore::quant

@@ -1,0 +1,78 @@
+// y = x W^T + bias with packed low-bit W: activations are quantised to int8 in blocks of 32 columns (scale = largest
+// magnitude / 127), inner products are exact, sums over blocks fp32 in one fixed order.  A row of y does not depend on
+// the other rows of x, on the number of threads, or on which rows are computed together.
+//
+//   linear(w, x_rows, y_rows);                       // all at once, on the thread pool
+//
+// or, to run several products inside one dispatch (q, k, v; gate, up):
+//
+//   x.quantize(rows); x.prepare(w1.spec); x.prepare(w2.spec);
+//   parallel_chunks(..., [&] { linear_columns(w1, x, n0, n1, y1); ... });   // n0 a multiple of 16
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/dtype.h"
+#include "quant/packed.h"
+
+namespace gramcore::quant {
+
+// Rows of fp32 or bf16, `stride` elements apart.
+struct RowsView {
+  const void* data = nullptr;
+  DType dtype = DType::f32;
+  std::int64_t rows = 0, cols = 0, stride = 0;
+};
+struct MutableRowsView {
+  void* data = nullptr;
+  DType dtype = DType::f32;
+  std::int64_t rows = 0, cols = 0, stride = 0;
+};
+
+// A borrowed packed weight (N, K) and its bias of N floats or null.
+struct PackedLinear {
+  PackSpec spec;
+  Span<const std::uint8_t> packed;
+  const float* bias = nullptr;
+
+  void validate() const;  // throws InvalidArgument
+};
+
+// Activations as the kernels read them.  Keep one object and call quantize again: its memory is reused.
+class QuantizedRows {
+ public:
+  void quantize(const RowsView& x);
+  void prepare(const PackSpec& w);  // what the weight's zero and groups need; cheap when it was done for a like weight
+  std::int64_t rows() const { return rows_; }
+  std::int64_t cols() const { return cols_; }
+
+ private:
+  friend void linear_columns(const PackedLinear&, const QuantizedRows&, std::int64_t, std::int64_t,
+                             const MutableRowsView&);
+  struct Prepared {
+    int zero = -1;
+    std::int64_t group = 0;  // 0: no minima
+    bool current = false;
+    std::vector<std::int32_t> init;  // [tile][block][row]: -zero * sum
+    std::vector<float> gsum;         // [tile][group][row]: sum of scale * sum, for minima
+  };
+  const Prepared& prepared(const PackSpec& w) const;
+  void group_sums(std::int64_t group, std::vector<float>* out) const;
+
+  std::int64_t rows_ = 0, cols_ = 0, blocks_ = 0;
+  std::vector<std::int8_t> codes_;  // tiles of 16 rows: [tile][block][row][32]
+  std::vector<float> scales_;       // [tile][block][row]
+  std::vector<std::int32_t> sums_;  // the same
+  std::vector<Prepared> prepared_;
+};
+
+// Columns [n0, n1) of y (M, N); n0 a multiple of 16.  x must have been prepared for w.spec.  Runs on the calling
+// thread; different columns may be computed by different threads at once.
+void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t n0, std::int64_t n1,
+                    const MutableRowsView& y);
+
+void linear(const PackedLinear& w, QuantizedRows* x, const MutableRowsView& y);
+void linear(const PackedLinear& w, const RowsView& x, const MutableRowsView& y);
+
+}  // namespace gramcore::quant

@@ -1,0 +1,122 @@
+#include <cmath>
+#include <vector>
+
+#include "core/cpu.h"
+#include "core/rng.h"
+#include "core/thread_pool.h"
+#include "native/test.h"
+#include "quant/linear.h"
+
+using namespace gramcore;
+using namespace gramcore::quant;
+
+namespace {
+
+// Uniform numbers in [-1, 1) from the counter-based generator.
+std::vector<float> uniform(std::size_t n, std::uint64_t seed) {
+  std::vector<float> out(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    out[i] = static_cast<float>(philox4x32(seed, i, 0).v[0]) * (2.0f / 4294967296.0f) - 1.0f;
+  }
+  return out;
+}
+
+struct Problem {
+  PackSpec spec;
+  std::vector<std::uint8_t> codes, packed;
+  std::vector<float> scales, mins;
+
+  Problem(std::int64_t n, std::int64_t k, int bits, std::int64_t group, bool has_min, ScaleType scale) {
+    spec.n = n;
+    spec.k = k;
+    spec.bits = bits;
+    spec.group = group;
+    spec.zero = bits == 8 ? 128 : (has_min ? 0 : 1 << (bits - 1));
+    spec.has_min = has_min;
+    spec.scale = scale;
+    codes.resize(static_cast<std::size_t>(n * k));
+    for (std::size_t i = 0; i < codes.size(); ++i) {
+      codes[i] = static_cast<std::uint8_t>(philox4x32(1, i, 0).v[0] & ((1u << bits) - 1u));
+    }
+    scales = uniform(static_cast<std::size_t>(n * spec.groups()), 2);
+    if (has_min) mins = uniform(scales.size(), 3);
+    for (auto* values : {&scales, &mins}) {
+      for (float& v : *values) v = scale == ScaleType::f16 ? to_f32(to_f16(v)) : v;
+    }
+    packed.resize(static_cast<std::size_t>(spec.packed_bytes()));
+    pack(spec, codes, {scales, mins}, packed);
+  }
+};
+
+}  // namespace
+
+GC_TEST(quant_pack_round_trip) {
+  for (int bits : {2, 3, 4, 8}) {
+    for (bool has_min : {false, true}) {
+      const Problem p(21, 77, bits, 32, has_min, has_min ? ScaleType::f32 : ScaleType::f16);
+      std::vector<std::uint8_t> codes(p.codes.size());
+      std::vector<float> scales(p.scales.size()), mins(p.mins.size()), values(p.codes.size());
+      unpack(p.spec, p.packed, codes, scales, mins);
+      EXPECT(codes == p.codes && scales == p.scales && mins == p.mins);
+      dequantize(p.spec, p.packed, values);
+      const float expected = p.scales[3 * 3 + 2] * static_cast<float>(p.codes[3 * 77 + 76] - p.spec.zero);
+      EXPECT_EQ(values[3 * 77 + 76], has_min ? expected + p.mins[3 * 3 + 2] : expected);
+    }
+  }
+}
+
+GC_TEST(quant_linear_levels_agree_and_rows_are_independent) {
+  const CpuLevel before = current_cpu_level();
+  for (int bits : {2, 3, 4, 8}) {
+    for (std::int64_t group : {32, 64, 128, 320}) {
+      for (bool has_min : {false, true}) {
+        const Problem p(37, 300, bits, group, has_min, has_min ? ScaleType::f32 : ScaleType::f16);
+        std::vector<float> dense(p.codes.size());
+        dequantize(p.spec, p.packed, dense);
+        const std::int64_t m = 35;
+        const auto x = uniform(static_cast<std::size_t>(m * 300), 9);
+        for (CpuLevel level : supported_cpu_levels()) {
+          set_cpu_level(level);
+          const PackedLinear w{p.spec, p.packed, nullptr};
+          std::vector<float> y(static_cast<std::size_t>(m * 37)), one(37);
+          linear(w, RowsView{x.data(), DType::f32, m, 300, 300}, MutableRowsView{y.data(), DType::f32, m, 37, 37});
+          for (std::int64_t r = 0; r < m; ++r) {
+            linear(w, RowsView{x.data() + r * 300, DType::f32, 1, 300, 300},
+                   MutableRowsView{one.data(), DType::f32, 1, 37, 37});
+            for (std::int64_t c = 0; c < 37; ++c)
+              EXPECT_EQ(one[static_cast<std::size_t>(c)], y[static_cast<std::size_t>(r * 37 + c)]);
+            double exact = 0, magnitude = 0;
+            for (std::int64_t k = 0; k < 300; ++k) {
+              const double term = static_cast<double>(x[static_cast<std::size_t>(r * 300 + k)]) *
+                                  static_cast<double>(dense[static_cast<std::size_t>(5 * 300 + k)]);
+              exact += term;
+              magnitude += std::fabs(static_cast<double>(dense[static_cast<std::size_t>(5 * 300 + k)]));
+            }
+            // Each activation is off by at most half a step, max |x| / 254 <= 1 / 254.
+            EXPECT(std::fabs(exact - static_cast<double>(one[5])) <= magnitude / 254 + 1e-4 * magnitude + 1e-6);
+          }
+        }
+      }
+    }
+  }
+  set_cpu_level(before);
+}
+
+GC_TEST(quant_bad_arguments_are_named) {
+  std::string message;
+  PackSpec s;
+  s.n = 1;
+  s.k = 40;
+  s.bits = 5;
+  EXPECT(test::throws<InvalidArgument>([&] { s.validate(); }, &message));
+  EXPECT(message.find("bits must be 2, 3, 4 or 8, got 5") == 0);
+  s.bits = 4;
+  s.group = 48;
+  EXPECT(test::throws<InvalidArgument>([&] { s.validate(); }, &message));
+  EXPECT(message.find("group_size must be") == 0);
+  s.group = 32;
+  std::vector<std::uint8_t> codes(40, 16), packed(static_cast<std::size_t>(s.packed_bytes()));
+  const std::vector<float> scales(2, 1.0f);
+  EXPECT(test::throws<InvalidArgument>([&] { pack(s, codes, {scales, {}}, packed); }, &message));
+  EXPECT(message.find("codes must be below 16, got 16") == 0);
+}

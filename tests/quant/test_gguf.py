@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import tempfile
 from pathlib import Path
 
 import gguf
@@ -137,16 +139,12 @@ def test_flipped_bytes_never_escape_as_another_error(flips: list[tuple[int, int]
     raw = bytearray(container(num_keys=1, keys=text("k") + struct.pack("<IIQ", 9, 8, 2) + text("ab") + text("c")))
     for position, value in flips:
         raw[position % len(raw)] = value
-    import tempfile
-
     with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
         file.write(raw)
         file.flush()
-        try:
+        with contextlib.suppress(FormatError):  # anything else fails the test
             for tensor in GgufFile(file.name).values():
                 tensor.dequantize()
-        except FormatError as error:
-            assert file.name in str(error)
 
 
 def test_missing_file() -> None:

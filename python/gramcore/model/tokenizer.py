@@ -119,10 +119,10 @@ def _byte_level(file: GgufFile, tokens: list[str]) -> Any:
     if name not in _PRE:
         raise ValueError(f"tokenizer.ggml.pre must be one of {', '.join(_PRE)}, got {name!r} ({file.path})")
     pattern, digits, nfc = _PRE[name]
-    merges = [tuple(m.split(" ", 1)) for m in _strings(file, "merges")]
+    merges = [(left, right) for left, _, right in (m.partition(" ") for m in _strings(file, "merges"))]
     vocabulary = _vocabulary(file, tokens)
     for pair in merges:
-        if len(pair) != 2 or any(part not in vocabulary for part in (*pair, "".join(pair))):
+        if any(part not in vocabulary for part in (*pair, "".join(pair))):
             raise FormatError(
                 f"{file.path}: merges must join two known tokens into a known one, got {' '.join(pair)!r}"
             )

@@ -103,7 +103,7 @@ def _q4_k(data: U8) -> Groups:
     scale = np.concatenate([low & 63, (high & 15) | ((low >> 6) << 4)], axis=1)
     minimum = np.concatenate([mid & 63, (high >> 4) | ((mid >> 6) << 4)], axis=1)
     qs = b[:, 16:].reshape(-1, 4, 1, 32)
-    codes = np.concatenate([qs & 15, qs >> 4], axis=2).reshape(-1, 32)
+    codes: U8 = np.concatenate([qs & 15, qs >> 4], axis=2).reshape(-1, 32)
     return Groups(codes, (d * scale).reshape(-1), (-(dmin * minimum)).reshape(-1), 0, 4)
 
 
@@ -115,7 +115,7 @@ def _q6_k(data: U8) -> Groups:
     low = np.concatenate([ql & 15, ql >> 4], axis=2).reshape(-1, 2, 4, 32)
     qh = b[:, 128:192].reshape(-1, 2, 1, 32)
     shifts = np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
-    codes = (low | (((qh >> shifts) & 3) << 4)).reshape(-1, 16)
+    codes: U8 = (low | (((qh >> shifts) & 3) << 4)).astype(np.uint8).reshape(-1, 16)
     scale = np.ascontiguousarray(b[:, 192:208]).view(np.int8).astype(np.float32)
     d = _halves(b[:, 208:210]).astype(np.float32)[:, None]
     return Groups(codes, (d * scale).reshape(-1), None, 32, 8)

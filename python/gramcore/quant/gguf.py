@@ -6,6 +6,7 @@ must not overlap or leave the file, and every refusal says which entry is wrong.
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import struct
@@ -164,7 +165,7 @@ class GgufFile(Mapping[str, GgufTensor]):
             used.append((begin, end, name))
             self._tensors[name] = GgufTensor(name, shape, kind, raw[begin:end])
         used.sort()
-        for (_, end, first), (begin, _, second) in zip(used, used[1:], strict=False):
+        for (_, end, first), (begin, _, second) in itertools.pairwise(used):
             if begin < end:
                 raise r.wrong(f"tensors must not overlap, got {first!r} and {second!r}")
 

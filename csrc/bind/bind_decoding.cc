@@ -1,10 +1,11 @@
 // The families that take part in decoding.
 #include "bind/bind.h"
+#include "bind/spec.inl.h"
 
 namespace gramcore {
 
 void bind_decoding(pybind11::module_& m) {
-  static_cast<void>(m);
+  bind_spec(m);
 }
 
 }  // namespace gramcore

@@ -1,0 +1,1 @@
+gc_kernel(spec rows LEVELS base avx2 avx512)

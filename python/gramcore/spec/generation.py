@@ -1,0 +1,377 @@
+"""The loop: draft, one target forward, verify, commit. Plain decoding is the same loop with empty trees."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from gramcore._checks import check_int
+from gramcore.spec.base import (
+    Context,
+    CounterRng,
+    Drafter,
+    DraftTree,
+    IntArray,
+    LengthPolicy,
+    Sampling,
+    StepRecord,
+    TargetRows,
+    Verdict,
+    Verifier,
+)
+from gramcore.spec.guide import GrammarGuide
+from gramcore.spec.policies import FixedLength
+from gramcore.spec.stats import GenerationResult, SpecStats
+from gramcore.spec.target import TargetModel, context_limit
+from gramcore.spec.verifiers import GreedyVerifier, SeededVerifier
+
+__all__ = ["generate"]
+
+_DRAFT_STREAM = 1 << 30  # numbers of random drafts never meet those of verification
+_MAX_NODES = 256
+
+
+def generate(
+    model: Any,
+    input_ids: Any,
+    *,
+    attention_mask: Any = None,
+    drafter: Drafter | None = None,
+    verifier: Verifier | None = None,
+    policy: LengthPolicy | None = None,
+    grammar: Any = None,
+    processors: Sequence[Callable[[Any, Any], Any]] | None = None,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+    max_new_tokens: int = 128,
+    eos_token_id: int | Iterable[int] | None = None,
+    stop: Callable[[list[int]], bool] | None = None,
+    streamer: Any = None,
+    draft_timeout_s: float = 1.0,
+) -> GenerationResult:
+    """Decode with a transformers causal language model, drafting and verifying several tokens per forward.
+
+    Args:
+        model: any decoder-only model of transformers with full attention, in evaluation mode.
+        input_ids: ``(T,)`` or ``(B, T)`` token ids, tensor, array or list; or a list of B lists of different length.
+        attention_mask: ``(B, T)``, 0 = padding (either side), for a rectangular batch.
+        drafter: guesses continuations; None is plain decoding through the same loop.
+        verifier: rule of acceptance; default greedy at temperature 0, seeded sampling for deterministic drafts.
+        policy: chooses the number of draft nodes; default a fixed budget of 10.
+        grammar: a matcher (or one per sequence) with ``accept``, ``fill_bitmask``, ``rollback``, ``is_terminated``.
+        processors: functions ``(ids (1, t) int64, scores (1, V)) -> scores`` as in transformers, applied at every
+            visited node with the ids of its own path.
+        temperature, top_k, top_p, min_p: see :class:`Sampling`; temperature 0 is greedy.
+        seed: names the random numbers; with deterministic drafts the same seed gives the same text with any drafter.
+        generator: alternative to ``seed``: one 63-bit seed is drawn from it.
+        max_new_tokens: ``>= 1``.
+        eos_token_id: ids that end a sequence (they are emitted); default those of ``model.generation_config``;
+            an empty tuple: none.
+        stop: called with the new tokens after each one; True ends the sequence (that token is emitted).
+        streamer: ``put(list of new ids)`` after every step and ``end()``; batch of one.
+        draft_timeout_s: ``> 0``; a drafter that raises, or needs longer for one tree, is switched off with a warning.
+
+    Returns:
+        New tokens per sequence and statistics.
+
+    Raises:
+        TypeError: not a causal language model, or ids that are not integers.
+        ValueError: empty prompt, ids outside the vocabulary, a prompt longer than the context, a malformed draft tree.
+
+    Differs from paper: none; the loop of Leviathan et al. 2022 with trees (Miao et al. 2023, arXiv:2305.09781).
+    Reference: arXiv:2211.17192, Algorithm 1.
+    """
+    sampling = Sampling(temperature, top_k, top_p, min_p)
+    prompts = _prompts(input_ids, attention_mask)
+    check_int("max_new_tokens", max_new_tokens, low=1)
+    if streamer is not None and len(prompts) > 1:
+        raise ValueError(f"streamer must be None for a batch, got a batch of {len(prompts)}")
+    limit = context_limit(model)
+    longest = max(len(p) for p in prompts)
+    if limit is not None and longest >= limit:
+        raise ValueError(f"input_ids must be shorter than the model's context of {limit} tokens, got {longest}; cut it")
+    capacity = longest + max_new_tokens + _MAX_NODES + 1
+    with torch.inference_mode():
+        target = TargetModel(model, len(prompts), capacity, want_hidden=bool(drafter and drafter.needs_hidden))
+        _check_ids(prompts, target.vocab_size)
+        run = _Run(
+            target=target,
+            sampling=sampling,
+            verifier=verifier or (GreedyVerifier() if temperature == 0 else SeededVerifier()),
+            eos=_eos(model, eos_token_id),
+            stop=stop,
+            processors=list(processors or ()),
+            streamer=streamer,
+            max_new=max_new_tokens,
+            limit=limit,
+            timeout_s=draft_timeout_s,
+        )
+        base_seed = _seed(seed, generator)
+        matchers = list(grammar) if isinstance(grammar, (list, tuple)) else [grammar] * len(prompts)
+        if len(matchers) != len(prompts) or (len(prompts) > 1 and not isinstance(grammar, (list, tuple, type(None)))):
+            raise ValueError(f"grammar must be one matcher per sequence, got {len(matchers)} for {len(prompts)}")
+        for b, prompt in enumerate(prompts):
+            run.add(
+                prompt,
+                CounterRng(base_seed, b),
+                drafter.fork() if drafter else None,
+                (policy or FixedLength()).fork() if drafter else FixedLength(0),
+                None if matchers[b] is None else GrammarGuide(matchers[b], target.vocab_size),
+            )
+        return run.finish()
+
+
+class _Sequence:
+    """One row of the batch: its tokens and the objects that follow it."""
+
+    def __init__(
+        self,
+        prompt: IntArray,
+        room: int,
+        rng: CounterRng,
+        drafter: Drafter | None,
+        policy: LengthPolicy,
+        guide: GrammarGuide | None,
+    ) -> None:
+        self.buffer = np.empty(len(prompt) + room, np.int32)
+        self.buffer[: len(prompt)] = prompt
+        self.length = self.num_prompt = len(prompt)
+        self.rng = rng
+        self.draft_rng = CounterRng(rng.seed, rng.stream + _DRAFT_STREAM)
+        self.drafter = drafter
+        self.policy = policy
+        self.guide = guide
+        self.hidden: Any = None
+        self.reason = ""
+        self.tree = DraftTree.empty()
+
+    @property
+    def tokens(self) -> IntArray:
+        return self.buffer[: self.length]
+
+    @property
+    def new_tokens(self) -> list[int]:
+        return [int(t) for t in self.buffer[self.num_prompt : self.length]]
+
+
+@dataclass
+class _Run:
+    """One call of generate: the batch and what is common to its rows."""
+
+    target: TargetModel
+    sampling: Sampling
+    verifier: Verifier
+    eos: frozenset[int]
+    stop: Callable[[list[int]], bool] | None
+    processors: list[Callable[[Any, Any], Any]]
+    streamer: Any
+    max_new: int
+    limit: int | None
+    timeout_s: float
+
+    def __post_init__(self) -> None:
+        self.stats = SpecStats()
+        self.sequences: list[_Sequence] = []
+
+    def add(
+        self,
+        prompt: IntArray,
+        rng: CounterRng,
+        drafter: Drafter | None,
+        policy: LengthPolicy,
+        guide: GrammarGuide | None,
+    ) -> None:
+        self.sequences.append(_Sequence(prompt, self.max_new + _MAX_NODES + 1, rng, drafter, policy, guide))
+
+    def finish(self) -> GenerationResult:
+        started = time.perf_counter()
+        out = self.target.prefill([s.tokens[:-1] for s in self.sequences])
+        for b, s in enumerate(self.sequences):
+            if out is not None and out.hidden is not None and s.length > 1:
+                s.hidden = out.hidden[b, s.length - 2]
+            self._tell_drafter(s, s.tokens)
+        self.stats.prefill_s = time.perf_counter() - started
+        active = list(self.sequences)
+        while active:
+            self._step(active)
+            still = [i for i, s in enumerate(active) if not s.reason]
+            if 0 < len(still) < len(active):
+                self.target.cache.select(still)
+            active = [active[i] for i in still]
+        if self.streamer is not None:
+            self.streamer.end()
+        self.stats.stop_reasons = [s.reason for s in self.sequences]
+        return GenerationResult([s.new_tokens for s in self.sequences], self.stats)
+
+    def _step(self, active: list[_Sequence]) -> None:
+        clock = [time.perf_counter()]
+        for s in active:
+            s.tree = self._draft(s)
+        clock.append(time.perf_counter())
+        out = self.target.forward(
+            [int(s.tokens[-1]) for s in active], [(s.tree.tokens, s.tree.parents) for s in active]
+        )
+        logits = out.logits if out.logits.device.type == "cpu" else out.logits.cpu()
+        clock.append(time.perf_counter())
+        done: list[tuple[_Sequence, int, int]] = []
+        for b, s in enumerate(active):
+            rows = TargetRows(logits[b, : len(s.tree) + 1], self.sampling, self._editor(s))
+            s.rng.position = s.length - s.num_prompt
+            verdict = self.verifier.verify(s.tree, rows, s.rng)
+            self.target.cache.commit(b, verdict.path)
+            if out.hidden is not None:
+                s.hidden = out.hidden[b, int(verdict.path[-1]) + 1 if len(verdict.path) else 0]
+            done.append((s, len(verdict.path), self._commit(s, verdict)))
+            if s.drafter is not None:
+                s.drafter.observe_target(s.tree, rows)
+        clock.append(time.perf_counter())
+        draft_s, target_s, verify_s = np.diff(clock)
+        self.stats.draft_s += draft_s
+        self.stats.target_s += target_s
+        self.stats.verify_s += verify_s
+        for s, accepted, emitted in done:
+            depth = int(s.tree.depths().max()) if len(s.tree) else 0
+            record = StepRecord(len(s.tree), depth, min(accepted, emitted), draft_s, target_s, verify_s)
+            self.stats.add(record)
+            self.stats.emitted += emitted
+            s.policy.observe(record)
+
+    def _draft(self, s: _Sequence) -> DraftTree:
+        room = self.max_new - (s.length - s.num_prompt) - 1
+        if self.limit is not None:
+            room = min(room, self.limit - s.length - 1)
+        if s.drafter is None or room <= 0:
+            return DraftTree.empty()
+        s.draft_rng.position = s.length - s.num_prompt
+        ctx = Context(s.tokens, s.num_prompt, self.sampling, s.draft_rng, s.hidden)
+        budget = min(s.policy.budget(ctx), _MAX_NODES)
+        if budget <= 0:
+            return DraftTree.empty()
+        started = time.perf_counter()
+        try:
+            tree = s.drafter.propose(ctx, budget)
+        except Exception as error:
+            self._disable(s, f"raised {type(error).__name__}: {error}")
+            return DraftTree.empty()
+        if (spent := time.perf_counter() - started) > self.timeout_s:
+            self._disable(s, f"took {spent:.2f} s for one tree, more than {self.timeout_s:g} s")
+            return DraftTree.empty()
+        tree.check(self.target.vocab_size)
+        keep = s.guide.allowed(tree) if s.guide is not None and tree.logq is None else None
+        tree = tree.pruned(keep, budget)
+        if self.limit is not None and len(tree) and int(tree.depths().max()) > room:
+            tree = tree.pruned(tree.depths() <= room, budget) if tree.logq is None else DraftTree.empty()
+        return tree
+
+    def _disable(self, s: _Sequence, why: str) -> None:
+        warnings.warn(f"drafter {type(s.drafter).__name__} is switched off: it {why}", RuntimeWarning, stacklevel=2)
+        s.drafter = None
+
+    def _tell_drafter(self, s: _Sequence, tokens: IntArray) -> None:
+        if s.drafter is None:
+            return
+        try:
+            s.drafter.observe(tokens)
+        except Exception as error:
+            self._disable(s, f"raised {type(error).__name__}: {error}")
+
+    def _editor(self, s: _Sequence) -> Callable[[int, Any], Any] | None:
+        if not self.processors and s.guide is None:
+            return None
+
+        def edit(row: int, logits: Any) -> Any:
+            path = s.tree.tokens[s.tree.path_to(row - 1)]
+            scores = logits
+            if self.processors:
+                ids = torch.from_numpy(np.concatenate([s.tokens, path]).astype(np.int64))[None]
+                scores = logits.float()[None]
+                for processor in self.processors:
+                    scores = processor(ids, scores)
+                scores = scores[0].contiguous()
+            return scores if s.guide is None else s.guide.mask(path, scores)
+
+        return edit
+
+    def _commit(self, s: _Sequence, verdict: Verdict) -> int:
+        start = s.length
+        for token in (*s.tree.tokens[verdict.path], verdict.next_token):
+            s.buffer[s.length] = token
+            s.length += 1
+            if s.guide is not None:
+                s.guide.accept(int(token))
+            s.reason = self._stop_reason(s, int(token))
+            if s.reason:
+                break
+        emitted = s.buffer[start : s.length]
+        if self.streamer is not None:
+            self.streamer.put([int(t) for t in emitted])
+        self._tell_drafter(s, emitted)
+        return len(emitted)
+
+    def _stop_reason(self, s: _Sequence, token: int) -> str:
+        if token in self.eos:
+            return "eos"
+        if self.stop is not None and self.stop(s.new_tokens):
+            return "stop"
+        if s.guide is not None and s.guide.finished:
+            return "grammar"
+        if s.length - s.num_prompt >= self.max_new:
+            return "length"
+        return "context" if self.limit is not None and s.length >= self.limit else ""
+
+
+def _prompts(input_ids: Any, attention_mask: Any) -> list[IntArray]:
+    if isinstance(input_ids, (list, tuple)) and input_ids and not np.isscalar(input_ids[0]):
+        rows = [np.asarray(row) for row in input_ids]
+    else:
+        array = np.asarray(input_ids.cpu() if isinstance(input_ids, torch.Tensor) else input_ids)
+        if array.ndim not in (1, 2):
+            raise ValueError(f"input_ids must be (T,) or (B, T), got shape {array.shape}")
+        rows = list(np.atleast_2d(array))
+    if attention_mask is not None:
+        mask = np.atleast_2d(np.asarray(attention_mask.cpu() if hasattr(attention_mask, "cpu") else attention_mask))
+        if len(mask) != len(rows) or any(len(m) != len(r) for m, r in zip(mask, rows, strict=True)):
+            raise ValueError(f"attention_mask must have the shape of input_ids, got {mask.shape}")
+        rows = [row[m.astype(bool)] for row, m in zip(rows, mask, strict=True)]
+    for row in rows:
+        if row.size == 0:
+            raise ValueError("input_ids must hold at least one token per sequence, got an empty prompt")
+        if row.ndim != 1 or row.dtype.kind not in "iu":
+            raise TypeError(f"input_ids must be integers in one row per sequence, got {row.dtype} {row.shape}")
+    if not rows:
+        raise ValueError("input_ids must hold at least one sequence, got none")
+    return [np.ascontiguousarray(row, np.int64).astype(np.int32) for row in rows]
+
+
+def _check_ids(prompts: list[IntArray], vocab_size: int) -> None:
+    for prompt in prompts:
+        if prompt.min() < 0 or prompt.max() >= vocab_size:
+            bad = prompt[(prompt < 0) | (prompt >= vocab_size)][0]
+            raise ValueError(f"input_ids must be in [0, {vocab_size}), got {bad}; tokenizer and model must match")
+
+
+def _eos(model: Any, given: int | Iterable[int] | None) -> frozenset[int]:
+    if given is None:
+        config = getattr(model, "generation_config", None)
+        given = getattr(config, "eos_token_id", None)
+    if given is None:
+        return frozenset()
+    return frozenset([int(given)]) if isinstance(given, int) else frozenset(int(t) for t in given)
+
+
+def _seed(seed: int | None, generator: torch.Generator | None) -> int:
+    if seed is not None and generator is not None:
+        raise ValueError("seed and generator must not both be given")
+    if generator is not None:
+        return int(torch.randint(0, 2**63 - 1, (1,), generator=generator))
+    return 0 if seed is None else seed

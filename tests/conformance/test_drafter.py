@@ -1,0 +1,91 @@
+"""What every registered drafter keeps, whatever its method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from gramcore._registry import Row, rows
+from gramcore.spec import Context, CounterRng, Drafter, Sampling
+
+DRAFTERS = rows(protocol="drafter")
+TEXT = np.int32([3, 5, 7, 9, 3, 5, 7, 11, 3, 5, 7, 9, 2, 3, 5])
+VOCAB = 32
+
+
+def make(row: Row) -> Drafter:
+    made = row.load()(**row.test_kwargs)
+    assert isinstance(made, Drafter)
+    return made
+
+
+def look(text: Any) -> Context:
+    return Context(np.asarray(text, np.int32), len(text), Sampling(temperature=1.0), CounterRng(1))
+
+
+@pytest.fixture(params=DRAFTERS, ids=lambda r: r.name)
+def row(request: pytest.FixtureRequest) -> Row:
+    return request.param
+
+
+@pytest.mark.parametrize("budget", [1, 2, 7, 30])
+def test_trees_are_well_formed_and_within_budget(row: Row, budget: int) -> None:
+    drafter = make(row)
+    drafter.observe(TEXT)
+    tree = drafter.propose(look(TEXT), budget)
+    assert len(tree) <= budget
+    tree.check(VOCAB)
+    assert (tree.logq is not None) == bool(row.facts.get("random"))
+
+
+def test_proposals_are_deterministic_and_change_nothing(row: Row) -> None:
+    drafter = make(row)
+    drafter.observe(TEXT)
+    first, second = drafter.propose(look(TEXT), 8), drafter.propose(look(TEXT), 8)
+    assert first.tokens.tolist() == second.tokens.tolist()
+    assert first.parents.tolist() == second.parents.tolist()
+
+
+def test_observing_in_pieces_equals_observing_at_once(row: Row) -> None:
+    whole, pieces = make(row), make(row)
+    whole.observe(TEXT)
+    for start in range(0, len(TEXT), 4):
+        pieces.observe(TEXT[start : start + 4])
+    pieces.observe(TEXT[:0])
+    assert whole.propose(look(TEXT), 9).tokens.tolist() == pieces.propose(look(TEXT), 9).tokens.tolist()
+
+
+def test_rollback_is_the_inverse_of_observe(row: Row) -> None:
+    drafter, fresh = make(row), make(row)
+    drafter.observe(TEXT)
+    fresh.observe(TEXT)
+    drafter.observe(np.int32([1, 2, 3]))
+    drafter.rollback(3)
+    assert drafter.propose(look(TEXT), 9).tokens.tolist() == fresh.propose(look(TEXT), 9).tokens.tolist()
+
+
+def test_fork_starts_empty(row: Row) -> None:
+    drafter, fresh = make(row), make(row)
+    drafter.observe(TEXT)
+    fork = drafter.fork()
+    fork.observe(TEXT[:1])
+    fresh.observe(TEXT[:1])
+    assert fork.propose(look(TEXT[:1]), 5).tokens.tolist() == fresh.propose(look(TEXT[:1]), 5).tokens.tolist()
+
+
+def test_one_token_of_history(row: Row) -> None:
+    drafter = make(row)
+    drafter.observe(np.int32([4]))
+    drafter.propose(look([4]), 5).check(VOCAB)
+
+
+def test_documentation_sections(row: Row) -> None:
+    text = row.load().__doc__ or ""
+    assert "Differs from paper:" in text
+    assert "Reference:" in text
+
+
+def test_unknown_keywords_are_refused(row: Row) -> None:
+    with pytest.raises(TypeError):
+        row.load()(**row.test_kwargs, surely_unknown=1)

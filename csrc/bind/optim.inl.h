@@ -16,8 +16,8 @@ namespace optim_bind {
 
 namespace py = pybind11;
 using optim::Hyper;
-using optim::Storage;
 using optim::StepTensor;
+using optim::Storage;
 
 using HyperMap = std::map<std::string, double>;
 

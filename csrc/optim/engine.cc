@@ -129,8 +129,7 @@ class Stepper {
     return buffer;
   }
 
-  void store(const float* from, void* data, Storage storage, std::int64_t i, const RuleBlock& block,
-             int field) const {
+  void store(const float* from, void* data, Storage storage, std::int64_t i, const RuleBlock& block, int field) const {
     if (storage == Storage::f16) {
       codecs_.store_f16(from, at_u16(data, i), block.n);
     } else if (storage == Storage::bf16 && options_.stochastic) {

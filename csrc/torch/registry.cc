@@ -70,9 +70,13 @@ TensorView view_of(TensorHandle handle) {
 Api resolve() {
   void* library = dlopen("libtorch_cpu.so", RTLD_NOLOAD | RTLD_LAZY);
   if (!library) throw std::runtime_error("torch must be imported before gramcore's operators are registered");
+  void* cuda_library = dlopen("libtorch_cuda.so", RTLD_NOLOAD | RTLD_LAZY);  // null in CPU builds of torch
+  const auto find = [&](const char* name) {
+    void* symbol = dlsym(library, name);
+    return symbol || !cuda_library ? symbol : dlsym(cuda_library, name);
+  };
   Api resolved;
-#define GC_RESOLVE(result, name, parameters) \
-  resolved.name = reinterpret_cast<result(*) parameters>(dlsym(library, #name));
+#define GC_RESOLVE(result, name, parameters) resolved.name = reinterpret_cast<result(*) parameters>(find(#name));
   GC_TORCH_SYMBOLS(GC_RESOLVE)
 #undef GC_RESOLVE
   if (!resolved.torch_list_size || !resolved.aoti_torch_library_init_def) {
@@ -170,6 +174,18 @@ TensorView OpCall::new_output(std::uint64_t i, DType dtype, const std::int64_t* 
                                    a.aoti_torch_device_type_cpu(), 0, &outputs_[i]),
         "empty_strided");
   return view_of(outputs_[i]);
+}
+
+CudaStream::CudaStream(int device) {
+  const Api& a = api();
+  GC_CHECK_AS(CudaError, a.aoti_torch_create_cuda_guard && a.aoti_torch_get_current_cuda_stream,
+              "tensor is on cuda:", device, ", but this torch was built without CUDA");
+  check(a.aoti_torch_create_cuda_guard(device, &guard_), "create_cuda_guard");
+  check(a.aoti_torch_get_current_cuda_stream(device, &stream_), "get_current_cuda_stream");
+}
+
+CudaStream::~CudaStream() {
+  if (guard_) api().aoti_torch_delete_cuda_guard(guard_);
 }
 
 std::vector<std::pair<std::string, bool>> register_ops() {

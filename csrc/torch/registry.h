@@ -47,6 +47,20 @@ class OpCall {
   int exceptions_at_entry_ = std::uncaught_exceptions();
 };
 
+// The current stream of a CUDA device, with that device made current while the object lives.
+class CudaStream {
+ public:
+  explicit CudaStream(int device);
+  CudaStream(const CudaStream&) = delete;
+  CudaStream& operator=(const CudaStream&) = delete;
+  ~CudaStream();
+  void* get() const { return stream_; }
+
+ private:
+  CudaGuardHandle guard_ = nullptr;
+  void* stream_ = nullptr;
+};
+
 template <void (*Fn)(OpCall&)>
 void boxed(IValue* stack, std::uint64_t num_inputs, std::uint64_t num_outputs) {
   OpCall call(stack, num_inputs, num_outputs);

@@ -13,9 +13,11 @@ using BoxedFn = void (*)(IValue* stack, std::uint64_t num_inputs, std::uint64_t 
 struct TensorOpaque;
 struct LibraryOpaque;
 struct ListOpaque;
+struct CudaGuardOpaque;
 using TensorHandle = TensorOpaque*;
 using LibraryHandle = LibraryOpaque*;
 using ListHandle = ListOpaque*;
+using CudaGuardHandle = CudaGuardOpaque*;
 using Error = std::int32_t;  // 0 is success
 
 // X(return type, name, parameters)
@@ -35,6 +37,8 @@ using Error = std::int32_t;  // 0 is success
   X(Error, aoti_torch_empty_strided,                                                                                   \
     (std::int64_t, const std::int64_t*, const std::int64_t*, std::int32_t, std::int32_t, std::int32_t, TensorHandle*)) \
   X(Error, aoti_torch_get_current_cuda_stream, (std::int32_t, void**))                                                 \
+  X(Error, aoti_torch_create_cuda_guard, (std::int32_t, CudaGuardHandle*))                                             \
+  X(Error, aoti_torch_delete_cuda_guard, (CudaGuardHandle))                                                            \
   X(Error, torch_list_size, (ListHandle, std::size_t*))                                                                \
   X(Error, torch_list_get_item, (ListHandle, std::size_t, IValue*))                                                    \
   X(Error, torch_delete_list, (ListHandle))                                                                            \

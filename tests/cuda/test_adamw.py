@@ -213,8 +213,8 @@ def test_stochastic_rounding_uses_the_bits_of_seed_step_tensor_element(
     for i, n in enumerate(sizes):
         stored = [(rounded.params, exact.params), (rounded.exp_avgs, exact.exp_avgs)]
         stored += [(rounded.exp_avg_sqs, exact.exp_avg_sqs)]
-        for field, (ours, before) in enumerate(stored):
-            noise = reference.rounding_noise(seed, step, i, n, field)
+        for slot, (ours, before) in enumerate(stored):
+            noise = reference.rounding_noise(seed, step, i, n, slot)
             want = reference.stochastic_bf16_bits(before[i].numpy(), noise)
             np.testing.assert_array_equal(ours[i].view(torch.uint16).numpy(), want)
 

@@ -55,8 +55,8 @@ bool throws(F&& f, std::string* message = nullptr) {
 
 #define EXPECT_EQ(a, b)                                                                                 \
   do {                                                                                                  \
-    const auto& left_ = (a);                                                                            \
-    const auto& right_ = (b);                                                                           \
+    const auto left_ = (a);                                                                             \
+    const auto right_ = (b);                                                                            \
     if (!(left_ == right_)) {                                                                           \
       throw ::gramcore::test::Failure{                                                                  \
           ::gramcore::cat(__FILE__, ":", __LINE__, ": ", #a, " == ", #b, ": ", left_, " vs ", right_)}; \

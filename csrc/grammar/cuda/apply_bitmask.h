@@ -1,23 +1,7 @@
-// Sets logits outside a token bitmask to -inf, on a CUDA device.
+// The CUDA twin of grammar/apply_bitmask.h.
 #pragma once
 
-#include <cstdint>
-
-namespace gramcore::grammar {
-
-struct ApplyBitmaskArgs {
-  void* logits;                 // row r starts logits_stride * r elements in; written in place
-  const std::int32_t* bitmask;  // row r starts bitmask_stride * r words in; bit t % 32 of word t / 32 allows token t
-  const std::int32_t*
-      row_index;                // rows to mask, each in [0, rows of logits and bitmask), in any order; null: 0, 1, ...
-  std::int64_t num_rows;        // entries of row_index, or rows of logits
-  std::int64_t vocab_size;      // V
-  std::int64_t logits_stride;   // >= V
-  std::int64_t bitmask_stride;  // >= ceil(V / 32)
-  std::int32_t dtype;           // gramcore::DType: f32, f16 or bf16
-};
-
-}  // namespace gramcore::grammar
+#include "grammar/apply_bitmask.h"
 
 // Pointers are device pointers, stream is a cudaStream_t of the current device.  Status as in core/cuda/status.h.
 extern "C" int gc_cuda_apply_bitmask(const gramcore::grammar::ApplyBitmaskArgs* args, void* stream);

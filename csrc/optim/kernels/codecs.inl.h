@@ -72,8 +72,8 @@ static void store_bf16_pair(const float* from, std::uint16_t* high, std::uint16_
 }  // namespace
 
 extern const CodecsKernels kCodecs;
-const CodecsKernels kCodecs = {load_bf16,       store_bf16, store_bf16_stochastic, load_bf16_pair,
-                               store_bf16_pair, load_f16,   store_f16};
+const CodecsKernels kCodecs = {load_bf16, store_bf16, store_bf16_stochastic, load_bf16_pair, store_bf16_pair,
+                               load_f16,  store_f16};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::optim

@@ -13,13 +13,13 @@ namespace {
 GC_INLINE vu mul_even(vu a, vu b) {
   return reinterpret_cast<vu>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
 }
-#define GC_UNPACK(half, width, a, b)                                       \
+#define GC_UNPACK(half, width, a, b) \
   reinterpret_cast<vu>(_mm512_unpack##half##_epi##width(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
 #elif defined(__AVX2__)
 GC_INLINE vu mul_even(vu a, vu b) {
   return reinterpret_cast<vu>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
 }
-#define GC_UNPACK(half, width, a, b)                                       \
+#define GC_UNPACK(half, width, a, b) \
   reinterpret_cast<vu>(_mm256_unpack##half##_epi##width(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
 #elif defined(__x86_64__)
 GC_INLINE vu mul_even(vu a, vu b) {

@@ -177,11 +177,10 @@ static double sum_squares(const float* x, std::int64_t n) {
 
 extern const RulesKernels kRules;
 #define GC_FORM(run, P, S) \
-  { run<Adam, P, S>, run<Grams, P, S>, run<Lion, P, S>, run<Sgd, P, S>, run<SgdMomentum, P, S>, run<Sophia, P, S> }
-const RulesKernels kRules = {
-    {GC_FORM(run, F32, F32), GC_FORM(run, Bf16, Bf16), GC_FORM(run, Bf16, F32), GC_FORM(run_stochastic, Bf16, Bf16),
-     GC_FORM(run_stochastic, Bf16, F32)},
-    sum_squares};
+  {run<Adam, P, S>, run<Grams, P, S>, run<Lion, P, S>, run<Sgd, P, S>, run<SgdMomentum, P, S>, run<Sophia, P, S>}
+const RulesKernels kRules = {{GC_FORM(run, F32, F32), GC_FORM(run, Bf16, Bf16), GC_FORM(run, Bf16, F32),
+                              GC_FORM(run_stochastic, Bf16, Bf16), GC_FORM(run_stochastic, Bf16, F32)},
+                             sum_squares};
 #undef GC_FORM
 
 }  // namespace GC_ISA_NS

@@ -1,0 +1,1 @@
+gc_kernel(grammar apply_bitmask LEVELS base avx2 avx512)

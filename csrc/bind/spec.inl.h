@@ -83,20 +83,6 @@ inline void bind_tree(py::module_& m) {
         spec::check_path(parents.span<const std::int32_t>("parents", 1), path.span<const std::int32_t>("path", 1));
       },
       py::arg("parents"), py::arg("path"));
-  m.def(
-      "compact_path",
-      [](const py::object& caches, std::int64_t base, TensorArg& path) {
-        const std::vector<TensorArg> views = tensor_list(caches, "caches");
-        const auto nodes = path.span<const std::int32_t>("path", 1);
-        for (const TensorArg& cache : views) {
-          check_cpu(cache.view(), "caches");
-          GC_CHECK(cache.writable(), "caches must be writable");
-        }
-        const py::gil_scoped_release unlocked;
-        for (const TensorArg& cache : views) spec::compact_path(cache.view(), base, nodes);
-      },
-      py::arg("caches"), py::arg("base"), py::arg("path"),
-      "Moves the slots of the accepted nodes to base + 1, base + 2, ... in every (heads, slots, width) cache.");
 }
 
 inline void bind_sampling(py::module_& m) {

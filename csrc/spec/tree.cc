@@ -125,25 +125,4 @@ void check_path(Span<const std::int32_t> parents, Span<const std::int32_t> path)
   }
 }
 
-void compact_path(const TensorView& cache, std::int64_t base, Span<const std::int32_t> path) {
-  GC_CHECK(cache.rank == 3 && (cache.shape[2] <= 1 || cache.stride[2] == 1),
-           "cache must be (heads, slots, width) with a dense last dimension, got shape ", shape_string(cache));
-  std::int32_t previous = -1;
-  for (std::int32_t node : path) {
-    GC_CHECK(node > previous && base + 1 + node < cache.shape[1],
-             "path must be strictly ascending and inside the cache, got node ", node, " after ", previous, " (base ",
-             base, ", ", cache.shape[1], " slots)");
-    previous = node;
-  }
-  const std::int64_t item = dtype_bytes(cache.dtype);
-  const auto width = static_cast<std::size_t>(cache.shape[2] * item);
-  for (std::int64_t h = 0; h < cache.shape[0]; ++h) {
-    char* head = static_cast<char*>(cache.data) + h * cache.stride[0] * item;
-    for (std::size_t i = 0; i < path.size(); ++i) {
-      const std::int64_t from = base + 1 + path[i], to = base + 1 + static_cast<std::int64_t>(i);
-      if (from != to) std::memcpy(head + to * cache.stride[1] * item, head + from * cache.stride[1] * item, width);
-    }
-  }
-}
-
 }  // namespace gramcore::spec

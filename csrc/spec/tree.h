@@ -42,10 +42,6 @@ std::int32_t find_child(Span<const std::int32_t> tokens, Span<const std::int32_t
 // closed.
 void fill_mask(const TreeLayout& layout, std::int64_t first, std::int64_t base, const TensorView& out);
 
-// Keeps the accepted path in a cache whose tree was written at slots base, base+1, ... (row r at base + r): moves slot
-// base + 1 + path[i] to base + 1 + i, ascending.  `cache` is (heads, slots, width), last dimension dense.
-void compact_path(const TensorView& cache, std::int64_t base, Span<const std::int32_t> path);
-
 // Throws unless path is strictly ascending, starts at a child of the root and follows parents.
 void check_path(Span<const std::int32_t> parents, Span<const std::int32_t> path);
 

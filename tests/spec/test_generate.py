@@ -352,18 +352,21 @@ def test_bad_models(model: Any) -> None:
         generate(training, [1])
 
 
-def test_cache_after_compaction_equals_a_fresh_prefill(model: Any) -> None:
-    from gramcore.spec.target import TargetModel
+@pytest.mark.parametrize("attention", ["kernel", "mask"])
+def test_cache_after_compaction_equals_a_fresh_prefill(model: Any, attention: str) -> None:
+    from gramcore.spec import TransformersHost
 
     ids = np.int32(prompt(12))
     tree = DraftTree(np.int32([3, 4, 5, 6, 7]), np.int32([-1, -1, 1, 0, 2]))
     path = np.int32([1, 2, 4])
     with torch.inference_mode():
-        target = TargetModel(model, 1, 64)
+        target = TransformersHost(model, attention=attention)
+        target.open(1, 64)
         target.prefill([ids[:-1]])
         out = target.forward([int(ids[-1])], [(tree.tokens, tree.parents)])
-        target.cache.commit(0, path)
-        fresh = TargetModel(model, 1, 64)
+        target.commit(0, path)
+        fresh = TransformersHost(model)
+        fresh.open(1, 64)
         whole = np.concatenate([ids, tree.tokens[path]])
         expected = fresh.prefill([whole])
     assert target.cache.lengths == fresh.cache.lengths == [15]
@@ -373,16 +376,18 @@ def test_cache_after_compaction_equals_a_fresh_prefill(model: Any) -> None:
     torch.testing.assert_close(out.logits[0, 5], expected.logits[0, -1], rtol=1e-4, atol=1e-4)
 
 
-def test_cache_buffers_are_never_replaced(model: Any) -> None:
-    from gramcore.spec.target import TargetModel
+@pytest.mark.parametrize("attention", ["kernel", "mask"])
+def test_cache_buffers_are_never_replaced(model: Any, attention: str) -> None:
+    from gramcore.spec import TransformersHost
 
     with torch.inference_mode():
-        target = TargetModel(model, 1, 64)
+        target = TransformersHost(model, attention=attention)
+        target.open(1, 64)
         target.prefill([np.int32(prompt(12))])
         before = [layer.keys.data_ptr() for layer in target.cache.layers]
         for _ in range(5):
             target.forward([1], [(np.int32([2, 3]), np.int32([-1, -1]))])
-            target.cache.commit(0, np.int32([1]))
+            target.commit(0, np.int32([1]))
         assert [layer.keys.data_ptr() for layer in target.cache.layers] == before
         assert target.cache.get_seq_length() == 22
         assert isinstance(target.cache, SlotCache)

@@ -104,24 +104,6 @@ def test_merging_siblings_keeps_the_set_of_paths(parents: np.ndarray, data: st.D
     assert paths(cut.tokens, cut.parents) <= alive
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
-def test_compaction_moves_the_path(dtype: torch.dtype) -> None:
-    cache = torch.arange(3 * 20 * 5).reshape(3, 20, 5).to(dtype)
-    wide = torch.zeros(3, 24, 5, dtype=dtype)
-    wide[:, :20] = cache
-    view = wide[:, :20]
-    path = np.int32([1, 2, 6, 9])
-    native.compact_path([view], 7, path)
-    expected = cache.clone()
-    for i, node in enumerate(path):
-        expected[:, 8 + i] = cache[:, 8 + node]
-    assert torch.equal(view, expected)
-    with pytest.raises(ValueError, match="strictly ascending"):
-        native.compact_path([view], 7, np.int32([3, 3]))
-    with pytest.raises(ValueError, match="inside the cache"):
-        native.compact_path([view], 7, np.int32([12]))
-
-
 def test_paths_are_checked() -> None:
     parents = np.int32([-1, 0, -1, 2])
     native.check_path(parents, np.int32([2, 3]))

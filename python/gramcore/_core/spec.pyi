@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['NgramTable', 'argmax_row', 'check_path', 'check_tree', 'compact_path', 'fill_tree_mask', 'find_child', 'probs_row', 'prune_tree', 'sample_row', 'sample_weights', 'tree_ancestors', 'tree_depths', 'uniform']
+__all__: list[str] = ['NgramTable', 'argmax_row', 'check_path', 'check_tree', 'fill_tree_mask', 'find_child', 'probs_row', 'prune_tree', 'sample_row', 'sample_weights', 'tree_ancestors', 'tree_depths', 'uniform']
 class NgramTable:
     def __init__(self, min_order: typing.SupportsInt | typing.SupportsIndex, max_order: typing.SupportsInt | typing.SupportsIndex, most_recent: bool) -> None:
         ...
@@ -29,10 +29,6 @@ def check_path(parents: typing.Any, path: typing.Any) -> None:
     ...
 def check_tree(tokens: typing.Any, parents: typing.Any, vocab_size: typing.SupportsInt | typing.SupportsIndex) -> None:
     ...
-def compact_path(caches: typing.Any, base: typing.SupportsInt | typing.SupportsIndex, path: typing.Any) -> None:
-    """
-    Moves the slots of the accepted nodes to base + 1, base + 2, ... in every (heads, slots, width) cache.
-    """
 def fill_tree_mask(parents: typing.Any, first: typing.SupportsInt | typing.SupportsIndex, base: typing.SupportsInt | typing.SupportsIndex, mask: typing.Any) -> None:
     ...
 def find_child(tokens: typing.Any, parents: typing.Any, row: typing.SupportsInt | typing.SupportsIndex, token: typing.SupportsInt | typing.SupportsIndex) -> int:

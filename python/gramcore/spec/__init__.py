@@ -22,14 +22,17 @@ from gramcore.spec.base import (
     Verdict,
     Verifier,
 )
+from gramcore.spec.host import Host, TreeOutput
 from gramcore.spec.ngram_drafter import NgramDrafter
 from gramcore.spec.policies import FixedLength
 from gramcore.spec.stats import GenerationResult, SpecStats
+from gramcore.spec.suffix_drafter import SuffixDrafter
 from gramcore.spec.verifiers import GreedyVerifier, SeededVerifier
 
 if TYPE_CHECKING:
     from gramcore.spec.cache import SlotCache
     from gramcore.spec.generation import generate
+    from gramcore.spec.transformers_host import TransformersHost
 
 __all__ = [
     "Context",
@@ -39,6 +42,7 @@ __all__ = [
     "FixedLength",
     "GenerationResult",
     "GreedyVerifier",
+    "Host",
     "LengthPolicy",
     "Lossless",
     "NgramDrafter",
@@ -47,13 +51,16 @@ __all__ = [
     "SlotCache",
     "SpecStats",
     "StepRecord",
+    "SuffixDrafter",
     "TargetRows",
+    "TransformersHost",
+    "TreeOutput",
     "Verdict",
     "Verifier",
     "generate",
 ]
 
-_LAZY = {"generate": "generation", "SlotCache": "cache"}  # these import torch
+_LAZY = {"generate": "generation", "SlotCache": "cache", "TransformersHost": "transformers_host"}  # these import torch
 
 
 def __getattr__(name: str) -> Any:
@@ -70,6 +77,15 @@ register(
         "gramcore.spec:NgramDrafter",
         "adaptive multi-level n-gram drafts from the request's text",
         "Ou, Chen, Tian 2024, arXiv:2404.08698",
+        {"random": False, "own_text": True},
+    ),
+    Row(
+        "SAM decoding",
+        "spec",
+        "drafter",
+        "gramcore.spec:SuffixDrafter",
+        "longest earlier match by suffix automaton, optional corpus",
+        "Hu et al. 2024, arXiv:2411.10666",
         {"random": False, "own_text": True},
     ),
     Row(

@@ -6,13 +6,14 @@ moves its slots together in place and truncates. Nothing is ever concatenated, s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from gramcore._core import spec as _native
+from gramcore.kvcache import kv_compact_
 from gramcore.spec.base import IntArray
 
 __all__ = ["SlotCache"]
@@ -51,7 +52,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             for b, length in enumerate(lengths):
                 self.keys[b, :, length : length + rows] = key_states[b]
                 self.values[b, :, length : length + rows] = value_states[b]
-        columns = max(lengths) + rows
+        columns = self.owner.capacity if self.owner.hand_out_all else max(lengths) + rows
         return self.keys[:, :, :columns], self.values[:, :, :columns]
 
     def get_seq_length(self) -> int:
@@ -78,6 +79,8 @@ class SlotCache(Cache):
         self.capacity = capacity
         #: Committed slots of every sequence; the next forward writes behind them.
         self.lengths = [0] * batch
+        #: Whether ``update`` hands out whole buffers (the kernel knows the lengths) or the columns in use.
+        self.hand_out_all = False
         self._slots = [_SlotLayer(self) for _ in range(num_layers)]
         super().__init__(layers=list(self._slots))
 
@@ -87,13 +90,22 @@ class SlotCache(Cache):
         if len(path) and int(path[-1]) != len(path) - 1:
             used = [layer for layer in self._slots if layer.is_initialized]
             buffers = [buffer[sequence] for layer in used for buffer in (layer.keys, layer.values)]
-            if buffers and buffers[0].device.type == "cpu":
-                _native.compact_path(buffers, base, path)
+            if buffers and buffers[0].device.type == "cpu" and buffers[0].dtype.itemsize != 8:
+                kv_compact_([b[None] for b in buffers], torch.tensor([base + 1]), torch.as_tensor(path).long()[None])
             else:
                 source = torch.as_tensor(path, device=buffers[0].device).long() + base + 1
                 for buffer in buffers:
                     buffer[:, base + 1 : base + 1 + len(path)] = buffer.index_select(1, source)
         self.lengths[sequence] = base + 1 + len(path)
+
+    @contextlib.contextmanager
+    def whole_buffers(self) -> Iterator[None]:
+        """Let ``update`` hand out whole buffers."""
+        self.hand_out_all = True
+        try:
+            yield
+        finally:
+            self.hand_out_all = False
 
     def select(self, sequences: Sequence[int]) -> None:
         """Keep only these sequences of the batch, in this order."""

@@ -26,9 +26,10 @@ from gramcore.spec.base import (
     Verifier,
 )
 from gramcore.spec.guide import GrammarGuide
+from gramcore.spec.host import Host
 from gramcore.spec.policies import FixedLength
 from gramcore.spec.stats import GenerationResult, SpecStats
-from gramcore.spec.target import TargetModel, context_limit
+from gramcore.spec.transformers_host import TransformersHost
 from gramcore.spec.verifiers import GreedyVerifier, SeededVerifier
 
 __all__ = ["generate"]
@@ -62,7 +63,7 @@ def generate(
     """Decode with a transformers causal language model, drafting and verifying several tokens per forward.
 
     Args:
-        model: any decoder-only model of transformers with full attention, in evaluation mode.
+        model: a decoder-only model of transformers with full attention, in evaluation mode, or a :class:`Host`.
         input_ids: ``(T,)`` or ``(B, T)`` token ids, tensor, array or list; or a list of B lists of different length.
         attention_mask: ``(B, T)``, 0 = padding (either side), for a rectangular batch.
         drafter: guesses continuations; None is plain decoding through the same loop.
@@ -96,16 +97,17 @@ def generate(
     check_int("max_new_tokens", max_new_tokens, low=1)
     if streamer is not None and len(prompts) > 1:
         raise ValueError(f"streamer must be None for a batch, got a batch of {len(prompts)}")
-    limit = context_limit(model)
+    host = model if isinstance(model, Host) else TransformersHost(model)
+    limit = host.context_limit
     longest = max(len(p) for p in prompts)
     if limit is not None and longest >= limit:
         raise ValueError(f"input_ids must be shorter than the model's context of {limit} tokens, got {longest}; cut it")
     capacity = longest + max_new_tokens + _MAX_NODES + 1
     with torch.inference_mode():
-        target = TargetModel(model, len(prompts), capacity, want_hidden=bool(drafter and drafter.needs_hidden))
-        _check_ids(prompts, target.vocab_size)
+        host.open(len(prompts), capacity, want_hidden=bool(drafter and drafter.needs_hidden))
+        _check_ids(prompts, host.vocab_size)
         run = _Run(
-            target=target,
+            host=host,
             sampling=sampling,
             verifier=verifier or (GreedyVerifier() if temperature == 0 else SeededVerifier()),
             eos=_eos(model, eos_token_id),
@@ -126,7 +128,7 @@ def generate(
                 CounterRng(base_seed, b),
                 drafter.fork() if drafter else None,
                 (policy or FixedLength()).fork() if drafter else FixedLength(0),
-                None if matchers[b] is None else GrammarGuide(matchers[b], target.vocab_size),
+                None if matchers[b] is None else GrammarGuide(matchers[b], host.vocab_size),
             )
         return run.finish()
 
@@ -168,7 +170,7 @@ class _Sequence:
 class _Run:
     """One call of generate: the batch and what is common to its rows."""
 
-    target: TargetModel
+    host: Host
     sampling: Sampling
     verifier: Verifier
     eos: frozenset[int]
@@ -195,10 +197,10 @@ class _Run:
 
     def finish(self) -> GenerationResult:
         started = time.perf_counter()
-        out = self.target.prefill([s.tokens[:-1] for s in self.sequences])
+        out = self.host.prefill([s.tokens[:-1] for s in self.sequences])
         for b, s in enumerate(self.sequences):
             if out is not None and out.hidden is not None and s.length > 1:
-                s.hidden = out.hidden[b, s.length - 2]
+                s.hidden = out.hidden[b, s.length - 2].clone()
             self._tell_drafter(s, s.tokens)
         self.stats.prefill_s = time.perf_counter() - started
         active = list(self.sequences)
@@ -206,7 +208,7 @@ class _Run:
             self._step(active)
             still = [i for i, s in enumerate(active) if not s.reason]
             if 0 < len(still) < len(active):
-                self.target.cache.select(still)
+                self.host.select(still)
             active = [active[i] for i in still]
         if self.streamer is not None:
             self.streamer.end()
@@ -218,17 +220,14 @@ class _Run:
         for s in active:
             s.tree = self._draft(s)
         clock.append(time.perf_counter())
-        out = self.target.forward(
-            [int(s.tokens[-1]) for s in active], [(s.tree.tokens, s.tree.parents) for s in active]
-        )
-        logits = out.logits if out.logits.device.type == "cpu" else out.logits.cpu()
+        out = self.host.forward([int(s.tokens[-1]) for s in active], [(s.tree.tokens, s.tree.parents) for s in active])
         clock.append(time.perf_counter())
         done: list[tuple[_Sequence, int, int]] = []
         for b, s in enumerate(active):
-            rows = TargetRows(logits[b, : len(s.tree) + 1], self.sampling, self._editor(s))
+            rows = TargetRows(out.logits[b, : len(s.tree) + 1], self.sampling, self._editor(s))
             s.rng.position = s.length - s.num_prompt
             verdict = self.verifier.verify(s.tree, rows, s.rng)
-            self.target.cache.commit(b, verdict.path)
+            self.host.commit(b, verdict.path)
             if out.hidden is not None:
                 s.hidden = out.hidden[b, int(verdict.path[-1]) + 1 if len(verdict.path) else 0]
             done.append((s, len(verdict.path), self._commit(s, verdict)))
@@ -266,7 +265,7 @@ class _Run:
         if (spent := time.perf_counter() - started) > self.timeout_s:
             self._disable(s, f"took {spent:.2f} s for one tree, more than {self.timeout_s:g} s")
             return DraftTree.empty()
-        tree.check(self.target.vocab_size)
+        tree.check(self.host.vocab_size)
         keep = s.guide.allowed(tree) if s.guide is not None and tree.logq is None else None
         tree = tree.pruned(keep, budget)
         if self.limit is not None and len(tree) and int(tree.depths().max()) > room:

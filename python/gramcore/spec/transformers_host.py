@@ -1,53 +1,70 @@
-"""The target model behind the loop: one forward over a ragged batch of draft trees on a transformers model."""
+"""The host for transformers models: one forward over a ragged batch of draft trees, with a preallocated cache."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from gramcore._checks import check_choice
 from gramcore._core import spec as _native
+from gramcore.spec.attention import TreeRows, supports, tree_rows
 from gramcore.spec.base import IntArray
 from gramcore.spec.cache import SlotCache
+from gramcore.spec.host import Host, TreeOutput
 
-__all__ = ["TargetModel", "TreeOutput"]
-
-
-@dataclass
-class TreeOutput:
-    """Logits ``(B, R, V)`` and, if asked for, last hidden states ``(B, R, width)``; R = most rows of a sequence."""
-
-    logits: torch.Tensor
-    hidden: torch.Tensor | None
+__all__ = ["TransformersHost"]
 
 
-class TargetModel:
+class TransformersHost(Host):
     """A causal language model of transformers with a :class:`SlotCache`.
+
+    Trees go through the library's attention kernel where the architecture allows it (its result for a row does not
+    depend on the number of rows), else through a 4-D mask and the model's own attention.
+
+    Args:
+        model: decoder-only, in evaluation mode.
+        attention: ``"auto"``, ``"kernel"`` or ``"mask"``.
 
     Raises:
         TypeError: not a causal language model.
-        ValueError: training mode, or layers whose cache cannot hold trees (recurrent, or a window below ``capacity``).
+        ValueError: training mode; layers whose cache cannot hold trees; ``"kernel"`` for an architecture without it.
     """
 
-    def __init__(self, model: Any, batch: int, capacity: int, *, want_hidden: bool = False) -> None:
-        check_model(model, capacity)
+    def __init__(self, model: Any, *, attention: str = "auto") -> None:
+        check_model(model)
+        check_choice("attention", attention, ("auto", "kernel", "mask"))
+        if attention == "kernel" and not supports(model):
+            raise ValueError(f"attention must be auto or mask for {model.config.model_type}, got 'kernel'")
         self.model = model
+        self._kernel = attention != "mask" and supports(model)
         self.config = model.config.get_text_config()
         self.vocab_size = int(model.get_output_embeddings().weight.shape[0]) if _has_head(model) else 0
         self.vocab_size = self.vocab_size or int(self.config.vocab_size)
-        self.cache = SlotCache(int(self.config.num_hidden_layers), batch, capacity)
+        limit = getattr(self.config, "max_position_embeddings", None)
+        self.context_limit = int(limit) if limit else None
+        self.cache: SlotCache
         parameter = next(model.parameters())
         self.device = parameter.device
         self.dtype = parameter.dtype if parameter.is_floating_point() else torch.float32
-        self.want_hidden = want_hidden
+        self.want_hidden = False
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
+    def open(self, batch: int, capacity: int, *, want_hidden: bool = False) -> None:
+        check_window(self.model, capacity)
+        self.cache = SlotCache(int(self.config.num_hidden_layers), batch, capacity)
+        self.want_hidden = want_hidden
+
+    def commit(self, sequence: int, path: IntArray) -> None:
+        self.cache.commit(sequence, path)
+
+    def select(self, sequences: Sequence[int]) -> None:
+        self.cache.select(sequences)
+
     def prefill(self, prompts: Sequence[IntArray]) -> TreeOutput | None:
-        """Fill the cache with ``prompts``; returns the output of all rows, or of the last for a single prompt."""
         rows = max(len(p) for p in prompts)
         if rows == 0:
             return None
@@ -58,15 +75,27 @@ class TargetModel:
         return out
 
     def forward(self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]]) -> TreeOutput:
-        """Rows for root and nodes of every sequence; ``trees`` are ``(tokens, parents)``."""
         rows = 1 + max(len(tokens) for tokens, _ in trees)
-        mask = None if rows == 1 and len(roots) == 1 else self._mask([parents for _, parents in trees], rows)
         ids = [np.concatenate([[root], tokens]) for root, (tokens, _) in zip(roots, trees, strict=True)]
         positions = [
             length + _native.tree_depths(parents)
             for length, (_, parents) in zip(self.cache.lengths, trees, strict=True)
         ]
+        parents = [p for _, p in trees]
+        if self._kernel:
+            with tree_rows(self.model, self._tree_rows(parents, rows)), self.cache.whole_buffers():
+                return self._forward(ids, positions, rows, None)
+        mask = None if rows == 1 and len(roots) == 1 else self._mask(parents, rows)
         return self._forward(ids, positions, rows, mask)
+
+    def _tree_rows(self, parents: Sequence[IntArray], rows: int) -> TreeRows:
+        words = (rows + 63) // 64
+        seen = np.zeros((len(parents), rows, words), np.int64)
+        seen[:, :, 0] = 1  # padding rows see the root, which is always there
+        for b, tree in enumerate(parents):
+            bits = _native.tree_ancestors(tree).view(np.int64)
+            seen[b, : bits.shape[0], : bits.shape[1]] = bits
+        return TreeRows(torch.tensor(self.cache.lengths), torch.from_numpy(seen))
 
     def _mask(self, parents: Sequence[IntArray | None], rows: int) -> torch.Tensor:
         lengths = self.cache.lengths
@@ -101,19 +130,14 @@ class TargetModel:
             use_cache=True,
             **extra,
         )
-        return TreeOutput(out.logits, out.hidden_states[-1] if self.want_hidden else None)
+        logits = out.logits if out.logits.device.type == "cpu" else out.logits.cpu()
+        return TreeOutput(logits, out.hidden_states[-1] if self.want_hidden else None)
 
 
-def context_limit(model: Any) -> int | None:
-    """Longest sequence the model was built for, or None when the configuration does not say."""
-    _check_type(model)
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(limit) if limit else None
-
-
-def check_model(model: Any, capacity: int) -> None:
-    """Raise unless ``model`` can decode trees over ``capacity`` slots."""
-    _check_type(model)
+def check_model(model: Any) -> None:
+    """Raise unless ``model`` is a decoder whose cache can hold trees."""
+    if not hasattr(model, "config") or not hasattr(model, "get_output_embeddings"):
+        raise TypeError(f"model must be a transformers causal language model, got {type(model).__name__}")
     if getattr(model, "training", False):
         raise ValueError("model must be in evaluation mode, got training mode; call model.eval()")
     config = model.config.get_text_config()
@@ -125,20 +149,25 @@ def check_model(model: Any, capacity: int) -> None:
             f"model must have attention layers only, got {', '.join(sorted(recurrent))}; "
             "draft trees cannot be verified with a recurrent state, use model.generate"
         )
+    if not hasattr(config, "num_hidden_layers"):
+        raise ValueError(f"model must declare num_hidden_layers, got config {type(config).__name__}")
+
+
+def check_window(model: Any, capacity: int) -> None:
+    """Raise unless every layer attends to all of ``capacity`` slots."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     window = getattr(config, "sliding_window", None)
-    windowed = "sliding_attention" in kinds or getattr(config, "use_sliding_window", False)
+    windowed = (
+        model.config.model_type == "mistral"
+        or "sliding_attention" in kinds
+        or getattr(config, "use_sliding_window", False)
+    )
     if windowed and window and window < capacity:
         raise ValueError(
             f"prompt and new tokens must fit the model's attention window of {window} tokens, got {capacity}; "
             "shorten them or use model.generate"
         )
-    if not hasattr(config, "num_hidden_layers"):
-        raise ValueError(f"model must declare num_hidden_layers, got config {type(config).__name__}")
-
-
-def _check_type(model: Any) -> None:
-    if not hasattr(model, "config") or not hasattr(model, "get_output_embeddings"):
-        raise TypeError(f"model must be a transformers causal language model, got {type(model).__name__}")
 
 
 def _has_head(model: Any) -> bool:

@@ -1,0 +1,59 @@
+"""What the loop needs from a target model: any decoder that keeps a cache and can verify trees."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gramcore.spec.base import IntArray
+
+__all__ = ["Host", "TreeOutput"]
+
+
+@dataclass
+class TreeOutput:
+    """Logits ``(B, R, V)`` on the CPU and, if asked for, last hidden states ``(B, R, width)``.
+
+    ``R`` is the largest row count of the batch; row 0 of a tree forward is the root, row ``i + 1`` node ``i``.
+    """
+
+    logits: Any
+    hidden: Any = None
+
+
+class Host(ABC):
+    """A target model with a cache. The loop calls ``open``, once ``prefill``, then ``forward`` and ``commit`` in turn.
+
+    Attributes:
+        vocab_size: width of the logits.
+        context_limit: longest sequence, or None.
+    """
+
+    vocab_size: int
+    context_limit: int | None
+
+    @abstractmethod
+    def open(self, batch: int, capacity: int, *, want_hidden: bool = False) -> None:
+        """Start a batch of empty sequences with room for ``capacity`` slots each, tree rows included.
+
+        Raises:
+            ValueError: the model cannot hold trees over that many slots.
+        """
+
+    @abstractmethod
+    def prefill(self, prompts: Sequence[IntArray]) -> TreeOutput | None:
+        """Read a prompt (possibly empty) per sequence; the output is needed only when hidden states were asked for."""
+
+    @abstractmethod
+    def forward(self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]]) -> TreeOutput:
+        """Compute root and nodes of every sequence; ``trees`` are ``(tokens, parents)``."""
+
+    @abstractmethod
+    def commit(self, sequence: int, path: IntArray) -> None:
+        """Keep the root and the nodes of ``path`` from the last forward, drop its other rows."""
+
+    @abstractmethod
+    def select(self, sequences: Sequence[int]) -> None:
+        """Go on with these sequences of the batch only, in this order."""

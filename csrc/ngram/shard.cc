@@ -1,7 +1,11 @@
 #include "ngram/shard.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <vector>
+
+#include "ngram/shard_view.h"
 
 namespace gramcore::ngram {
 namespace {
@@ -12,7 +16,7 @@ std::string file_path(const std::string& directory, const char* stem, int number
 
 }  // namespace
 
-Shard::Shard(const std::string& directory, int number, int token_bytes)
+Shard::Shard(const std::string& directory, int number, int token_bytes, bool use_accel)
     : tokenized_(file_path(directory, "tokenized", number)),
       table_(file_path(directory, "table", number), Access::random),
       offset_(file_path(directory, "offset", number)) {
@@ -38,6 +42,8 @@ Shard::Shard(const std::string& directory, int number, int token_bytes)
               ": must begin with offset 0 and have at most one document per token, got ", num_documents_,
               " documents, first at ", offset(0), "; it belongs to another shard");
   static_cast<void>(offset(num_documents_ - 1));
+  const std::string accel = file_path(directory, "accel", number);
+  if (use_accel && ::access(accel.c_str(), F_OK) == 0) accel_ = Accel(accel, *this);
 }
 
 void Shard::bad_pointer(std::int64_t rank) const {
@@ -75,60 +81,21 @@ std::uint32_t Shard::token(std::int64_t position) const {
   return with_token_type(token_bytes_, [&](auto t) { return std::uint32_t{load_raw<decltype(t)>(at)}; });
 }
 
-RankRange Shard::find_in(RankRange range, Span<const std::uint32_t> ids) const {
-  return with_token_type(token_bytes_, [&](auto t) { return find_typed<decltype(t)>(range, ids); });
+RankRange Shard::find(Span<const std::uint32_t> ids) const {
+  return with_token_type(token_bytes_, [&](auto t) {
+    using T = decltype(t);
+    const TypedQuery<T> query(ids);
+    return query.possible() ? view<T>().find(query.span()) : RankRange{};
+  });
 }
 
-template <class T>
-RankRange Shard::find_typed(RankRange range, Span<const std::uint32_t> ids) const {
-  if (ids.empty()) return range;
-  for (const std::uint32_t id : ids) {
-    if (id > separator<T>()) return {range.begin, range.begin};
-  }
-  const unsigned char* text = tokenized_.bytes().data();
-  // Sign of (suffix at `rank`, cut to the query's length) - query.
-  const auto compare = [&](std::int64_t rank) {
-    const std::uint64_t from = pointer(rank);
-    const std::size_t available = std::min(ids.size(), (tokenized_.size() - from) / sizeof(T));
-    for (std::size_t i = 0; i < available; ++i) {
-      const T have = rank_order(load_raw<T>(text + from + i * sizeof(T))), want = rank_order(static_cast<T>(ids[i]));
-      if (have != want) return have < want ? -1 : 1;
-    }
-    return available < ids.size() ? -1 : 0;
-  };
-  std::int64_t low = range.begin, high = range.end, match = -1;
-  while (low < high) {
-    const std::int64_t middle = low + (high - low) / 2;
-    const int sign = compare(middle);
-    if (sign == 0) {
-      match = middle;
-      break;
-    }
-    if (sign < 0) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  if (match < 0) return {low, low};
-  std::int64_t left = match, right = match + 1;
-  while (low < left) {  // first rank that matches
-    const std::int64_t middle = low + (left - low) / 2;
-    if (compare(middle) < 0) {
-      low = middle + 1;
-    } else {
-      left = middle;
-    }
-  }
-  while (right < high) {  // first rank past the matches
-    const std::int64_t middle = right + (high - right) / 2;
-    if (compare(middle) > 0) {
-      high = middle;
-    } else {
-      right = middle + 1;
-    }
-  }
-  return {left, right};
+RankRange Shard::narrow(RankRange range, Span<const std::uint32_t> ids, std::size_t skip) const {
+  return with_token_type(token_bytes_, [&](auto t) {
+    using T = decltype(t);
+    const TypedQuery<T> query(ids);
+    if (!query.possible()) return RankRange{};
+    return skip == 0 ? view<T>().find(query.span()) : view<T>().narrow(range, query.span(), skip);
+  });
 }
 
 std::int64_t Shard::document_of(std::int64_t position) const {

@@ -7,20 +7,19 @@
 
 #include "core/file.h"
 #include "core/span.h"
+#include "ngram/accel.h"
 #include "ngram/tokens.h"
 
 namespace gramcore::ngram {
 
-// A half-open interval of ranks.
-struct RankRange {
-  std::int64_t begin = 0, end = 0;
-  std::int64_t size() const { return end - begin; }
-};
+template <class T>
+struct ShardView;
 
 class Shard {
  public:
-  // token_bytes 0: found from the file sizes.  Throws FormatError naming the file, IoError when one is missing.
-  Shard(const std::string& directory, int number, int token_bytes);
+  // token_bytes 0: found from the file sizes.  `use_accel`: map accel.N when it is there.  Throws FormatError naming
+  // the file, IoError when one is missing.
+  Shard(const std::string& directory, int number, int token_bytes, bool use_accel = true);
 
   int token_bytes() const { return token_bytes_; }
   std::int64_t num_tokens() const { return num_tokens_; }  // separators included
@@ -30,8 +29,11 @@ class Shard {
 
   // Ranks of the suffixes that begin with `ids`; all ranks when `ids` is empty.  Ids the token type cannot hold give
   // an empty range.
-  RankRange find(Span<const std::uint32_t> ids) const { return find_in({0, num_tokens_}, ids); }
-  RankRange find_in(RankRange range, Span<const std::uint32_t> ids) const;
+  RankRange find(Span<const std::uint32_t> ids) const;
+  // The same inside `range`, whose suffixes all begin with the first `skip` ids.
+  RankRange narrow(RankRange range, Span<const std::uint32_t> ids, std::size_t skip) const;
+  template <class T>
+  ShardView<T> view() const;  // shard_view.h; valid while this shard is not moved
 
   // Position in the text (in tokens) of the suffix of that rank.
   std::int64_t position(std::int64_t rank) const;
@@ -43,17 +45,17 @@ class Shard {
   // Reads everything: separators where offsets say, ranks a permutation in ascending order.  Throws FormatError.
   void verify() const;
   void load() const;
+  bool accelerated() const { return accel_.present(); }
+  [[noreturn]] void bad_pointer(std::int64_t rank) const;
 
  private:
   template <class T>
-  RankRange find_typed(RankRange range, Span<const std::uint32_t> ids) const;
-  template <class T>
   void verify_typed() const;
-  [[noreturn]] void bad_pointer(std::int64_t rank) const;
   std::uint64_t pointer(std::int64_t rank) const;
   std::uint64_t offset(std::int64_t document) const;
 
   MappedFile tokenized_, table_, offset_;
+  Accel accel_;
   int token_bytes_ = 0, width_ = 0;
   std::int64_t num_tokens_ = 0, num_documents_ = 0;
 };

@@ -59,7 +59,7 @@ def test_counts_equal_brute_force(documents: list[list[int]], ids: list[int]) ->
         found = index.find(ids)
         assert index.count(ids) == found.cnt == expected
         begin, end = found.segment_by_shard[0]
-        positions = [index._shards[0].position(r) for r in range(begin, end)]
+        positions = [index._native.position(0, r) for r in range(begin, end)]
         if ids:
             assert sorted(positions) == reference.occurrences(text, ids)
         both = Index([f"{name}/a", f"{name}/b"])

@@ -73,3 +73,29 @@ def fibonacci_word(n: int) -> npt.NDArray[np.uint16]:
     while len(b) < n:
         a, b = b, b + a
     return np.array(b[:n], np.uint16)
+
+
+def next_tokens(texts: Sequence[Sequence[int]], prompt: Sequence[int]) -> dict[int, int]:
+    """Counts of what follows a prompt in several texts."""
+    counts: dict[int, int] = {}
+    for text in texts:
+        for i in occurrences(text, prompt):
+            if i + len(prompt) < len(text):
+                token = text[i + len(prompt)]
+                counts[token] = counts.get(token, 0) + 1
+    return counts
+
+
+def count(texts: Sequence[Sequence[int]], ids: Sequence[int]) -> int:
+    """Occurrences in several texts; the empty n-gram occurs once per token."""
+    return sum(len(occurrences(t, ids)) if ids else len(t) for t in texts)
+
+
+def longest_suffix(texts: Sequence[Sequence[int]], prompt: Sequence[int]) -> int:
+    """Length of the longest suffix of a prompt that occurs."""
+    return max(n for n in range(len(prompt) + 1) if n == 0 or count(texts, prompt[len(prompt) - n :]))
+
+
+def match_ends(texts: Sequence[Sequence[int]], ids: Sequence[int]) -> list[int]:
+    """End of the longest match beginning at each position."""
+    return [max(e for e in range(i, len(ids) + 1) if e == i or count(texts, ids[i:e])) for i in range(len(ids))]

@@ -42,3 +42,11 @@ def query(
     from gramcore.ngram import Index
 
     typer.echo(Index(path).count(ids))
+
+
+@index_app.command()
+def accelerate(path: Annotated[Path, typer.Argument(help="index directory")]) -> None:
+    """Write acceleration files beside an index."""
+    from gramcore.ngram import accelerate as write
+
+    typer.echo(f"{path}: {write(path)} bytes of acceleration files")

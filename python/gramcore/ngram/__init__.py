@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from gramcore._registry import Row, register
 from gramcore.ngram.automaton import SuffixAutomaton, SuffixMatcher
-from gramcore.ngram.build import BuildReport, build_index, suffix_array
-from gramcore.ngram.index import Found, Index
+from gramcore.ngram.build import BuildReport, accelerate, build_index, suffix_array
+from gramcore.ngram.index import Index
+from gramcore.ngram.results import Distribution, DistributionBatch, Found, Probability, Score
 
 __all__ = [
     "BuildReport",
+    "Distribution",
+    "DistributionBatch",
     "Found",
     "Index",
+    "Probability",
+    "Score",
     "SuffixAutomaton",
     "SuffixMatcher",
+    "accelerate",
     "build_index",
     "suffix_array",
 ]

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gramcore import _core
-from gramcore.ngram.files import DESCRIPTION, Description, token_bytes
+from gramcore.ngram.files import DESCRIPTION, Description, shard_numbers, token_bytes
 
-__all__ = ["BuildReport", "build_index", "suffix_array"]
+__all__ = ["BuildReport", "accelerate", "build_index", "suffix_array"]
 
 Document: TypeAlias = Sequence[int] | npt.NDArray[np.integer]
 
@@ -90,6 +90,33 @@ def build_index(
     Description(token_dtype, version, 1, writer.num_documents(), writer.num_tokens()).write(directory)
     size = sum(p.stat().st_size for p in (tokenized, table, directory / "offset.0"))
     return BuildReport(directory, writer.num_documents(), writer.num_tokens(), size, perf_counter() - start)
+
+
+def accelerate(path: str | os.PathLike[str], *, token_dtype: str | None = None) -> int:
+    """Write acceleration files (``accel.N``) beside the shards of an index; returns their bytes.
+
+    They hold the rank range of every token and every pair of adjacent tokens, about one byte per corpus token: a count
+    then starts where its first two tokens lie. An index works without them; they may be deleted or made again.
+
+    Raises: LimitError for a shard of 2^32 tokens or more; errors of :class:`Index`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     _ = build_index([[1, 2, 3], [2, 3]], out)
+    ...     accelerate(out) > 0
+    True
+    """
+    directory = Path(path)
+    described = Description.read(directory)
+    if token_dtype is None and described is not None:
+        token_dtype = described.token_dtype
+    size = 0
+    for number in shard_numbers(directory, described):
+        file = directory / f"accel.{number}"
+        width = 0 if token_dtype is None else token_bytes(token_dtype)
+        _core.ngram.build_accel(str(directory), number, width, str(file))
+        size += file.stat().st_size
+    return size
 
 
 def _documents(source: Document | Iterable[Document]) -> Iterable[npt.NDArray[np.integer]]:

@@ -56,7 +56,7 @@ class Description:
         return found
 
 
-def shard_numbers(directory: Path) -> list[int]:
+def shard_numbers(directory: Path, described: Description | None = None) -> list[int]:
     """Numbers of the shards in a directory, 0 .. n-1. Raises FormatError when there is none or one is missing."""
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: index directory must exist; build one with build_index")
@@ -65,4 +65,6 @@ def shard_numbers(directory: Path) -> list[int]:
         raise FormatError(f"{directory}: must hold table.0, tokenized.0 and offset.0, found none; is it an index?")
     if numbers != list(range(len(numbers))):
         raise FormatError(f"{directory}: shards must be numbered 0 to {len(numbers) - 1}, got {numbers}")
+    if described is not None and described.shards != len(numbers):
+        raise FormatError(f"{directory}: must hold {described.shards} shards, got {len(numbers)}; build it again")
     return numbers

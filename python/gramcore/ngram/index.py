@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,42 +11,45 @@ import numpy as np
 import numpy.typing as npt
 
 from gramcore import _core
+from gramcore._checks import check_int
 from gramcore.errors import FormatError
 from gramcore.ngram.files import Description, shard_numbers, token_bytes
+from gramcore.ngram.results import Distribution, DistributionBatch, Found, Probability, Score
 
-__all__ = ["Found", "Index"]
+__all__ = ["Index", "flatten"]
 
 Ids: TypeAlias = Sequence[int] | npt.NDArray[np.integer]
-
-
-@dataclass(frozen=True)
-class Found:
-    """Where an n-gram lies in the rank order of each shard."""
-
-    cnt: int
-    segment_by_shard: list[tuple[int, int]]
+Queries: TypeAlias = Sequence[Ids] | npt.NDArray[np.integer] | tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]
 
 
 class Index:
     """A memory-mapped index over one or more directories of shards.
 
     Opens what :func:`build_index` or infini-gram (layout versions 4 and 5) wrote. An n-gram of n tokens is found by
-    binary search over the ranks: O(n log T) and no memory beyond the mapped files.
+    binary search over the ranks: O(n log T), in less with acceleration files (:func:`accelerate`), and no memory beyond
+    the mapped files. Counts of shards and directories add up; nothing is approximate. Methods release the GIL and may be
+    called from any thread.
 
     Args:
         path: an index directory, or several whose counts are added.
         token_dtype: ``"u8"``, ``"u16"``, ``"u32"``, or None to take it from the files.
+        version: layout version, 4 forward or 5 reversed; None takes it from the description, else 4.
         load_to_ram: read all files once now, so that first queries do not wait for the disk.
+        use_accel: use acceleration files where they are.
     Raises: FileNotFoundError; FormatError for files that are truncated, foreign or of different shards; IndexError for
-        ids outside [0, 2^32).
-    Reference: Liu et al. 2024, arXiv:2401.17377, section 3.
+        ids outside [0, 2^32); ValueError for a query that needs a version-4 index.
+    Reference: Liu et al. 2024, arXiv:2401.17377, sections 2 and 3.
 
     >>> import tempfile
     >>> from gramcore.ngram import build_index
     >>> out = tempfile.TemporaryDirectory()
-    >>> index = Index(build_index([[1, 2, 3], [2, 3]], out.name).path)
+    >>> index = Index(build_index([[1, 2, 3], [2, 3, 4]], out.name).path)
     >>> index.count([2, 3]), index.count([3, 2])
     (2, 0)
+    >>> index.ntd([2, 3]).token_ids.tolist()
+    [4, 65535]
+    >>> index.infgram_prob([9, 2, 3], 4)
+    Probability(prompt_cnt=2, cont_cnt=1, prob=0.5, suffix_len=2)
     """
 
     def __init__(
@@ -55,68 +57,203 @@ class Index:
         path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         token_dtype: str | None = None,
+        version: int | None = None,
         load_to_ram: bool = False,
+        use_accel: bool = True,
     ) -> None:
         paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
         if not paths:
             raise ValueError("path must name at least one index directory, got an empty list")
-        self._shards: list[_core.ngram.Shard] = []
-        for directory in map(Path, paths):
-            self._shards += _open(directory, token_dtype)
-        widths = sorted({s.token_bytes for s in self._shards})
-        if len(widths) > 1:
-            raise FormatError(f"all shards must have tokens of one width, got {widths} bytes ({paths})")
-        self.token_dtype = {1: "u8", 2: "u16", 4: "u32"}[widths[0]]
+        self.paths = tuple(map(Path, paths))
+        described = [Description.read(p) for p in self.paths]
+        versions = {d.version for d in described if d is not None} or {4}
+        if version is not None:
+            versions.add(check_int("version", version, low=4, high=5))
+        if len(versions) > 1:
+            raise FormatError(f"all indexes must be of one layout version, got {sorted(versions)} ({paths})")
+        self.version = versions.pop()
+        shards: list[tuple[str, int]] = []
+        self._sources: list[tuple[Path, int]] = []
+        for directory, description in zip(self.paths, described, strict=True):
+            if token_dtype is None and description is not None:
+                token_dtype = description.token_dtype
+            self._sources += [(directory, number) for number in shard_numbers(directory, description)]
+        shards = [(str(directory), number) for directory, number in self._sources]
+        width = 0 if token_dtype is None else token_bytes(token_dtype)
+        self._native = _core.ngram.Index(shards, width, use_accel)
+        self.token_dtype = {1: "u8", 2: "u16", 4: "u32"}[self._native.token_bytes()]
+        self._check_totals(described)
         if load_to_ram:
-            for shard in self._shards:
-                shard.load()
+            for shard in range(self.num_shards):
+                self._native.load(shard)
+
+    def _check_totals(self, described: list[Description | None]) -> None:
+        end = 0
+        for directory, description in zip(self.paths, described, strict=True):
+            begin, end = end, end + len(shard_numbers(directory))
+            if description is None:
+                continue
+            facts = [self._native.shard_facts(s) for s in range(begin, end)]
+            tokens, documents = sum(f[0] for f in facts), sum(f[1] for f in facts)
+            if (documents, tokens) != (description.num_documents, description.num_tokens):
+                raise FormatError(
+                    f"{directory}: must hold {description.num_documents} documents and {description.num_tokens} "
+                    f"tokens, got {documents} and {tokens}; a file is truncated or was replaced"
+                )
 
     @property
     def num_shards(self) -> int:
         """Shards of all directories."""
-        return len(self._shards)
+        return self._native.num_shards()
 
     @property
     def num_tokens(self) -> int:
         """Tokens of all shards, separators included."""
-        return sum(s.num_tokens for s in self._shards)
+        return self._native.num_tokens()
 
     @property
     def num_documents(self) -> int:
         """Documents of all shards."""
-        return sum(s.num_documents for s in self._shards)
+        return sum(self._native.shard_facts(s)[1] for s in range(self.num_shards))
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether every shard has an acceleration file in use."""
+        return all(self._native.shard_facts(s)[2] for s in range(self.num_shards))
+
+    @property
+    def separator(self) -> int:
+        """The id that stands before each document."""
+        return int(256 ** token_bytes(self.token_dtype) - 1)
+
+    def _stored(self, ids: Ids) -> Ids:
+        return ids if self.version == 4 else ids[::-1]
+
+    def _forward(self, what: str) -> None:
+        if self.version != 4:
+            raise ValueError(f"{what} needs a forward index (version 4), got version {self.version}; build one")
 
     def find(self, ids: Ids) -> Found:
         """Ranks of the suffixes that begin with ``ids``, per shard; everything when ``ids`` is empty."""
-        segments = [s.find(ids) for s in self._shards]
+        segments = self._native.find(self._stored(ids))
         return Found(sum(end - begin for begin, end in segments), segments)
 
     def count(self, ids: Ids) -> int:
         """Occurrences of an n-gram; the number of tokens when ``ids`` is empty."""
-        return self.find(ids).cnt
+        return self._native.count(ids if self.version == 4 else self._stored(ids))
+
+    def prob(self, prompt_ids: Ids, cont_id: int) -> Probability:
+        """n-gram probability of ``cont_id`` after the whole prompt: count(prompt + cont) / count(prompt)."""
+        if self.version == 4:
+            before, after = self._native.continuation(prompt_ids, cont_id)
+        else:
+            before, after = self.count(prompt_ids), self.count([*prompt_ids, cont_id])
+        return Probability(before, after, after / before if before else -1.0, len(prompt_ids))
+
+    def ntd(self, prompt_ids: Ids, *, top: int | None = None) -> Distribution:
+        """Every token that follows the prompt, with exact counts.
+
+        Args: top: keep the most frequent, >= 1, in descending order (smaller id on ties); None keeps all, by id.
+        """
+        self._forward("ntd")
+        return Distribution(*self._native.next_tokens(prompt_ids, _top(top)), len(prompt_ids))
+
+    def infgram_prob(self, prompt_ids: Ids, cont_id: int) -> Probability:
+        """Infini-gram probability: like :meth:`prob` for the longest suffix of the prompt that occurs."""
+        if self.version == 4:
+            length, before, after = self._native.suffix_continuation(prompt_ids, cont_id)
+            return Probability(before, after, after / before, length)
+        counts = self.suffix_counts(prompt_ids)
+        length = int(np.flatnonzero(counts)[-1])
+        return self.prob(prompt_ids[len(prompt_ids) - length :], cont_id)
+
+    def infgram_ntd(self, prompt_ids: Ids, *, top: int | None = None) -> Distribution:
+        """Infini-gram distribution: like :meth:`ntd` for the longest suffix of the prompt that occurs."""
+        self._forward("infgram_ntd")
+        length, distribution = self._native.suffix_next_tokens(prompt_ids, _top(top))
+        return Distribution(*distribution, length)
+
+    def suffix_counts(self, ids: Ids, *, max_len: int | None = None) -> npt.NDArray[np.int64]:
+        """(k,) counts of the last 0, 1, 2, ... tokens of ``ids``, up to ``max_len`` or all.
+
+        Counts of several machines add up, so one round trip gives the infini-gram suffix of all of them.
+        """
+        limit = len(ids) if max_len is None else check_int("max_len", max_len, low=0)
+        if self.version == 4:
+            return self._native.suffix_counts(ids, limit)
+        return np.array([self.count(ids[len(ids) - k :]) for k in range(min(limit, len(ids)) + 1)], np.int64)
+
+    def score(self, ids: Ids) -> Score:
+        """Infini-gram probability of each token of a passage given all tokens before it."""
+        self._forward("score")
+        return Score(*self._native.score(ids))
+
+    def creativity(self, ids: Ids) -> npt.NDArray[np.int64]:
+        """(T,) end of the longest stretch of the corpus that begins at each token (the position itself if none)."""
+        self._forward("creativity")
+        return self._native.match_ends(ids)
+
+    def count_batch(self, queries: Queries) -> npt.NDArray[np.int64]:
+        """(Q,) counts of many n-grams; searches are interleaved, so each waits far less for memory.
+
+        Args: queries: a list of id sequences, a (Q, n) array, or ``(ids, offsets)`` as :func:`flatten` makes.
+        """
+        return self._native.count_batch(*flatten(queries, reverse=self.version == 5))
+
+    def prob_batch(self, prompts: Queries, cont_ids: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(prompt_cnt, cont_cnt), each (Q,), of many prompts and their continuations."""
+        ids, offsets = flatten(prompts)
+        conts = np.asarray(cont_ids, np.uint32)
+        if conts.shape != (len(offsets) - 1,):
+            raise ValueError(f"cont_ids must be one per prompt, got {conts.shape} for {len(offsets) - 1} prompts")
+        longer = np.insert(ids, offsets[1:], conts), offsets + np.arange(len(offsets))
+        return self.count_batch((ids, offsets)), self.count_batch(longer)
+
+    def ntd_batch(self, prompts: Queries, *, top: int | None = None) -> DistributionBatch:
+        """Distributions after many prompts; ``top`` as in :meth:`ntd`."""
+        self._forward("ntd_batch")
+        return DistributionBatch(*self._native.next_tokens_batch(*flatten(prompts), _top(top)))
 
     def verify(self) -> None:
         """Read everything and check it: FormatError names the first entry that is wrong. 8 bytes per token."""
-        for shard in self._shards:
-            shard.verify()
+        for shard in range(self.num_shards):
+            self._native.verify(shard)
 
     def __repr__(self) -> str:
         return f"Index(shards={self.num_shards}, tokens={self.num_tokens}, token_dtype={self.token_dtype!r})"
 
 
-def _open(directory: Path, token_dtype: str | None) -> list[_core.ngram.Shard]:
-    described = Description.read(directory)
-    if token_dtype is None and described is not None:
-        token_dtype = described.token_dtype
-    width = 0 if token_dtype is None else token_bytes(token_dtype)
-    numbers = shard_numbers(directory)
-    if described is not None and described.shards != len(numbers):
-        raise FormatError(f"{directory}: must hold {described.shards} shards, got {len(numbers)}; build it again")
-    shards = [_core.ngram.Shard(str(directory), number, width) for number in numbers]
-    totals = sum(s.num_documents for s in shards), sum(s.num_tokens for s in shards)
-    if described is not None and totals != (described.num_documents, described.num_tokens):
-        raise FormatError(
-            f"{directory}: must hold {described.num_documents} documents and {described.num_tokens} tokens, "
-            f"got {totals[0]} and {totals[1]}; a file is truncated or was replaced"
-        )
-    return shards
+def flatten(queries: Queries, *, reverse: bool = False) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+    """Lay queries end to end: ids (sum of lengths,) uint32 and offsets (Q + 1,) int64.
+
+    Raises: IndexError for ids outside [0, 2^32); TypeError when they are not integers.
+
+    >>> flatten([[1, 2], [3]])[1].tolist()
+    [0, 2, 3]
+    """
+    if isinstance(queries, tuple) and len(queries) == 2 and all(isinstance(q, np.ndarray) for q in queries):
+        ids, offsets = queries[0], np.ascontiguousarray(queries[1], np.int64)
+    elif isinstance(queries, np.ndarray):
+        if queries.ndim != 2:
+            raise ValueError(f"queries must be a (Q, n) array or a list of sequences, got shape {queries.shape}")
+        ids, offsets = queries.reshape(-1), np.arange(len(queries) + 1, dtype=np.int64) * queries.shape[1]
+    else:
+        arrays = [np.asarray(q) for q in queries]
+        offsets = np.zeros(len(arrays) + 1, np.int64)
+        np.cumsum([len(a) for a in arrays], out=offsets[1:])
+        filled = [a for a in arrays if len(a)]
+        ids = np.concatenate(filled) if filled else np.zeros(0, np.uint32)
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"ids must be integers, got {ids.dtype}")
+    if ids.dtype != np.uint32 and len(ids) and not (0 <= int(ids.min()) and int(ids.max()) < 2**32):
+        raise IndexError(f"ids must be in [0, {2**32 - 1}], got {int(ids.min())} to {int(ids.max())}")
+    ids = np.ascontiguousarray(ids, np.uint32)
+    if reverse:
+        lengths = np.diff(offsets)
+        ends = np.repeat(offsets[1:] + offsets[:-1] - 1, lengths)
+        ids = ids[ends - np.arange(len(ids))]
+    return ids, offsets
+
+
+def _top(top: int | None) -> int:
+    return 0 if top is None else check_int("top", top, low=1)

@@ -3,6 +3,7 @@
 #include "bind/core.inl.h"
 #include "bind/errors.inl.h"
 #include "bind/optim.inl.h"
+#include "bind/quant.inl.h"
 #include "bind/tensor_arg.h"
 
 PYBIND11_MODULE(_core, m) {
@@ -11,6 +12,7 @@ PYBIND11_MODULE(_core, m) {
   gramcore::bind_errors();
   gramcore::bind_core(m);
   gramcore::bind_optim(m);
+  gramcore::bind_quant(m);
   gramcore::bind_text(m);
   gramcore::bind_decoding(m);
 }

@@ -75,6 +75,22 @@ void for_each_group(const PackSpec& s, Bytes* panel, std::int64_t p, F&& fn) {
   }
 }
 
+void dequantize_row(const PackSpec& s, const std::uint8_t* packed, std::int64_t row, float* out) {
+  const std::uint8_t* panel = packed + row / kPanelRows * s.panel_bytes();
+  const int r = static_cast<int>(row % kPanelRows);
+  for (std::int64_t g = 0; g < s.groups(); ++g) {
+    const std::uint8_t* blocks = panel + g * s.group_bytes();
+    const std::uint8_t* values = blocks + s.group / kBlock * s.block_bytes();
+    const float scale = get_value(values, s.scale, r);
+    const float min = s.has_min ? get_value(values + 16 * s.scale_bytes(), s.scale, r) : 0.0f;
+    for (std::int64_t c = 0; c < s.group && g * s.group + c < s.k; ++c) {
+      const unsigned code = get_code(blocks + c / kBlock * s.block_bytes(), s.bits, r, static_cast<int>(c % kBlock));
+      const float product = scale * static_cast<float>(static_cast<int>(code) - s.zero);
+      out[g * s.group + c] = s.has_min ? product + min : product;
+    }
+  }
+}
+
 }  // namespace
 
 void PackSpec::validate() const {
@@ -142,19 +158,21 @@ void dequantize(const PackSpec& s, Span<const std::uint8_t> packed, Span<float> 
   s.validate();
   check_size(packed.size(), s.packed_bytes(), "packed");
   check_size(out.size(), s.n * s.k, "out");
-  parallel_for(s.panels(), 8, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t p = first; p < last; ++p) {
-      for_each_group(s, packed.data() + p * s.panel_bytes(), p,
-                     [&](std::int64_t row, int r, std::int64_t g, const std::uint8_t* blocks, const std::uint8_t* at) {
-                       const float scale = get_value(at, s.scale, r);
-                       const float min = s.has_min ? get_value(at + 16 * s.scale_bytes(), s.scale, r) : 0.0f;
-                       for (std::int64_t c = 0; c < s.group && g * s.group + c < s.k; ++c) {
-                         const unsigned code =
-                             get_code(blocks + c / kBlock * s.block_bytes(), s.bits, r, static_cast<int>(c % kBlock));
-                         const float product = scale * static_cast<float>(static_cast<int>(code) - s.zero);
-                         out.data()[row * s.k + g * s.group + c] = s.has_min ? product + min : product;
-                       }
-                     });
+  parallel_for(s.n, 64, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = first; row < last; ++row) dequantize_row(s, packed.data(), row, out.data() + row * s.k);
+  });
+}
+
+void gather_rows(const PackSpec& s, Span<const std::uint8_t> packed, Span<const std::int64_t> ids, Span<float> out) {
+  s.validate();
+  check_size(packed.size(), s.packed_bytes(), "packed");
+  check_size(out.size(), static_cast<std::int64_t>(ids.size()) * s.k, "out");
+  for (const std::int64_t id : ids) {
+    GC_CHECK_AS(OutOfRange, id >= 0 && id < s.n, "ids must be in [0, ", s.n, "), got ", id);
+  }
+  parallel_for(static_cast<std::int64_t>(ids.size()), 64, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      dequantize_row(s, packed.data(), ids.data()[i], out.data() + i * s.k);
     }
   });
 }

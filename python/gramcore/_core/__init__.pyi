@@ -4,9 +4,10 @@ Native cores of gramcore. Private: use the Python modules of the package.
 from __future__ import annotations
 import typing
 from . import optim
+from . import quant
 from . import ngram
 from . import spec
-__all__: list[str] = ['cpu_level', 'cpu_levels', 'cpu_model', 'cuda_compiled', 'cuda_device_count', 'cuda_status', 'measure_bandwidth', 'ngram', 'num_threads', 'optim', 'philox4x32', 'register_torch_ops', 'set_cpu_level', 'set_num_threads', 'spec', 'tensor_facts']
+__all__: list[str] = ['cpu_level', 'cpu_levels', 'cpu_model', 'cuda_compiled', 'cuda_device_count', 'cuda_status', 'measure_bandwidth', 'ngram', 'num_threads', 'optim', 'philox4x32', 'quant', 'register_torch_ops', 'set_cpu_level', 'set_num_threads', 'spec', 'tensor_facts']
 def cpu_level() -> str:
     ...
 def cpu_levels() -> list[str]:

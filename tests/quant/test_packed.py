@@ -1,0 +1,210 @@
+"""Packed weights and their products: every instruction set, odd sizes, all formats, against float64."""
+
+from __future__ import annotations
+
+import gramcore
+import numpy as np
+import pytest
+import torch
+from gramcore.errors import FormatError
+from gramcore.quant import PackedTensor, linear
+from gramcore.quant.base import restore
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.reference.quant import dequantize_groups, int8_activation_bound
+
+FORMATS = [
+    (bits, group, has_min, exact)
+    for bits in (2, 3, 4, 8)
+    for group in (32, 64, 128, None)
+    for has_min in (False, True)
+    for exact in (False, True)
+    if bits < 8 or not has_min
+]
+
+
+def make(
+    n: int, k: int, bits: int, group: int | None, has_min: bool, exact: bool, seed: int = 0
+) -> tuple[PackedTensor, np.ndarray]:
+    """A random packed weight and its float64 values."""
+    rng = np.random.default_rng(seed)
+    group = group or -(-k // 32) * 32
+    zero = 128 if bits == 8 else (0 if has_min else 1 << (bits - 1))
+    codes = rng.integers(0, 1 << bits, (n, k), dtype=np.uint8)
+    scales, mins = rng.standard_normal((2, n, -(-k // group))).astype(np.float32)
+    if not exact:
+        scales, mins = (v.astype(np.float16).astype(np.float32) for v in (scales, mins))
+    scales[0] = 0
+    q = PackedTensor.pack(
+        torch.from_numpy(codes),
+        torch.from_numpy(scales),
+        torch.from_numpy(mins) if has_min else None,
+        bits=bits,
+        group_size=group,
+        zero=zero,
+        exact_scales=exact,
+    )
+    return q, dequantize_groups(codes, scales, mins if has_min else None, group, zero)
+
+
+def check(q: PackedTensor, weight: np.ndarray, x: np.ndarray) -> None:
+    y = linear(torch.from_numpy(x), q).numpy()
+    error = np.abs(y.astype(np.float64) - x.astype(np.float64) @ weight.T)
+    assert (error <= int8_activation_bound(x.astype(np.float64), weight)).all()
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=str)
+def test_every_format_equals_float64_within_the_activation_step(fmt: tuple, isa: str) -> None:
+    q, weight = make(35, 165, *fmt)
+    for m in (1, 3, 17):
+        check(q, weight, np.random.default_rng(m).standard_normal((m, 165)).astype(np.float32))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_every_row_count(bits: int, isa: str) -> None:
+    q, weight = make(19, 96, bits, 32, bits == 4, False)
+    for m in (*range(1, 18), 64, 129):
+        check(q, weight, np.random.default_rng(m).standard_normal((m, 96)).astype(np.float32))
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (1, 31), (15, 33), (16, 32), (17, 64), (2, 127), (33, 1), (5, 257)])
+def test_odd_sizes(n: int, k: int, isa: str) -> None:
+    for fmt in ((4, 32, True, False), (4, 128, False, True), (8, None, False, False)):
+        q, weight = make(n, k, *fmt)
+        check(q, weight, np.random.default_rng(k).standard_normal((3, k)).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "fmt", [(4, 32, True, False), (4, 128, False, False), (8, 32, False, False), (3, 64, True, True)]
+)
+def test_a_row_does_not_depend_on_its_neighbours(fmt: tuple, isa: str, restore_threads: None) -> None:
+    q, _ = make(70, 320, *fmt)
+    x = torch.from_numpy(np.random.default_rng(1).standard_normal((150, 320)).astype(np.float32))
+    whole = linear(x, q)
+    for rows in (slice(0, 1), slice(5, 13), slice(16, 33), slice(140, 150)):
+        assert torch.equal(linear(x[rows], q), whole[rows])
+    gramcore.set_num_threads(1)
+    assert torch.equal(linear(x, q), whole)
+
+
+def test_levels_with_fused_multiply_add_agree_bit_for_bit() -> None:
+    q, _ = make(40, 200, 4, 32, True, False)
+    x = torch.from_numpy(np.random.default_rng(1).standard_normal((20, 200)).astype(np.float32))
+    before, results = gramcore.cpu_level(), []
+    for level in gramcore.cpu_info()[1]:
+        if level != "base" or "avx2" not in gramcore.cpu_info()[1]:
+            gramcore.set_cpu_level(level)
+            results.append(linear(x, q))
+    gramcore.set_cpu_level(before)
+    assert all(torch.equal(r, results[0]) for r in results)
+
+
+def test_unpack_and_save_round_trip_exactly() -> None:
+    for fmt in FORMATS:
+        q, weight = make(18, 70, *fmt)
+        codes, scales, mins = q.unpack()
+        again = PackedTensor.pack(
+            codes, scales, mins, bits=q.bits, group_size=q.group_size, zero=q.numbers[4], exact_scales=fmt[3]
+        )
+        assert torch.equal(again.packed, q.packed)
+        np.testing.assert_allclose(q.dequantize().numpy(), weight, rtol=1e-6, atol=1e-6)
+        assert torch.equal(restore(q.meta(), q.buffers()).dequantize(), q.dequantize())
+
+
+def test_rows_are_rows_of_the_dequantised_table() -> None:
+    q, _ = make(50, 70, 8, 32, False, False)
+    ids = torch.tensor([[0, 49, 3], [3, 7, 16]])
+    assert torch.equal(q.rows(ids), q.dequantize()[ids])
+    assert q.rows(torch.empty(0, dtype=torch.int64)).shape == (0, 70)
+    for bad in (-1, 50):
+        with pytest.raises(IndexError, match=r"ids must be in \[0, 50\)"):
+            q.rows(torch.tensor([bad]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_dtypes_bias_and_leading_dimensions(dtype: torch.dtype) -> None:
+    q, weight = make(20, 64, 4, 32, True, False)
+    x = torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    bias = torch.arange(20.0)
+    y = linear(x, q, bias)
+    assert y.dtype == dtype
+    assert y.shape == (2, 3, 20)
+    assert torch.equal(y, (linear(x.float(), q, bias)).to(dtype))
+    exact = x.double().numpy() @ weight.T + bias.numpy()
+    assert np.abs(linear(x.float(), q, bias).numpy() - exact).max() < 0.02 * np.abs(exact).max()
+
+
+def test_strided_input_and_empty_input() -> None:
+    q, _ = make(20, 64, 4, 32, True, False)
+    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0)).T
+    assert torch.equal(linear(x, q), linear(x.contiguous(), q))
+    assert linear(torch.empty(0, 64), q).shape == (0, 20)
+
+
+def test_nan_and_infinity_stay_in_their_row(isa: str) -> None:
+    q, _ = make(20, 96, 4, 32, True, False)
+    x = torch.randn(4, 96, generator=torch.Generator().manual_seed(0))
+    clean = linear(x, q)
+    x[1, 40], x[2, 95] = float("nan"), float("-inf")
+    y = linear(x, q)
+    assert y[1:3, 1:].isnan().all()
+    assert torch.equal(y[[0, 3]], clean[[0, 3]])
+
+
+def test_tiny_huge_and_zero_activations(isa: str) -> None:
+    q, weight = make(20, 96, 4, 32, False, True)
+    for size in (0.0, 1e-38, 1e-25, 1e25):
+        x = torch.randn(2, 96, generator=torch.Generator().manual_seed(0)) * size
+        y = linear(x, q).double().numpy()
+        exact = x.double().numpy() @ weight.T
+        assert np.abs(y - exact).max() <= 0.02 * np.abs(exact).max() + 1e-28
+
+
+def test_gradients_reach_the_input_and_the_bias() -> None:
+    q, weight = make(20, 64, 4, 32, True, False)
+    x = torch.randn(3, 64, requires_grad=True)
+    bias = torch.zeros(20, requires_grad=True)
+    coefficients = torch.randn(3, 20)
+    (linear(x, q, bias) * coefficients).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), coefficients.numpy() @ weight, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(bias.grad, coefficients.sum(0))
+
+
+def test_fake_kernels_describe_the_real_ones() -> None:
+    q, _ = make(20, 64, 4, 32, True, False)
+    ops = torch.ops.gramcore
+    linear(torch.zeros(1, 64), q)
+    x = torch.randn(2, 64)
+    torch.library.opcheck(ops.linear_packed.default, (x, q.packed, torch.zeros(20), *q.numbers))
+    torch.library.opcheck(ops.dequantize_packed.default, (q.packed, *q.numbers))
+    torch.library.opcheck(ops.embedding_packed.default, (torch.tensor([1, 2]), q.packed, *q.numbers))
+
+
+@given(st.integers(1, 40), st.integers(1, 200), st.sampled_from(FORMATS), st.integers(1, 20))
+def test_any_size(n: int, k: int, fmt: tuple, m: int) -> None:
+    q, weight = make(n, k, *fmt, seed=n)
+    check(q, weight, np.random.default_rng(m).standard_normal((m, k)).astype(np.float32))
+
+
+def test_wrong_arguments_are_named() -> None:
+    q, _ = make(20, 64, 4, 32, True, False)
+    with pytest.raises(ValueError, match="x must have 64 columns, got shape"):
+        linear(torch.zeros(2, 63), q)
+    with pytest.raises(TypeError, match="x must be float32, bfloat16 or float16, got"):
+        linear(torch.zeros(2, 64, dtype=torch.float64), q)
+    codes, scales = torch.zeros(2, 32, dtype=torch.uint8), torch.zeros(2, 1)
+    with pytest.raises(ValueError, match="bits must be 2, 3, 4 or 8, got 5"):
+        PackedTensor.pack(codes, scales, bits=5, group_size=32, zero=0)
+    with pytest.raises(ValueError, match="group_size must be 32, 64, 128"):
+        PackedTensor.pack(codes, scales, bits=4, group_size=48, zero=0)
+    with pytest.raises(ValueError, match="scales must have 2 elements, got 3"):
+        PackedTensor.pack(codes, torch.zeros(3, 1), bits=4, group_size=32, zero=0)
+    with pytest.raises(ValueError, match="codes must be below 16, got 200"):
+        PackedTensor.pack(codes + 200, scales, bits=4, group_size=32, zero=0)
+    meta = q.meta()
+    for wrong in ({"kind": "other"}, {"version": 99}, {"n": 10**9}, {"n": -1}, {"bits": "four"}, {"group_size": None}):
+        with pytest.raises(FormatError):
+            restore({**meta, **wrong}, q.buffers())
+    with pytest.raises(FormatError):
+        restore(meta, {})

@@ -1,0 +1,135 @@
+// gramcore._core.model: the native decoder.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bind/tensor_arg.h"
+#include "model/decoder.h"
+
+namespace gramcore {
+
+namespace model_binding {
+
+namespace py = pybind11;
+
+inline model::Config make_config(const py::dict& sizes, std::vector<float> inverse_frequency, double rms_eps,
+                                 double rope_scale) {
+  model::Config c;
+  const auto get = [&](const char* name) { return sizes[name].cast<std::int64_t>(); };
+  c.layers = get("layers");
+  c.hidden = get("hidden");
+  c.feed_forward = get("feed_forward");
+  c.heads = get("heads");
+  c.kv_heads = get("kv_heads");
+  c.head_dim = get("head_dim");
+  c.vocab = get("vocab");
+  c.rms_eps = static_cast<float>(rms_eps);
+  c.rope_scale = static_cast<float>(rope_scale);
+  c.inverse_frequency = std::move(inverse_frequency);
+  return c;
+}
+
+inline void set_packed(model::Decoder& d, const std::string& name, std::int64_t layer, TensorArg& packed,
+                       const py::dict& spec) {
+  quant::PackSpec s;
+  s.n = spec["n"].cast<std::int64_t>();
+  s.k = spec["k"].cast<std::int64_t>();
+  s.bits = spec["bits"].cast<int>();
+  s.group = spec["group"].cast<std::int64_t>();
+  s.zero = spec["zero"].cast<int>();
+  s.has_min = spec["has_min"].cast<bool>();
+  s.scale = spec["scale_f32"].cast<bool>() ? quant::ScaleType::f32 : quant::ScaleType::f16;
+  const auto bytes = packed.span<const std::uint8_t>("packed");
+  const py::gil_scoped_release unlocked;
+  d.set_packed(name, layer, s, bytes);
+}
+
+// Logits and, if asked for, final hidden states.
+inline py::object forward(model::Decoder& d, model::Cache& cache, TensorArg& ids, const py::object& parents,
+                          bool all_rows, bool want_hidden) {
+  model::ForwardRequest r;
+  const auto tokens = ids.span<const std::int32_t>("ids", 1);
+  r.ids = tokens.data();
+  r.n = static_cast<std::int64_t>(tokens.size());
+  std::optional<TensorArg> tree;
+  if (!parents.is_none()) {
+    tree.emplace(parents);
+    const auto span = tree->span<const std::int32_t>("parents", 1);
+    GC_CHECK(span.size() == tokens.size(), "parents must have one entry per token, got ", span.size(), " for ",
+             tokens.size());
+    r.parents = span.data();
+  }
+  r.all_rows = all_rows;
+  const py::ssize_t rows = all_rows ? static_cast<py::ssize_t>(r.n) : std::min<py::ssize_t>(1, r.n);
+  py::array_t<float> logits({rows, static_cast<py::ssize_t>(d.config().vocab)}), hidden;
+  r.logits = logits.mutable_data();
+  if (want_hidden) {
+    hidden = py::array_t<float>({rows, static_cast<py::ssize_t>(d.config().hidden)});
+    r.hidden = hidden.mutable_data();
+  }
+  {
+    const py::gil_scoped_release unlocked;
+    d.forward(&cache, r);
+  }
+  if (want_hidden) return py::make_tuple(logits, hidden);
+  return std::move(logits);
+}
+
+inline DType cache_dtype(const std::string& name) {
+  for (DType t : {DType::f32, DType::bf16, DType::f16}) {
+    if (name == dtype_name(t)) return t;
+  }
+  throw InvalidArgument("kv_dtype must be float32, bfloat16 or float16, got '" + name + "'");
+}
+
+}  // namespace model_binding
+
+inline void bind_model(pybind11::module_& parent) {
+  namespace py = pybind11;
+  using namespace model_binding;
+  py::module_ m = parent.def_submodule("model", "Native decoder of Llama-family models.");
+  py::class_<model::Cache>(m, "Cache")
+      .def(py::init([](std::int64_t layers, std::int64_t kv_heads, std::int64_t capacity, std::int64_t head_dim,
+                       const std::string& dtype) {
+             return std::make_unique<model::Cache>(layers, kv_heads, capacity, head_dim, cache_dtype(dtype));
+           }),
+           py::arg("layers"), py::arg("kv_heads"), py::arg("capacity"), py::arg("head_dim"), py::arg("dtype"))
+      .def_property_readonly("capacity", &model::Cache::capacity)
+      .def_property_readonly("length", &model::Cache::length)
+      .def_property_readonly("pending", &model::Cache::pending)
+      .def("commit_path",
+           [](model::Cache& c, TensorArg& path) { c.commit_path(path.span<const std::int64_t>("path", 1)); },
+           py::arg("path"))
+      .def("truncate", &model::Cache::truncate, py::arg("length"));
+  py::class_<model::Decoder>(m, "Decoder")
+      .def(py::init([](const py::dict& sizes, std::vector<float> inverse_frequency, double rms_eps, double rope_scale) {
+             return std::make_unique<model::Decoder>(
+                 make_config(sizes, std::move(inverse_frequency), rms_eps, rope_scale));
+           }),
+           py::arg("sizes"), py::arg("inverse_frequency"), py::arg("rms_eps"), py::arg("rope_scale"))
+      .def("set_dense",
+           [](model::Decoder& d, const std::string& name, std::int64_t layer, TensorArg& weights) {
+             const py::gil_scoped_release unlocked;
+             d.set_dense(name, layer, weights.view());
+           },
+           py::arg("name"), py::arg("layer"), py::arg("weights"))
+      .def("set_packed", &set_packed, py::arg("name"), py::arg("layer"), py::arg("packed"), py::arg("spec"))
+      .def("set_vector",
+           [](model::Decoder& d, const std::string& name, std::int64_t layer, TensorArg& values) {
+             d.set_vector(name, layer, values.span<const float>("values", 1));
+           },
+           py::arg("name"), py::arg("layer"), py::arg("values"))
+      .def("finish", &model::Decoder::finish)
+      .def_property_readonly("weight_bytes", &model::Decoder::weight_bytes)
+      .def("forward", &forward, py::arg("cache"), py::arg("ids"), py::arg("parents"), py::arg("all_rows"),
+           py::arg("want_hidden"));
+}
+
+}  // namespace gramcore

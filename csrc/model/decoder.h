@@ -1,0 +1,113 @@
+// A Llama-family decoder: weights, and one forward over a chain or a draft tree of new tokens.
+//
+// All operators of a forward are phases of one Program: one dispatch of the thread pool per forward.  Every operator
+// computes a row the same way whatever rows go with it, so logits of a tree node equal, bit for bit, those of plain
+// decoding along its path (fp32 cache products; see kvcache).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "kvcache/tree_attention.h"
+#include "model/cache.h"
+#include "model/program.h"
+#include "model/weights.h"
+
+namespace gramcore::model {
+
+struct Config {
+  std::int64_t layers = 0, hidden = 0, feed_forward = 0, heads = 0, kv_heads = 0, head_dim = 0, vocab = 0;
+  float rms_eps = 1e-5f;
+  float rope_scale = 1.0f;              // multiplies cos and sin
+  std::vector<float> inverse_frequency;  // head_dim / 2, scaling already applied
+
+  void validate() const;
+};
+
+// Rows are rotated by halves (transformers' layout), not by neighbouring pairs.
+struct Layer {
+  Matrix q, k, v, o, gate, up, down;
+  std::vector<float> attention_norm, ffn_norm;  // hidden
+  std::vector<float> q_bias, k_bias, v_bias;    // empty: none
+  std::vector<float> q_norm, k_norm;            // head_dim, empty: none
+};
+
+struct ForwardRequest {
+  const std::int32_t* ids = nullptr;
+  std::int64_t n = 0;
+  const std::int32_t* parents = nullptr;  // n entries, -1: child of the context; null: a chain, committed at the end
+  bool all_rows = true;                   // logits of every row, or of the last one
+  float* logits = nullptr;                // (rows, vocab)
+  float* hidden = nullptr;                // (rows, hidden) after the final norm, or null
+};
+
+class Decoder {
+ public:
+  static constexpr std::int64_t kMaxRows = 512;  // rows of one pass; longer chains go in several
+
+  explicit Decoder(Config config);
+  const Config& config() const { return config_; }
+
+  // name: embed, head, q, k, v, o, gate, up, down; layer is ignored for the first two.
+  void set_dense(const std::string& name, std::int64_t layer, const TensorView& weights);
+  void set_packed(const std::string& name, std::int64_t layer, const quant::PackSpec& spec,
+                  Span<const std::uint8_t> packed);
+  // name: attention_norm, ffn_norm, q_bias, k_bias, v_bias, q_norm, k_norm, final_norm.
+  void set_vector(const std::string& name, std::int64_t layer, Span<const float> values);
+  void finish();  // checks that everything is there; a missing head is tied to the embedding
+  std::int64_t weight_bytes() const;
+
+  void forward(Cache* cache, const ForwardRequest& request);
+
+ private:
+  struct Pass {  // what the phases of one pass read
+    Cache* cache = nullptr;
+    const std::int32_t* ids = nullptr;
+    std::int64_t n = 0, length = 0;
+    const std::uint64_t* ancestors = nullptr;
+    std::int64_t words = 0;
+    std::int64_t first_out = 0, num_out = 0;  // rows whose logits are wanted
+    float *logits = nullptr, *hidden = nullptr;
+  };
+  struct Segment {
+    const Matrix* w;
+    float* y;
+    const float* bias;
+  };
+
+  Matrix& matrix(const std::string& name, std::int64_t layer);
+  void check_shape(const std::string& name, const Matrix& m) const;
+  void run_chain(Cache* cache, const ForwardRequest& request);
+  void run_tree(Cache* cache, const ForwardRequest& request);
+  void run_pass(const Pass& pass);
+  void build(const Pass& pass);
+  void add_layer(const Pass& pass, std::int64_t index);
+  void add_head(const Pass& pass);
+  void add_prepare(Activations* x, const float* from, std::int64_t cols, const float* norm,
+                   std::vector<const Matrix*> readers);
+  template <class After>
+  void add_linear(const Activations* x, std::vector<Segment> segments, After after);
+  void embed(const Pass& pass, std::int64_t row);
+  void rotate_and_store(const Pass& pass, std::int64_t layer, std::int64_t row);
+  kvcache::AttentionProblem attention(const Pass& pass, std::int64_t layer);
+  void ensure_rotations(std::int64_t positions);
+
+  Config config_;
+  Arena arena_;
+  Matrix embed_, head_;
+  std::vector<Layer> layers_;
+  std::vector<float> final_norm_;
+  bool finished_ = false;
+
+  std::mutex mutex_;  // one forward at a time: the buffers below
+  Program program_;
+  std::vector<float> h_, q_, k_, v_, mixed_, up_, projected_;
+  Activations x_, attended_, act_, out_;
+  std::vector<std::int64_t> depth_;
+  std::vector<float> cos_, sin_;
+};
+
+}  // namespace gramcore::model

@@ -1,0 +1,282 @@
+// The phases of a forward.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "core/thread_pool.h"
+#include "model/decoder.h"
+#include "model/kernels/layers.h"
+
+namespace gramcore::model {
+namespace {
+
+// Pieces of a product: enough to share out evenly, few enough that taking one costs nothing beside it.
+constexpr std::int64_t kPiecesPerThread = 6;
+
+void grow(std::vector<float>* buffer, std::int64_t size) {
+  if (buffer->size() < static_cast<std::size_t>(size)) buffer->resize(static_cast<std::size_t>(size));
+}
+
+}  // namespace
+
+void Decoder::forward(Cache* cache, const ForwardRequest& r) {
+  GC_CHECK(finished_, "decoder must be finished before use, got weights still being set");
+  GC_CHECK(cache->layers() == config_.layers && cache->kv_heads() == config_.kv_heads &&
+               cache->head_dim() == config_.head_dim,
+           "cache must be made for this model, got ", cache->layers(), " layers of ", cache->kv_heads(), " x ",
+           cache->head_dim());
+  GC_CHECK(r.n >= 1, "ids must hold at least one token, got ", r.n);
+  GC_CHECK(r.n <= cache->capacity() - cache->length(), "ids must fit the cache, got ", r.n, " tokens (", cache->length(),
+           " of ", cache->capacity(), " slots used); make the decoder with a larger max_len");
+  for (std::int64_t i = 0; i < r.n; ++i) {
+    GC_CHECK_AS(OutOfRange, r.ids[i] >= 0 && r.ids[i] < config_.vocab, "ids must be in [0, ", config_.vocab, "), got ",
+                r.ids[i], " at position ", i);
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ensure_rotations(cache->length() + r.n);
+  cache->set_pending(0);
+  if (r.parents) {
+    run_tree(cache, r);
+  } else {
+    run_chain(cache, r);
+  }
+}
+
+void Decoder::run_chain(Cache* cache, const ForwardRequest& r) {
+  std::int64_t done = 0;
+  while (done < r.n) {
+    Pass pass;
+    pass.cache = cache;
+    pass.ids = r.ids + done;
+    pass.n = std::min(kMaxRows, r.n - done);
+    pass.length = cache->length();
+    const bool last = done + pass.n == r.n;
+    depth_.resize(static_cast<std::size_t>(pass.n));
+    for (std::int64_t i = 0; i < pass.n; ++i) depth_[static_cast<std::size_t>(i)] = i;
+    pass.first_out = r.all_rows ? 0 : pass.n - 1;
+    pass.num_out = r.all_rows ? pass.n : (last ? 1 : 0);
+    const std::int64_t before = r.all_rows ? done : 0;
+    pass.logits = r.logits ? r.logits + before * config_.vocab : nullptr;
+    pass.hidden = r.hidden ? r.hidden + before * config_.hidden : nullptr;
+    run_pass(pass);
+    cache->commit(pass.n);
+    done += pass.n;
+  }
+}
+
+void Decoder::run_tree(Cache* cache, const ForwardRequest& r) {
+  GC_CHECK(r.n <= kMaxRows, "tree must have at most ", kMaxRows, " nodes, got ", r.n);
+  const std::int64_t words = (r.n + 63) / 64;
+  std::vector<std::uint64_t> ancestors(static_cast<std::size_t>(r.n * words), 0);
+  depth_.resize(static_cast<std::size_t>(r.n));
+  for (std::int64_t i = 0; i < r.n; ++i) {
+    const std::int64_t parent = r.parents[i];
+    GC_CHECK(parent >= -1 && parent < i, "parents must be -1 or an earlier node, got ", parent, " at node ", i);
+    std::uint64_t* row = ancestors.data() + i * words;
+    if (parent >= 0) std::memcpy(row, ancestors.data() + parent * words, static_cast<std::size_t>(words) * 8);
+    row[i / 64] |= std::uint64_t{1} << (i % 64);
+    depth_[static_cast<std::size_t>(i)] = parent < 0 ? 0 : depth_[static_cast<std::size_t>(parent)] + 1;
+  }
+  Pass pass;
+  pass.cache = cache;
+  pass.ids = r.ids;
+  pass.n = r.n;
+  pass.length = cache->length();
+  pass.ancestors = ancestors.data();
+  pass.words = words;
+  pass.first_out = r.all_rows ? 0 : r.n - 1;
+  pass.num_out = r.all_rows ? r.n : 1;
+  pass.logits = r.logits;
+  pass.hidden = r.hidden;
+  run_pass(pass);
+  cache->set_pending(r.n);
+}
+
+void Decoder::ensure_rotations(std::int64_t positions) {
+  const std::int64_t half = config_.head_dim / 2;
+  auto have = static_cast<std::int64_t>(cos_.size()) / half;
+  if (positions <= have) return;
+  positions = std::max(positions, 2 * have);
+  cos_.resize(static_cast<std::size_t>(positions * half));
+  sin_.resize(cos_.size());
+  for (; have < positions; ++have) {
+    for (std::int64_t i = 0; i < half; ++i) {
+      const float angle = static_cast<float>(have) * config_.inverse_frequency[static_cast<std::size_t>(i)];
+      cos_[static_cast<std::size_t>(have * half + i)] = std::cos(angle) * config_.rope_scale;
+      sin_[static_cast<std::size_t>(have * half + i)] = std::sin(angle) * config_.rope_scale;
+    }
+  }
+}
+
+void Decoder::run_pass(const Pass& pass) {
+  const std::int64_t n = pass.n, q = config_.heads * config_.head_dim, kv = config_.kv_heads * config_.head_dim;
+  grow(&h_, n * config_.hidden);
+  grow(&projected_, n * config_.hidden);
+  grow(&q_, n * q);
+  grow(&k_, n * kv);
+  grow(&v_, n * kv);
+  grow(&mixed_, n * q);
+  grow(&up_, n * config_.feed_forward);
+  x_.resize(n, config_.hidden);
+  attended_.resize(n, q);
+  act_.resize(n, config_.feed_forward);
+  build(pass);
+  program_.run();
+}
+
+void Decoder::build(const Pass& pass) {
+  program_.clear();
+  const std::int64_t step = pass.n <= 16 ? pass.n : 16;
+  program_.add((pass.n + step - 1) / step, [this, pass = &pass, step](std::int64_t item) {
+    for (std::int64_t r = item * step; r < std::min(pass->n, (item + 1) * step); ++r) embed(*pass, r);
+  });
+  for (std::int64_t i = 0; i < config_.layers; ++i) add_layer(pass, i);
+  if (pass.num_out > 0) add_head(pass);
+}
+
+void Decoder::embed(const Pass& pass, std::int64_t row) {
+  copy_row(embed_, pass.ids[row], h_.data() + row * config_.hidden);
+}
+
+// x = norm(from) (or from), then its low-bit form for the readers that need one.
+void Decoder::add_prepare(Activations* x, const float* from, std::int64_t cols, const float* norm,
+                          std::vector<const Matrix*> readers) {
+  program_.add(x->num_blocks(), [this, x, from, cols, norm, readers = std::move(readers)](std::int64_t b) {
+    for (std::int64_t r = x->block_begin(b); r < x->block_end(b); ++r) {
+      if (norm) {
+        layers_kernels().rms_norm(from + r * cols, norm, config_.rms_eps, cols, x->row(r));
+      } else if (from) {
+        std::memcpy(x->row(r), from + r * cols, static_cast<std::size_t>(cols) * sizeof(float));
+      }
+    }
+    x->finish_block(b, readers.data(), static_cast<int>(readers.size()));
+  });
+}
+
+// The segments' products, cut into pieces over all their panels; after(column begin, column end) follows each piece.
+template <class After>
+void Decoder::add_linear(const Activations* x, std::vector<Segment> segments, After after) {
+  std::int64_t panels = 0;
+  for (const Segment& s : segments) panels += s.w->num_panels();
+  const std::int64_t pieces = std::min(panels, std::int64_t{num_threads()} * kPiecesPerThread);
+  const std::int64_t each = (panels + pieces - 1) / pieces;
+  program_.add((panels + each - 1) / each, [x, segments = std::move(segments), each, after](std::int64_t item) {
+    std::int64_t begin = item * each, end = begin + each;
+    for (const Segment& s : segments) {
+      const std::int64_t size = s.w->num_panels();
+      const std::int64_t p0 = std::max<std::int64_t>(0, begin), p1 = std::min(size, end);
+      if (p0 < p1) {
+        columns(*s.w, *x, p0, p1, s.y, s.w->rows);
+        const std::int64_t c0 = p0 * 16, c1 = std::min(p1 * 16, s.w->rows);
+        for (std::int64_t r = 0; s.bias && r < x->rows(); ++r) {
+          for (std::int64_t c = c0; c < c1; ++c) s.y[r * s.w->rows + c] += s.bias[c];
+        }
+        after(s, c0, c1);
+      }
+      begin -= size;
+      end -= size;
+    }
+  });
+}
+
+void Decoder::rotate_and_store(const Pass& pass, std::int64_t layer, std::int64_t row) {
+  const Layer& l = layers_[static_cast<std::size_t>(layer)];
+  const auto& kernels = layers_kernels();
+  const std::int64_t dim = config_.head_dim, half = dim / 2;
+  const std::int64_t position = pass.length + depth_[static_cast<std::size_t>(row)];
+  const float *cos = cos_.data() + position * half, *sin = sin_.data() + position * half;
+  const auto each_head = [&](float* x, std::int64_t heads, const std::vector<float>& norm) {
+    for (std::int64_t h = 0; h < heads; ++h) {
+      float* head = x + h * dim;
+      if (!norm.empty()) kernels.rms_norm(head, norm.data(), config_.rms_eps, dim, head);
+      kernels.rotate(head, cos, sin, half);
+    }
+  };
+  float *q = q_.data() + row * config_.heads * dim, *k = k_.data() + row * config_.kv_heads * dim;
+  each_head(q, config_.heads, l.q_norm);
+  each_head(k, config_.kv_heads, l.k_norm);
+  pass.cache->store(layer, pass.length + row, k, v_.data() + row * config_.kv_heads * dim);
+}
+
+kvcache::AttentionProblem Decoder::attention(const Pass& pass, std::int64_t layer) {
+  Cache& cache = *pass.cache;
+  const std::int64_t dim = config_.head_dim;
+  kvcache::AttentionProblem p;
+  p.heads = config_.heads;
+  p.kv_heads = config_.kv_heads;
+  p.nodes = pass.n;
+  p.head_dim = dim;
+  p.capacity = cache.capacity();
+  p.query = q_.data();
+  p.query_head = dim;
+  p.query_node = config_.heads * dim;
+  p.key = cache.keys(layer);
+  p.value = cache.values(layer);
+  p.key_head = p.value_head = cache.capacity() * dim;
+  p.key_slot = p.value_slot = dim;
+  p.out = attended_.row(0);
+  p.kv_dtype = cache.dtype();
+  p.lengths = &pass.length;
+  p.ancestors = pass.ancestors;
+  p.words = pass.words;
+  p.scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  return p;
+}
+
+void Decoder::add_layer(const Pass& pass, std::int64_t index) {
+  const Layer& l = layers_[static_cast<std::size_t>(index)];
+  const auto bias = [](const std::vector<float>& b) { return b.empty() ? nullptr : b.data(); };
+  const auto nothing = [](const Segment&, std::int64_t, std::int64_t) {};
+  const std::int64_t hidden = config_.hidden, width = config_.feed_forward, n = pass.n;
+  add_prepare(&x_, h_.data(), hidden, l.attention_norm.data(), {&l.q, &l.k, &l.v});
+  add_linear(&x_,
+             {{&l.q, q_.data(), bias(l.q_bias)}, {&l.k, k_.data(), bias(l.k_bias)}, {&l.v, v_.data(), bias(l.v_bias)}},
+             nothing);
+  const std::int64_t step = n <= 16 ? n : 16;
+  program_.add((n + step - 1) / step, [this, pass = &pass, index, step](std::int64_t item) {
+    for (std::int64_t r = item * step; r < std::min(pass->n, (item + 1) * step); ++r) {
+      rotate_and_store(*pass, index, r);
+    }
+  });
+  const kvcache::AttentionProblem problem = attention(pass, index);
+  program_.add(kvcache::num_attention_items(problem),
+               [problem](std::int64_t item) { kvcache::attention_item(problem, item); });
+  add_prepare(&attended_, nullptr, 0, nullptr, {&l.o});
+  // The residual stream takes each piece as soon as it is there.
+  const auto add_to_stream = [this, n](const Segment& s, std::int64_t c0, std::int64_t c1) {
+    for (std::int64_t r = 0; r < n; ++r) {
+      for (std::int64_t c = c0; c < c1; ++c) h_[static_cast<std::size_t>(r * s.w->rows + c)] += s.y[r * s.w->rows + c];
+    }
+  };
+  add_linear(&attended_, {{&l.o, projected_.data(), nullptr}}, add_to_stream);
+  add_prepare(&x_, h_.data(), hidden, l.ffn_norm.data(), {&l.gate, &l.up});
+  const Matrix *gate = &l.gate, *up = &l.up;
+  const std::int64_t panels = gate->num_panels();
+  const std::int64_t each = std::max<std::int64_t>(1, panels / (std::int64_t{num_threads()} * kPiecesPerThread));
+  program_.add((panels + each - 1) / each, [this, gate, up, each, panels, width, n](std::int64_t item) {
+    const std::int64_t p0 = item * each, p1 = std::min(panels, p0 + each), c0 = p0 * 16, c1 = std::min(width, p1 * 16);
+    columns(*gate, x_, p0, p1, act_.row(0), width);
+    columns(*up, x_, p0, p1, up_.data(), width);
+    for (std::int64_t r = 0; r < n; ++r) {
+      float* to = act_.row(r) + c0;
+      layers_kernels().swiglu(to, up_.data() + r * width + c0, c1 - c0, to);
+    }
+  });
+  add_prepare(&act_, nullptr, 0, nullptr, {&l.down});
+  add_linear(&act_, {{&l.down, projected_.data(), nullptr}}, add_to_stream);
+}
+
+void Decoder::add_head(const Pass& pass) {
+  const float* from = h_.data() + pass.first_out * config_.hidden;
+  out_.resize(pass.num_out, config_.hidden);
+  add_prepare(&out_, from, config_.hidden, final_norm_.data(), {&head_});
+  if (pass.hidden) {
+    program_.add(1, [this, pass = &pass](std::int64_t) {
+      std::memcpy(pass->hidden, out_.row(0),
+                  static_cast<std::size_t>(pass->num_out * config_.hidden) * sizeof(float));
+    });
+  }
+  if (pass.logits) add_linear(&out_, {{&head_, pass.logits, nullptr}}, [](const Segment&, std::int64_t, std::int64_t) {});
+}
+
+}  // namespace gramcore::model

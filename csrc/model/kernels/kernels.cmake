@@ -1,0 +1,1 @@
+gc_kernel(model layers LEVELS base avx2 avx512)

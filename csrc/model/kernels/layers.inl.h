@@ -1,0 +1,89 @@
+// Row-wise operators and out[m][r] = sum_k x[m][k] w[k][r] for a panel of 16 weight rows.
+// Dense products keep four partial sums, over k = 0, 1, 2, 3 modulo 4, added as (0 + 1) + (2 + 3): one order for any
+// number of rows, so a row's bits do not depend on the rows computed with it.  No alignment is needed.
+#include "core/vec.h"
+#include "model/kernels/layers.h"
+
+namespace gramcore::model {
+namespace GC_ISA_NS {
+
+using namespace vec::GC_ISA_NS;
+
+static void rms_norm(const float* x, const float* w, float eps, std::int64_t n, float* y) {
+  Vf squares[4] = {};
+  std::int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+#pragma GCC unroll 4
+    for (int u = 0; u < 4; ++u) {
+      const Vf v = load(x + i + u * kLanes);
+      squares[u] += v * v;
+    }
+  }
+  float total = sum((squares[0] + squares[1]) + (squares[2] + squares[3]));
+  for (; i < n; ++i) total += x[i] * x[i];
+  const float scale = 1.0f / __builtin_sqrtf(total / static_cast<float>(n) + eps);
+  for (std::int64_t j = 0; j < n; ++j) y[j] = x[j] * scale * w[j];
+}
+
+static void rotate(float* x, const float* GC_RESTRICT cos, const float* GC_RESTRICT sin, std::int64_t half) {
+  for (std::int64_t i = 0; i < half; ++i) {
+    const float a = x[i], b = x[half + i];
+    x[i] = a * cos[i] - b * sin[i];
+    x[half + i] = b * cos[i] + a * sin[i];
+  }
+}
+
+static void swiglu(const float* gate, const float* up, std::int64_t n, float* y) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Vf g = load(gate + i);
+    store(y + i, g / (1.0f + exp(-g)) * load(up + i));
+  }
+  if (i < n) {
+    const int left = static_cast<int>(n - i);
+    const Vf g = load_partial(gate + i, left), u = load_partial(up + i, left);
+    float out[kLanes];
+    store(out, g / (1.0f + exp(-g)) * u);
+    for (int j = 0; j < left; ++j) y[i + j] = out[j];
+  }
+}
+
+template <class T, int kRows>
+static void dense_rows(const DensePanel& p, const float* x, float* out) {
+  const T* weights = static_cast<const T*>(p.weights);
+  for (int lane = 0; lane < 16; lane += kLanes) {
+    Vf acc[kRows][4] = {};
+    std::int64_t k = 0;
+    for (; k + 4 <= p.k; k += 4) {
+#pragma GCC unroll 4
+      for (int u = 0; u < 4; ++u) {
+        const Vf w = load_f32(weights + (k + u) * 16 + lane);
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) acc[r][u] += w * splat(x[r * p.x_stride + k + u]);
+      }
+    }
+    for (; k < p.k; ++k) {
+      const Vf w = load_f32(weights + k * 16 + lane);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) acc[r][k & 3] += w * splat(x[r * p.x_stride + k]);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) store(out + r * 16 + lane, (acc[r][0] + acc[r][1]) + (acc[r][2] + acc[r][3]));
+  }
+}
+
+template <class T>
+static void dense(const DensePanel& p) {
+  std::int64_t r = 0;
+  if constexpr (kLanes == 16) {
+    for (; r + 4 <= p.rows; r += 4) dense_rows<T, 4>(p, p.x + r * p.x_stride, p.out + r * 16);
+  }
+  for (; r + 2 <= p.rows; r += 2) dense_rows<T, 2>(p, p.x + r * p.x_stride, p.out + r * 16);
+  for (; r < p.rows; ++r) dense_rows<T, 1>(p, p.x + r * p.x_stride, p.out + r * 16);
+}
+
+extern const LayersKernels kLayers;
+const LayersKernels kLayers = {rms_norm, rotate, swiglu, dense<float>, dense<bf16>};
+
+}  // namespace GC_ISA_NS
+}  // namespace gramcore::model

@@ -1,0 +1,173 @@
+#include "model/weights.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/thread_pool.h"
+#include "model/kernels/layers.h"
+
+namespace gramcore::model {
+namespace {
+
+constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
+constexpr std::int64_t kArenaBlock = 16 * kHugePage;
+
+std::int64_t round_up(std::int64_t n, std::int64_t unit) {
+  return (n + unit - 1) / unit * unit;
+}
+
+template <class T>
+void fill_panels(const TensorView& w, T* to) {
+  const std::int64_t rows = w.shape[0], cols = w.shape[1];
+  parallel_for((rows + 15) / 16, 8, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t p = begin; p < end; ++p) {
+      T* panel = to + p * cols * 16;
+      const std::int64_t real = std::min<std::int64_t>(16, rows - p * 16);
+      for (std::int64_t r = 0; r < real; ++r) {
+        const T* from = w.as<T>() + (p * 16 + r) * w.stride[0];
+        for (std::int64_t k = 0; k < cols; ++k) panel[k * 16 + r] = from[k];
+      }
+    }
+  });
+}
+
+template <class T>
+void copy_dense_row(const Matrix& m, std::int64_t row, float* out) {
+  const T* panel = static_cast<const T*>(m.panels) + row / 16 * m.cols * 16 + row % 16;
+  for (std::int64_t k = 0; k < m.cols; ++k) out[k] = to_f32(panel[k * 16]);
+}
+
+void copy_packed_row(const Matrix& m, std::int64_t row, float* out) {
+  static thread_local std::vector<float> panel;
+  quant::PackSpec one = m.packed.spec;
+  const std::int64_t first = row / 16 * 16;
+  one.n = std::min<std::int64_t>(16, m.rows - first);
+  panel.resize(static_cast<std::size_t>(one.n * m.cols));
+  const auto bytes = static_cast<std::size_t>(one.panel_bytes());
+  quant::dequantize(one, m.packed.packed.subspan(static_cast<std::size_t>(row / 16) * bytes, bytes), panel);
+  std::memcpy(out, panel.data() + (row - first) * m.cols, static_cast<std::size_t>(m.cols) * sizeof(float));
+}
+
+void dense_columns(const Matrix& m, const float* x, std::int64_t cols, std::int64_t rows, std::int64_t p0,
+                   std::int64_t p1, float* y, std::int64_t stride) {
+  static thread_local std::vector<float> results;
+  results.resize(static_cast<std::size_t>(rows * 16));
+  const auto& kernels = layers_kernels();
+  const bool narrow = m.kind == Matrix::Kind::bf16;
+  const auto kernel = narrow ? kernels.dense_bf16 : kernels.dense_f32;
+  for (std::int64_t p = p0; p < p1; ++p) {
+    const char* panel = static_cast<const char*>(m.panels) + p * m.cols * 16 * (narrow ? 2 : 4);
+    kernel({panel, m.cols, x, cols, rows, results.data()});
+    const auto width = static_cast<std::size_t>(std::min<std::int64_t>(16, m.rows - p * 16));
+    for (std::int64_t r = 0; r < rows; ++r) {
+      std::memcpy(y + r * stride + p * 16, results.data() + r * 16, width * sizeof(float));
+    }
+  }
+}
+
+}  // namespace
+
+Arena::~Arena() {
+  for (const Block& b : blocks_) ::munmap(b.data, static_cast<std::size_t>(b.size));
+}
+
+void* Arena::take(std::int64_t num_bytes) {
+  const std::int64_t wanted = round_up(std::max<std::int64_t>(num_bytes, 1), 64);
+  if (blocks_.empty() || blocks_.back().size - blocks_.back().used < wanted) {
+    const std::int64_t size = round_up(std::max(wanted, kArenaBlock), kHugePage);
+    void* data = ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                        -1, 0);
+    if (data == MAP_FAILED) throw std::bad_alloc();
+    ::madvise(data, static_cast<std::size_t>(size), MADV_HUGEPAGE);
+    blocks_.push_back({static_cast<char*>(data), size, 0});
+  }
+  Block& block = blocks_.back();
+  void* const result = block.data + block.used;
+  block.used += wanted;
+  bytes_ += wanted;
+  return result;
+}
+
+std::int64_t Matrix::bytes() const {
+  switch (kind) {
+    case Kind::f32: return num_panels() * 16 * cols * 4;
+    case Kind::bf16: return num_panels() * 16 * cols * 2;
+    case Kind::packed: return packed.spec.packed_bytes();
+    default: return 0;
+  }
+}
+
+Matrix dense_matrix(const TensorView& w, Arena* arena) {
+  GC_CHECK_AS(TypeMismatch, w.dtype == DType::f32 || w.dtype == DType::bf16,
+              "weights must be float32 or bfloat16, got ", dtype_name(w.dtype));
+  GC_CHECK(w.rank == 2 && w.stride[1] == 1, "weights must be (rows, columns), dense along columns, got ",
+           shape_string(w));
+  Matrix m;
+  m.kind = w.dtype == DType::f32 ? Matrix::Kind::f32 : Matrix::Kind::bf16;
+  m.rows = w.shape[0];
+  m.cols = w.shape[1];
+  void* to = arena->take(m.bytes());
+  if (m.kind == Matrix::Kind::f32) {
+    fill_panels<float>(w, static_cast<float*>(to));
+  } else {
+    fill_panels<bf16>(w, static_cast<bf16*>(to));
+  }
+  m.panels = to;
+  return m;
+}
+
+Matrix packed_matrix(const quant::PackSpec& spec, Span<const std::uint8_t> packed, Arena* arena) {
+  Matrix m;
+  m.kind = Matrix::Kind::packed;
+  m.rows = spec.n;
+  m.cols = spec.k;
+  m.packed.spec = spec;
+  m.packed.packed = packed;
+  m.packed.validate();
+  auto* to = static_cast<std::uint8_t*>(arena->take(static_cast<std::int64_t>(packed.size())));
+  std::memcpy(to, packed.data(), packed.size());
+  m.packed.packed = {to, packed.size()};
+  return m;
+}
+
+void copy_row(const Matrix& m, std::int64_t row, float* out) {
+  switch (m.kind) {
+    case Matrix::Kind::f32: return copy_dense_row<float>(m, row, out);
+    case Matrix::Kind::bf16: return copy_dense_row<bf16>(m, row, out);
+    default: return copy_packed_row(m, row, out);
+  }
+}
+
+void Activations::resize(std::int64_t rows, std::int64_t cols) {
+  rows_ = rows;
+  cols_ = cols;
+  values_.resize(static_cast<std::size_t>(rows * cols));
+  if (blocks_.size() < static_cast<std::size_t>(num_blocks())) blocks_.resize(static_cast<std::size_t>(num_blocks()));
+}
+
+void Activations::finish_block(std::int64_t b, const Matrix* const* readers, int num_readers) {
+  quant::QuantizedRows& block = blocks_[static_cast<std::size_t>(b)];
+  bool quantized = false;
+  for (int i = 0; i < num_readers; ++i) {
+    if (readers[i]->kind != Matrix::Kind::packed) continue;
+    if (!quantized) block.quantize({row(block_begin(b)), DType::f32, block_end(b) - block_begin(b), cols_, cols_});
+    quantized = true;
+    block.prepare(readers[i]->packed.spec);
+  }
+}
+
+void columns(const Matrix& m, const Activations& x, std::int64_t p0, std::int64_t p1, float* y, std::int64_t stride) {
+  if (m.kind != Matrix::Kind::packed) {
+    dense_columns(m, x.values_.data(), x.cols_, x.rows_, p0, p1, y, stride);
+    return;
+  }
+  for (std::int64_t b = 0; b < x.num_blocks(); ++b) {
+    const std::int64_t begin = x.block_begin(b);
+    quant::linear_columns(m.packed, x.blocks_[static_cast<std::size_t>(b)], p0 * 16, std::min(p1 * 16, m.rows),
+                          {y + begin * stride, DType::f32, x.block_end(b) - begin, m.rows, stride});
+  }
+}
+
+}  // namespace gramcore::model

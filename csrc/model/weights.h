@@ -1,0 +1,80 @@
+// Weight matrices of the decoder and products with them.
+//
+// A matrix is dense (fp32 or bf16 in panels of 16 rows) or packed low-bit (gramcore::quant).  Memory comes from an
+// arena of huge pages: at one token per pass every weight is read once, and small pages cost a quarter of the
+// bandwidth.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/dtype.h"
+#include "quant/linear.h"
+
+namespace gramcore::model {
+
+class Arena {
+ public:
+  Arena() = default;
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  ~Arena();
+  // 64-byte aligned, zeroed, valid as long as the arena.
+  void* take(std::int64_t num_bytes);
+  std::int64_t bytes() const { return bytes_; }
+
+ private:
+  struct Block {
+    char* data;
+    std::int64_t size, used;
+  };
+  std::vector<Block> blocks_;
+  std::int64_t bytes_ = 0;
+};
+
+struct Matrix {
+  enum class Kind { none, f32, bf16, packed };
+  Kind kind = Kind::none;
+  std::int64_t rows = 0, cols = 0;
+  const void* panels = nullptr;  // dense: [rows / 16][cols][16]
+  quant::PackedLinear packed;
+
+  std::int64_t num_panels() const { return (rows + 15) / 16; }
+  std::int64_t bytes() const;
+};
+
+// From row-major (rows, cols) fp32 or bf16 (kept as they are).
+Matrix dense_matrix(const TensorView& weights, Arena* arena);
+// From bytes in gramcore::quant's layout.
+Matrix packed_matrix(const quant::PackSpec& spec, Span<const std::uint8_t> packed, Arena* arena);
+// Row `row` as fp32 (an embedding).
+void copy_row(const Matrix& m, std::int64_t row, float* out);
+
+// Rows of fp32 activations and, when a packed matrix will read them, their int8 form in blocks of rows.
+class Activations {
+ public:
+  static constexpr std::int64_t kBlockRows = 64;
+
+  // Sets the shape; rows are written through row(), then every block is finished once before it is read.
+  void resize(std::int64_t rows, std::int64_t cols);
+  float* row(std::int64_t r) { return values_.data() + r * cols_; }
+  const float* row(std::int64_t r) const { return values_.data() + r * cols_; }
+  std::int64_t rows() const { return rows_; }
+  std::int64_t num_blocks() const { return (rows_ + kBlockRows - 1) / kBlockRows; }
+  std::int64_t block_begin(std::int64_t b) const { return b * kBlockRows; }
+  std::int64_t block_end(std::int64_t b) const { return rows_ < (b + 1) * kBlockRows ? rows_ : (b + 1) * kBlockRows; }
+  // Quantises block b for each of the packed matrices among `readers`.
+  void finish_block(std::int64_t b, const Matrix* const* readers, int num_readers);
+
+ private:
+  friend void columns(const Matrix&, const Activations&, std::int64_t, std::int64_t, float*, std::int64_t);
+  std::int64_t rows_ = 0, cols_ = 0;
+  std::vector<float> values_;
+  std::vector<quant::QuantizedRows> blocks_;
+};
+
+// Columns [16 p0, 16 p1) (cut at m.rows) of y = x m^T, for all rows of x; y has `stride` floats per row.
+void columns(const Matrix& m, const Activations& x, std::int64_t p0, std::int64_t p1, float* y, std::int64_t stride);
+
+}  // namespace gramcore::model

@@ -6,6 +6,7 @@
 #include <pybind11/stl.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,8 +37,7 @@ inline model::Config make_config(const py::dict& sizes, std::vector<float> inver
   return c;
 }
 
-inline void set_packed(model::Decoder& d, const std::string& name, std::int64_t layer, TensorArg& packed,
-                       const py::dict& spec) {
+inline quant::PackSpec make_spec(const py::dict& spec) {
   quant::PackSpec s;
   s.n = spec["n"].cast<std::int64_t>();
   s.k = spec["k"].cast<std::int64_t>();
@@ -46,14 +46,38 @@ inline void set_packed(model::Decoder& d, const std::string& name, std::int64_t 
   s.zero = spec["zero"].cast<int>();
   s.has_min = spec["has_min"].cast<bool>();
   s.scale = spec["scale_f32"].cast<bool>() ? quant::ScaleType::f32 : quant::ScaleType::f16;
+  return s;
+}
+
+inline void set_packed(model::Decoder& d, const std::string& name, std::int64_t layer, const py::dict& spec,
+                       TensorArg& packed) {
+  const quant::PackSpec s = make_spec(spec);
   const auto bytes = packed.span<const std::uint8_t>("packed");
   const py::gil_scoped_release unlocked;
   d.set_packed(name, layer, s, bytes);
 }
 
-// Logits and, if asked for, final hidden states.
+// One code per byte (n, k), fp32 scales and minima (n, groups).
+inline void set_codes(model::Decoder& d, const std::string& name, std::int64_t layer, const py::dict& spec,
+                      TensorArg& codes, TensorArg& scales, const py::object& mins) {
+  const quant::PackSpec s = make_spec(spec);
+  s.validate();
+  const auto code_span = codes.span<const std::uint8_t>("codes");
+  quant::GroupValues values{scales.span<const float>("scales"), {}};
+  std::optional<TensorArg> min_arg;
+  if (!mins.is_none()) {
+    min_arg.emplace(mins);
+    values.mins = min_arg->span<const float>("mins");
+  }
+  const py::gil_scoped_release unlocked;
+  std::vector<std::uint8_t> packed(static_cast<std::size_t>(s.packed_bytes()));
+  quant::pack(s, code_span, values, packed);
+  d.set_packed(name, layer, s, packed);
+}
+
+// Logits of `rows` ("all", "last" or "none": then None) and, if asked for, final hidden states of all or the last.
 inline py::object forward(model::Decoder& d, model::Cache& cache, TensorArg& ids, const py::object& parents,
-                          bool all_rows, bool want_hidden) {
+                          const std::string& rows, bool want_hidden) {
   model::ForwardRequest r;
   const auto tokens = ids.span<const std::int32_t>("ids", 1);
   r.ids = tokens.data();
@@ -66,20 +90,24 @@ inline py::object forward(model::Decoder& d, model::Cache& cache, TensorArg& ids
              tokens.size());
     r.parents = span.data();
   }
-  r.all_rows = all_rows;
-  const py::ssize_t rows = all_rows ? static_cast<py::ssize_t>(r.n) : std::min<py::ssize_t>(1, r.n);
-  py::array_t<float> logits({rows, static_cast<py::ssize_t>(d.config().vocab)}), hidden;
-  r.logits = logits.mutable_data();
+  r.all_rows = rows == "all" || (rows == "none" && want_hidden);
+  const auto count = static_cast<py::ssize_t>(r.all_rows ? r.n : std::min<std::int64_t>(1, r.n));
+  py::object logits = py::none(), hidden = py::none();
+  if (rows != "none") {
+    py::array_t<float> array({count, static_cast<py::ssize_t>(d.config().vocab)});
+    r.logits = array.mutable_data();
+    logits = std::move(array);
+  }
   if (want_hidden) {
-    hidden = py::array_t<float>({rows, static_cast<py::ssize_t>(d.config().hidden)});
-    r.hidden = hidden.mutable_data();
+    py::array_t<float> array({count, static_cast<py::ssize_t>(d.config().hidden)});
+    r.hidden = array.mutable_data();
+    hidden = std::move(array);
   }
   {
     const py::gil_scoped_release unlocked;
     d.forward(&cache, r);
   }
-  if (want_hidden) return py::make_tuple(logits, hidden);
-  return std::move(logits);
+  return py::make_tuple(logits, hidden);
 }
 
 inline DType cache_dtype(const std::string& name) {
@@ -104,9 +132,10 @@ inline void bind_model(pybind11::module_& parent) {
       .def_property_readonly("capacity", &model::Cache::capacity)
       .def_property_readonly("length", &model::Cache::length)
       .def_property_readonly("pending", &model::Cache::pending)
-      .def("commit_path",
-           [](model::Cache& c, TensorArg& path) { c.commit_path(path.span<const std::int64_t>("path", 1)); },
-           py::arg("path"))
+      .def(
+          "commit_path",
+          [](model::Cache& c, TensorArg& path) { c.commit_path(path.span<const std::int64_t>("path", 1)); },
+          py::arg("path"))
       .def("truncate", &model::Cache::truncate, py::arg("length"));
   py::class_<model::Decoder>(m, "Decoder")
       .def(py::init([](const py::dict& sizes, std::vector<float> inverse_frequency, double rms_eps, double rope_scale) {
@@ -114,21 +143,25 @@ inline void bind_model(pybind11::module_& parent) {
                  make_config(sizes, std::move(inverse_frequency), rms_eps, rope_scale));
            }),
            py::arg("sizes"), py::arg("inverse_frequency"), py::arg("rms_eps"), py::arg("rope_scale"))
-      .def("set_dense",
-           [](model::Decoder& d, const std::string& name, std::int64_t layer, TensorArg& weights) {
-             const py::gil_scoped_release unlocked;
-             d.set_dense(name, layer, weights.view());
-           },
-           py::arg("name"), py::arg("layer"), py::arg("weights"))
-      .def("set_packed", &set_packed, py::arg("name"), py::arg("layer"), py::arg("packed"), py::arg("spec"))
-      .def("set_vector",
-           [](model::Decoder& d, const std::string& name, std::int64_t layer, TensorArg& values) {
-             d.set_vector(name, layer, values.span<const float>("values", 1));
-           },
-           py::arg("name"), py::arg("layer"), py::arg("values"))
+      .def(
+          "set_dense",
+          [](model::Decoder& d, const std::string& name, std::int64_t layer, TensorArg& weights) {
+            const py::gil_scoped_release unlocked;
+            d.set_dense(name, layer, weights.view());
+          },
+          py::arg("name"), py::arg("layer"), py::arg("weights"))
+      .def("set_packed", &set_packed, py::arg("name"), py::arg("layer"), py::arg("spec"), py::arg("packed"))
+      .def("set_codes", &set_codes, py::arg("name"), py::arg("layer"), py::arg("spec"), py::arg("codes"),
+           py::arg("scales"), py::arg("mins"))
+      .def(
+          "set_vector",
+          [](model::Decoder& d, const std::string& name, std::int64_t layer, TensorArg& values) {
+            d.set_vector(name, layer, values.span<const float>("values", 1));
+          },
+          py::arg("name"), py::arg("layer"), py::arg("values"))
       .def("finish", &model::Decoder::finish)
       .def_property_readonly("weight_bytes", &model::Decoder::weight_bytes)
-      .def("forward", &forward, py::arg("cache"), py::arg("ids"), py::arg("parents"), py::arg("all_rows"),
+      .def("forward", &forward, py::arg("cache"), py::arg("ids"), py::arg("parents"), py::arg("rows"),
            py::arg("want_hidden"));
 }
 

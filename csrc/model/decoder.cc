@@ -7,8 +7,9 @@ namespace gramcore::model {
 
 void Config::validate() const {
   const std::pair<const char*, std::int64_t> sizes[] = {
-      {"layers", layers}, {"hidden", hidden},     {"feed_forward", feed_forward}, {"heads", heads}, {"kv_heads", kv_heads},
-      {"head_dim", head_dim}, {"vocab", vocab}};
+      {"layers", layers}, {"hidden", hidden},     {"feed_forward", feed_forward},
+      {"heads", heads},   {"kv_heads", kv_heads}, {"head_dim", head_dim},
+      {"vocab", vocab}};
   for (const auto& [name, size] : sizes) {
     GC_CHECK(size >= 1 && size <= (std::int64_t{1} << 24), name, " must be in [1, 2^24], got ", size);
   }

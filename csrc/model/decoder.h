@@ -21,7 +21,7 @@ namespace gramcore::model {
 struct Config {
   std::int64_t layers = 0, hidden = 0, feed_forward = 0, heads = 0, kv_heads = 0, head_dim = 0, vocab = 0;
   float rms_eps = 1e-5f;
-  float rope_scale = 1.0f;              // multiplies cos and sin
+  float rope_scale = 1.0f;               // multiplies cos and sin
   std::vector<float> inverse_frequency;  // head_dim / 2, scaling already applied
 
   void validate() const;
@@ -40,7 +40,7 @@ struct ForwardRequest {
   std::int64_t n = 0;
   const std::int32_t* parents = nullptr;  // n entries, -1: child of the context; null: a chain, committed at the end
   bool all_rows = true;                   // logits of every row, or of the last one
-  float* logits = nullptr;                // (rows, vocab)
+  float* logits = nullptr;                // (rows, vocab), or null
   float* hidden = nullptr;                // (rows, hidden) after the final norm, or null
 };
 

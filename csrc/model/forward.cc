@@ -26,8 +26,8 @@ void Decoder::forward(Cache* cache, const ForwardRequest& r) {
            "cache must be made for this model, got ", cache->layers(), " layers of ", cache->kv_heads(), " x ",
            cache->head_dim());
   GC_CHECK(r.n >= 1, "ids must hold at least one token, got ", r.n);
-  GC_CHECK(r.n <= cache->capacity() - cache->length(), "ids must fit the cache, got ", r.n, " tokens (", cache->length(),
-           " of ", cache->capacity(), " slots used); make the decoder with a larger max_len");
+  GC_CHECK(r.n <= cache->capacity() - cache->length(), "ids must fit the cache, got ", r.n, " tokens (",
+           cache->length(), " of ", cache->capacity(), " slots used); make the decoder with a larger max_len");
   for (std::int64_t i = 0; i < r.n; ++i) {
     GC_CHECK_AS(OutOfRange, r.ids[i] >= 0 && r.ids[i] < config_.vocab, "ids must be in [0, ", config_.vocab, "), got ",
                 r.ids[i], " at position ", i);
@@ -131,7 +131,7 @@ void Decoder::build(const Pass& pass) {
     for (std::int64_t r = item * step; r < std::min(pass->n, (item + 1) * step); ++r) embed(*pass, r);
   });
   for (std::int64_t i = 0; i < config_.layers; ++i) add_layer(pass, i);
-  if (pass.num_out > 0) add_head(pass);
+  if (pass.num_out > 0 && (pass.logits || pass.hidden)) add_head(pass);
 }
 
 void Decoder::embed(const Pass& pass, std::int64_t row) {
@@ -272,11 +272,11 @@ void Decoder::add_head(const Pass& pass) {
   add_prepare(&out_, from, config_.hidden, final_norm_.data(), {&head_});
   if (pass.hidden) {
     program_.add(1, [this, pass = &pass](std::int64_t) {
-      std::memcpy(pass->hidden, out_.row(0),
-                  static_cast<std::size_t>(pass->num_out * config_.hidden) * sizeof(float));
+      std::memcpy(pass->hidden, out_.row(0), static_cast<std::size_t>(pass->num_out * config_.hidden) * sizeof(float));
     });
   }
-  if (pass.logits) add_linear(&out_, {{&head_, pass.logits, nullptr}}, [](const Segment&, std::int64_t, std::int64_t) {});
+  if (pass.logits)
+    add_linear(&out_, {{&head_, pass.logits, nullptr}}, [](const Segment&, std::int64_t, std::int64_t) {});
 }
 
 }  // namespace gramcore::model

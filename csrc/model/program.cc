@@ -30,8 +30,7 @@ void Program::add(std::int64_t num_items, std::function<void(std::int64_t)> run)
 
 void Program::run() {
   release_after(-1);
-  run_chunks(
-      num_threads(), [](void* self, std::int64_t) { static_cast<Program*>(self)->take_part(); }, this);
+  run_chunks(num_threads(), [](void* self, std::int64_t) { static_cast<Program*>(self)->take_part(); }, this);
 }
 
 void Program::release_after(std::int64_t finished) {

@@ -77,8 +77,8 @@ void* Arena::take(std::int64_t num_bytes) {
   const std::int64_t wanted = round_up(std::max<std::int64_t>(num_bytes, 1), 64);
   if (blocks_.empty() || blocks_.back().size - blocks_.back().used < wanted) {
     const std::int64_t size = round_up(std::max(wanted, kArenaBlock), kHugePage);
-    void* data = ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                        -1, 0);
+    void* data =
+        ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) throw std::bad_alloc();
     ::madvise(data, static_cast<std::size_t>(size), MADV_HUGEPAGE);
     blocks_.push_back({static_cast<char*>(data), size, 0});

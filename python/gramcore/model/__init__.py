@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["find_model", "load", "load_tokenizer", "stop_tokens"]
+__all__ = ["Decoder", "find_model", "load", "load_tokenizer", "stop_tokens"]
 
-_HOMES = {"find_model": "hf", "load": "hf", "stop_tokens": "hf", "load_tokenizer": "tokenizer"}
+_HOMES = {"Decoder": "decoder", "find_model": "hf", "load": "hf", "stop_tokens": "hf", "load_tokenizer": "tokenizer"}
 
 
 def __getattr__(name: str) -> Any:

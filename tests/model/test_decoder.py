@@ -61,10 +61,9 @@ def plain() -> Decoder:
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Decoder:
-    """Q4_1 layers and embeddings of width 64 with a Q8-like head: every row kernel of the low-bit path."""
-    config = transformers.LlamaConfig(
-        **(SIZES | {"vocab_size": 257, "hidden_size": 64, "intermediate_size": 96}) | {"num_attention_heads": 4}
-    )
+    """Q4_1 everywhere: the low-bit path."""
+    sizes = {"vocab_size": 257, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(**(SIZES | sizes))
     torch.manual_seed(2)
     write_model(tmp_path / "m.gguf", transformers.LlamaForCausalLM(config), "Q4_1")
     return Decoder.from_gguf(tmp_path / "m.gguf")

@@ -7,7 +7,8 @@ from . import optim
 from . import quant
 from . import ngram
 from . import spec
-__all__: list[str] = ['cpu_level', 'cpu_levels', 'cpu_model', 'cuda_compiled', 'cuda_device_count', 'cuda_status', 'measure_bandwidth', 'ngram', 'num_threads', 'optim', 'philox4x32', 'quant', 'register_torch_ops', 'set_cpu_level', 'set_num_threads', 'spec', 'tensor_facts']
+from . import model
+__all__: list[str] = ['cpu_level', 'cpu_levels', 'cpu_model', 'cuda_compiled', 'cuda_device_count', 'cuda_status', 'measure_bandwidth', 'model', 'ngram', 'num_threads', 'optim', 'philox4x32', 'quant', 'register_torch_ops', 'set_cpu_level', 'set_num_threads', 'spec', 'tensor_facts']
 def cpu_level() -> str:
     ...
 def cpu_levels() -> list[str]:

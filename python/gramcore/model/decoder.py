@@ -113,10 +113,14 @@ class Decoder:
         """Bytes of all weights as stored."""
         return int(self._native.weight_bytes)
 
-    def new_cache(self) -> Any:
-        """An empty native cache for another sequence over the same weights (see ``cache`` of :meth:`forward`)."""
-        s = self._sizes
-        return _core.model.Cache(s["layers"], s["kv_heads"], self.max_len, s["head_dim"], self.kv_dtype)
+    def new_cache(self, capacity: int | None = None) -> Any:
+        """An empty native cache for another sequence over the same weights (see ``cache`` of :meth:`forward`).
+
+        Args:
+            capacity: slots, >= 1; default ``max_len``.  Memory is used only as far as slots are.
+        """
+        s, slots = self._sizes, self.max_len if capacity is None else check_int("capacity", capacity, low=1)
+        return _core.model.Cache(s["layers"], s["kv_heads"], slots, s["head_dim"], self.kv_dtype)
 
     def forward(
         self,

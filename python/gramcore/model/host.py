@@ -36,12 +36,7 @@ class DecoderHost(Host):
         self._want_hidden = False
 
     def open(self, batch: int, capacity: int, *, want_hidden: bool = False) -> None:
-        if capacity > self.decoder.max_len:
-            raise ValueError(
-                f"prompt, new tokens and drafts must fit max_len of the decoder, got {capacity} slots "
-                f"(max_len {self.decoder.max_len}); load it with a larger one"
-            )
-        self._caches = [self.decoder.new_cache() for _ in range(batch)]
+        self._caches = [self.decoder.new_cache(capacity) for _ in range(batch)]
         self._want_hidden = want_hidden
 
     def prefill(self, prompts: Sequence[IntArray]) -> TreeOutput | None:

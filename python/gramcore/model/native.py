@@ -162,6 +162,10 @@ def read_module(model: Any) -> Weights:
     return Weights(native, sizes, int(config.max_position_embeddings), ids)
 
 
+def _known() -> str:
+    return ", ".join(ARCHITECTURES)
+
+
 def _check_config(config: Any) -> None:
     kind = getattr(config, "model_type", None)
     if kind not in ARCHITECTURES:

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/thread_pool.h"
+#include "quant/kernels/fgemm.h"
 #include "quant/kernels/qgemm.h"
 
 namespace gramcore::quant {
@@ -55,9 +56,9 @@ void check_dtype(DType dtype, const char* name) {
               dtype_name(dtype));
 }
 
-auto panel_kernel(const PackSpec& w) {
-  const QgemmKernels& k = qgemm_kernels();
-  switch (w.bits) {
+template <class Table>
+auto pick(const Table& k, int bits) {
+  switch (bits) {
     case 2: return k.panel2;
     case 3: return k.panel3;
     case 4: return k.panel4;
@@ -143,7 +144,7 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
   const PackSpec& s = w.spec;
   GC_DCHECK(n0 % kPanelRows == 0 && n0 >= 0 && n1 <= s.n && x.cols_ == s.k);
   const QuantizedRows::Prepared& prepared = x.prepared(s);
-  const auto kernel = panel_kernel(s);
+  const auto kernel = pick(qgemm_kernels(), s.bits);
   PanelArgs a{};
   a.groups = s.groups();
   a.blocks_per_group = static_cast<int>(s.group / kBlock);
@@ -169,29 +170,97 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
   }
 }
 
-void linear(const PackedLinear& w, QuantizedRows* x, const MutableRowsView& y) {
-  w.validate();
-  check_dtype(y.dtype, "y");
+void FloatRows::set(const RowsView& x) {
+  check_dtype(x.dtype, "x");
+  rows_ = x.rows;
+  cols_ = x.cols;
+  stride_ = ceil_div(x.cols, kMaxGroup) * kMaxGroup;
+  float* to = scratch(&values_, rows_ * stride_);
+  for (std::int64_t r = 0; r < rows_; ++r) {
+    float* row = to + r * stride_;
+    if (x.dtype == DType::f32) {
+      std::memcpy(row, static_cast<const float*>(x.data) + r * x.stride, static_cast<std::size_t>(cols_) * 4);
+    } else {
+      const bf16* from = static_cast<const bf16*>(x.data) + r * x.stride;
+      for (std::int64_t c = 0; c < cols_; ++c) row[c] = to_f32(from[c]);
+    }
+    std::fill(row + cols_, row + stride_, 0.0f);
+  }
+}
+
+void linear_columns(const PackedLinear& w, const FloatRows& x, std::int64_t n0, std::int64_t n1,
+                    const MutableRowsView& y) {
+  static thread_local std::vector<float> expanded, results;
   const PackSpec& s = w.spec;
-  GC_CHECK(x->cols() == s.k, "x must have ", s.k, " columns, got ", x->cols());
-  GC_CHECK(y.rows == x->rows() && y.cols == s.n, "y must have shape (", x->rows(), ", ", s.n, "), got (", y.rows, ", ",
-           y.cols, ")");
-  if (x->rows() == 0) return;
-  x->prepare(s);
+  GC_DCHECK(n0 % kPanelRows == 0 && n0 >= 0 && n1 <= s.n && x.cols_ == s.k);
+  const auto kernel = pick(fgemm_kernels(), s.bits);
+  FloatPanelArgs a{};
+  a.groups = s.groups();
+  a.blocks_per_group = static_cast<int>(s.group / kBlock);
+  a.scale_f32 = s.scale == ScaleType::f32;
+  a.has_min = s.has_min;
+  a.zero = s.zero;
+  a.x_stride = x.stride_;
+  a.out = scratch(&results, std::min(x.rows_, kRowsAtOnce) * kPanelRows);
+  a.scratch = scratch(&expanded, s.k_padded() * kPanelRows);
+  for (std::int64_t row = 0; row < x.rows_; row += kRowsAtOnce) {
+    a.rows = std::min(kRowsAtOnce, x.rows_ - row);
+    a.x = x.values_.data() + row * x.stride_;
+    for (std::int64_t n = n0; n < n1; n += kPanelRows) {
+      a.panel = w.packed.data() + n / kPanelRows * s.panel_bytes();
+      kernel(a);
+      store_rows(a.out, a.rows, row, n, w.bias, y);
+    }
+  }
+}
+
+namespace {
+
+template <class Rows>
+void all_columns(const PackedLinear& w, const Rows& x, const MutableRowsView& y) {
+  const PackSpec& s = w.spec;
   // Pieces of at least 64 KB of weights, and enough of them to share out evenly.
   const std::int64_t wanted = std::max<std::int64_t>(1, (std::int64_t{1} << 16) / s.panel_bytes());
   const std::int64_t even = std::max<std::int64_t>(1, s.panels() / (std::int64_t{num_threads()} * 8));
   const std::int64_t panels_each = std::min(std::max(wanted, even), s.panels());
   parallel_chunks(ceil_div(s.panels(), panels_each), [&](std::int64_t piece) {
     const std::int64_t n0 = piece * panels_each * kPanelRows;
-    linear_columns(w, *x, n0, std::min(s.n, n0 + panels_each * kPanelRows), y);
+    linear_columns(w, x, n0, std::min(s.n, n0 + panels_each * kPanelRows), y);
   });
 }
 
-void linear(const PackedLinear& w, const RowsView& x, const MutableRowsView& y) {
+void check_shapes(const PackedLinear& w, std::int64_t rows, std::int64_t cols, const MutableRowsView& y) {
+  w.validate();
+  check_dtype(y.dtype, "y");
+  GC_CHECK(cols == w.spec.k, "x must have ", w.spec.k, " columns, got ", cols);
+  GC_CHECK(y.rows == rows && y.cols == w.spec.n, "y must have shape (", rows, ", ", w.spec.n, "), got (", y.rows, ", ",
+           y.cols, ")");
+}
+
+}  // namespace
+
+void linear(const PackedLinear& w, QuantizedRows* x, const MutableRowsView& y) {
+  check_shapes(w, x->rows(), x->cols(), y);
+  if (x->rows() == 0) return;
+  x->prepare(w.spec);
+  all_columns(w, *x, y);
+}
+
+void linear(const PackedLinear& w, const FloatRows& x, const MutableRowsView& y) {
+  check_shapes(w, x.rows(), x.cols(), y);
+  if (x.rows() > 0) all_columns(w, x, y);
+}
+
+void linear(const PackedLinear& w, const RowsView& x, const MutableRowsView& y, Activations activations) {
   static thread_local QuantizedRows quantized;
-  quantized.quantize(x);
-  linear(w, &quantized, y);
+  static thread_local FloatRows floats;
+  if (activations == Activations::f32) {
+    floats.set(x);
+    linear(w, floats, y);
+  } else {
+    quantized.quantize(x);
+    linear(w, &quantized, y);
+  }
 }
 
 }  // namespace gramcore::quant

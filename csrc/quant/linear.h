@@ -72,7 +72,29 @@ class QuantizedRows {
 void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t n0, std::int64_t n1,
                     const MutableRowsView& y);
 
+// fp32 activations in rows padded with zeros; y = x times the dequantised weight, in fp32.
+class FloatRows {
+ public:
+  void set(const RowsView& x);
+  std::int64_t rows() const { return rows_; }
+  std::int64_t cols() const { return cols_; }
+
+ private:
+  friend void linear_columns(const PackedLinear&, const FloatRows&, std::int64_t, std::int64_t, const MutableRowsView&);
+  std::int64_t rows_ = 0, cols_ = 0, stride_ = 0;
+  std::vector<float> values_;
+};
+
+void linear_columns(const PackedLinear& w, const FloatRows& x, std::int64_t n0, std::int64_t n1,
+                    const MutableRowsView& y);
+
+// int8: fastest, rounds activations.  f32: no rounding of activations, for results that must not depend on the last
+// bits of x (a rounding that flips would change them visibly).
+enum class Activations : int { int8 = 0, f32 = 1 };
+
 void linear(const PackedLinear& w, QuantizedRows* x, const MutableRowsView& y);
-void linear(const PackedLinear& w, const RowsView& x, const MutableRowsView& y);
+void linear(const PackedLinear& w, const FloatRows& x, const MutableRowsView& y);
+void linear(const PackedLinear& w, const RowsView& x, const MutableRowsView& y,
+            Activations activations = Activations::int8);
 
 }  // namespace gramcore::quant

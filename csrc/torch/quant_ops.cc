@@ -47,7 +47,8 @@ void linear_packed(OpCall& call) {
   const TensorView y = call.new_output(0, x.dtype, shape, x.rank);
   const std::int64_t rows = x.numel() / w.spec.k;
   quant::linear(w, quant::RowsView{x.data, x.dtype, rows, w.spec.k, w.spec.k},
-                quant::MutableRowsView{y.data, y.dtype, rows, w.spec.n, w.spec.n});
+                quant::MutableRowsView{y.data, y.dtype, rows, w.spec.n, w.spec.n},
+                call.boolean(10) ? quant::Activations::int8 : quant::Activations::f32);
 }
 
 void dequantize_packed(OpCall& call) {
@@ -73,7 +74,8 @@ void embedding_packed(OpCall& call) {
 
 #define GC_SPEC "int n, int k, int bits, int group, int zero, bool has_min, bool scale_f32"
 const Ops ops{
-    {"linear_packed(Tensor x, Tensor packed, Tensor? bias, " GC_SPEC ") -> Tensor", boxed<linear_packed>},
+    {"linear_packed(Tensor x, Tensor packed, Tensor? bias, " GC_SPEC ", bool int8_activations) -> Tensor",
+     boxed<linear_packed>},
     {"dequantize_packed(Tensor packed, " GC_SPEC ") -> Tensor", boxed<dequantize_packed>},
     {"embedding_packed(Tensor ids, Tensor packed, " GC_SPEC ") -> Tensor", boxed<embedding_packed>},
 };

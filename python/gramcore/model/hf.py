@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gramcore._checks import require
+from gramcore._checks import check_choice, require
 from gramcore.model.gguf import LlamaShape, read_shape, target_tensors
 from gramcore.model.tokenizer import load_tokenizer
 from gramcore.quant import GgufFile, GgufTensor
@@ -47,7 +47,7 @@ def find_model(path_or_name: str | Path) -> Path:
     return path
 
 
-def load(path_or_name: str | Path, *, bits: int = 4) -> tuple[Any, Any]:
+def load(path_or_name: str | Path, *, bits: int = 4, activations: str = "float32") -> tuple[Any, Any]:
     """A causal language model of transformers, in evaluation mode, and its fast tokenizer, from a GGUF file alone.
 
     Args:
@@ -55,6 +55,8 @@ def load(path_or_name: str | Path, *, bits: int = 4) -> tuple[Any, Any]:
         bits: 32 or 16 load dense fp32 or bf16 weights.  4 and 8 keep the codes the file holds, whatever their width
             (nothing is quantised anew); matrices stored as floating point or in a format without a packed form are
             quantised to that width (:class:`gramcore.quant.IntCodec`, groups of 32).  Norms and biases stay fp32.
+        activations: of the low-bit layers.  ``"float32"`` keeps the model's output a continuous function of its
+            input, so that decoding in different groupings of tokens agrees; ``"int8"`` is faster and rounds.
 
     Returns:
         ``(model, tokenizer)``.
@@ -74,6 +76,7 @@ def load(path_or_name: str | Path, *, bits: int = 4) -> tuple[Any, Any]:
     """
     if bits not in _BITS:
         raise ValueError(f"bits must be one of {', '.join(map(str, _BITS))}, got {bits!r}")
+    check_choice("activations", activations, ("int8", "float32"))
     path = find_model(path_or_name)
     require("torch", "hf")
     require("transformers", "hf")
@@ -82,6 +85,9 @@ def load(path_or_name: str | Path, *, bits: int = 4) -> tuple[Any, Any]:
     tokenizer = load_tokenizer(file)
     model = _empty_model(shape, tokenizer, bits)
     _fill(model, file, shape, bits)
+    for module in model.modules():
+        if hasattr(module, "activations"):
+            module.activations = activations
     return model.eval(), tokenizer
 
 

@@ -8,10 +8,13 @@ from typing import Any, ClassVar
 
 import torch
 
+from gramcore._checks import check_choice
 from gramcore.errors import FormatError
 
-__all__ = ["Codec", "QTensor", "check_weight", "linear", "restore"]
+__all__ = ["ACTIVATIONS", "Codec", "QTensor", "check_weight", "linear", "restore"]
 
+#: How products treat activations.
+ACTIVATIONS = ("int8", "float32")
 _KINDS: dict[str, type[QTensor]] = {}
 
 
@@ -48,8 +51,8 @@ class QTensor(abc.ABC):
         """fp32 values ``(N, K)``."""
 
     @abc.abstractmethod
-    def matmul(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        """``x @ W.T + bias`` for ``x`` ``(..., K)`` in float32, bfloat16 or float16; differentiable in ``x``."""
+    def matmul(self, x: torch.Tensor, bias: torch.Tensor | None, activations: str) -> torch.Tensor:
+        """``x @ W.T + bias`` for checked ``x`` ``(..., K)``; differentiable in ``x`` and ``bias``."""
 
     def stored_bytes(self) -> int:
         """Bytes of all buffers: what the weight really occupies."""
@@ -71,13 +74,17 @@ class Codec(abc.ABC):
         """Quantise ``weight`` ``(N, K)``; ``inputs`` ``(T, K)`` are sample activations for calibrated codecs."""
 
 
-def linear(x: torch.Tensor, weight: QTensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def linear(
+    x: torch.Tensor, weight: QTensor, bias: torch.Tensor | None = None, *, activations: str = "int8"
+) -> torch.Tensor:
     """``x @ dequantize(weight).T + bias`` computed from the packed form.
 
     Args:
         x: ``(..., K)``, float32, bfloat16 or float16.
         weight: a quantised ``(N, K)`` matrix.
         bias: ``(N,)`` or None.
+        activations: ``"int8"`` rounds x to 8 bits in blocks of 32 columns (fastest); ``"float32"`` does not, for
+            results that must not jump when the last bits of x change, as in lossless speculation on a float model.
 
     Returns:
         ``(..., N)`` in the dtype of ``x``.
@@ -97,7 +104,7 @@ def linear(x: torch.Tensor, weight: QTensor, bias: torch.Tensor | None = None) -
         raise TypeError(f"x must be float32, bfloat16 or float16, got {x.dtype}")
     if x.shape[-1:] != (weight.shape[1],):
         raise ValueError(f"x must have {weight.shape[1]} columns, got shape {tuple(x.shape)}")
-    return weight.matmul(x, bias)
+    return weight.matmul(x, bias, check_choice("activations", activations, ACTIVATIONS))
 
 
 def check_weight(weight: torch.Tensor) -> torch.Tensor:

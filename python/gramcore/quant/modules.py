@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from gramcore.quant.base import Codec, QTensor, linear, restore
+from gramcore._checks import check_choice
+from gramcore.quant.base import ACTIVATIONS, Codec, QTensor, linear, restore
 from gramcore.quant.packed import PackedTensor
 from gramcore.quant.schemes import resolve
 
@@ -51,6 +52,7 @@ class QuantLinear(_Quantised):
     Args:
         weight: the quantised ``(N, K)`` matrix.
         bias: ``(N,)`` or None.
+        activations: ``"int8"`` or ``"float32"``, see :func:`gramcore.quant.linear`.
 
     Example:
         >>> import torch
@@ -60,18 +62,21 @@ class QuantLinear(_Quantised):
         torch.Size([2, 4])
     """
 
-    def __init__(self, weight: QTensor, bias: torch.Tensor | None = None) -> None:
+    def __init__(self, weight: QTensor, bias: torch.Tensor | None = None, *, activations: str = "int8") -> None:
         super().__init__(weight)
+        self.activations = check_choice("activations", activations, ACTIVATIONS)
         self.out_features, self.in_features = weight.shape
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
     @classmethod
-    def from_linear(cls, module: nn.Linear, codec: Codec, inputs: torch.Tensor | None = None) -> QuantLinear:
+    def from_linear(
+        cls, module: nn.Linear, codec: Codec, inputs: torch.Tensor | None = None, *, activations: str = "int8"
+    ) -> QuantLinear:
         """Quantise the weight of ``module``; its bias is kept."""
-        return cls(codec.quantize(module.weight, inputs), module.bias)
+        return cls(codec.quantize(module.weight, inputs), module.bias, activations=activations)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return linear(x, self.qweight, self.bias)
+        return linear(x, self.qweight, self.bias, activations=self.activations)
 
     def extra_repr(self) -> str:
         bits = self.qweight.bits_per_weight()
@@ -144,6 +149,7 @@ def quantize_(
     calibration: Iterable[Any] | Callable[[nn.Module], None] | None = None,
     skip: Iterable[str] = ("lm_head",),
     overrides: Mapping[str, str | Codec] | None = None,
+    activations: str = "int8",
     progress: bool = True,
 ) -> QuantReport:
     """Replace every ``nn.Linear`` of ``model`` by a :class:`QuantLinear`, in place.
@@ -158,6 +164,7 @@ def quantize_(
             to run through the model, or a function that runs them.
         skip: names, or dotted tails or parts of names, of layers to leave alone.
         overrides: name (as in ``skip``) -> scheme for particular layers; the first match counts.
+        activations: ``"int8"`` or ``"float32"``, see :func:`gramcore.quant.linear`.
         progress: show a progress bar.
 
     Returns:
@@ -192,7 +199,7 @@ def quantize_(
     report = QuantReport(skipped=skipped)
     ready: dict[str, QuantLinear] = {}
     for name, c in tqdm(plan.items(), desc="quantising", disable=not progress, leave=False):
-        ready[name] = QuantLinear.from_linear(layers[name], c, inputs.pop(name, None))
+        ready[name] = QuantLinear.from_linear(layers[name], c, inputs.pop(name, None), activations=activations)
         report.layers.append(_layer_report(name, layers[name].weight, ready[name].qweight))
     for name, module in ready.items():
         parent, _, child = name.rpartition(".")

@@ -21,7 +21,7 @@ class PackedTensor(QTensor):
     """``W[n, k] = scale[n, g] * (code[n, k] - zero) + min[n, g]`` with ``g = k // group_size``.
 
     The packed bytes have one layout on every machine; products run on int8 activations (scaled per block of 32
-    columns) with exact inner sums, so a row of the result never depends on the other rows.
+    columns, exact inner sums) or on fp32 ones; either way a row of the result never depends on the other rows.
 
     Build one with :meth:`pack`; codecs do.
     """
@@ -117,11 +117,11 @@ class PackedTensor(QTensor):
         """
         return native_ops().embedding_packed(ids.contiguous(), self.packed, *self.numbers)
 
-    def matmul(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    def matmul(self, x: torch.Tensor, bias: torch.Tensor | None, activations: str) -> torch.Tensor:
         if x.dtype == torch.float16:
-            return self.matmul(x.float(), bias).to(torch.float16)
+            return self.matmul(x.float(), bias, activations).to(torch.float16)
         low = None if bias is None else bias.float().contiguous()
-        return native_ops().linear_packed(x.contiguous(), self.packed, low, *self.numbers)
+        return native_ops().linear_packed(x.contiguous(), self.packed, low, *self.numbers, activations == "int8")
 
 
 @functools.lru_cache(maxsize=4096)
@@ -156,11 +156,11 @@ def _fake_embedding(ids: torch.Tensor, packed: torch.Tensor, n: int, k: int, *_r
 def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     _, packed, bias, *numbers = inputs
     ctx.save_for_backward(packed)
-    ctx.numbers, ctx.has_bias = numbers, bias is not None
+    ctx.numbers, ctx.has_bias = numbers[:-1], bias is not None
 
 
 def _backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     (packed,) = ctx.saved_tensors
     weight = torch.ops.gramcore.dequantize_packed(packed, *ctx.numbers)
     grad_bias = grad.float().reshape(-1, grad.shape[-1]).sum(0) if ctx.has_bias else None
-    return (grad.float() @ weight).to(grad.dtype), None, grad_bias, *([None] * 7)
+    return (grad.float() @ weight).to(grad.dtype), None, grad_bias, *([None] * 8)

@@ -1,0 +1,114 @@
+"""``gramcore generate``: the main job. Exactly what plain decoding gives, sooner, inside a grammar if wanted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gramcore.cli import app
+
+if TYPE_CHECKING:
+    from gramcore.spec import GenerationResult
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="the user's message; - reads standard input")],
+    model: Annotated[str, typer.Option(help="GGUF file, model folder, or smollm2")] = "smollm2",
+    draft: Annotated[str, typer.Option(help="suffix, ngram or none")] = "suffix",
+    grammar: Annotated[str | None, typer.Option(help="json, or a file: .json schema, .regex pattern")] = None,
+    bits: Annotated[int, typer.Option(help="weight bits: 4, 8 or 16")] = 4,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.0,
+    top_k: Annotated[int, typer.Option(min=0, help="0 keeps all")] = 0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    raw: Annotated[bool, typer.Option(help="use the prompt as it is, without the chat template")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="print what speculation did, to standard error")] = False,
+) -> None:
+    """Stream an answer. With --temperature 0 or a fixed --seed the text equals plain decoding's, token for token."""
+    from gramcore import model as models
+    from gramcore import spec
+    from gramcore._checks import check_choice
+
+    check_choice("--draft", draft, ("suffix", "ngram", "none"))
+    check_choice("--bits", str(bits), ("4", "8", "16"))
+    text = sys.stdin.read() if prompt == "-" else prompt
+    pattern = _grammar_text(grammar) if grammar else None
+    lm, tokenizer = models.load(model, bits=bits)
+    ids = _encode(tokenizer, text, raw)
+    matcher = _matcher(tokenizer, *pattern) if pattern else None
+    drafter = {"suffix": spec.SuffixDrafter, "ngram": spec.NgramDrafter, "none": lambda: None}[draft]()
+    streamer = TokenPrinter(tokenizer)
+    result = spec.generate(
+        lm,
+        ids,
+        drafter=drafter,
+        grammar=matcher,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        eos_token_id=models.stop_tokens(lm, tokenizer),
+        streamer=streamer,
+    )
+    typer.echo()
+    if stats:
+        _print_stats(result)
+
+
+class TokenPrinter:
+    """Prints text as tokens arrive; holds back bytes of an unfinished character. transformers' streamer protocol."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._shown = 0
+
+    def put(self, ids: Any) -> None:
+        self._ids.extend(int(i) for i in ids)
+        text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            typer.echo(text[self._shown :], nl=False)
+            self._shown = len(text)
+
+    def end(self) -> None:
+        text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        typer.echo(text[self._shown :], nl=False)
+
+
+def _encode(tokenizer: Any, text: str, raw: bool) -> Any:
+    if raw or not getattr(tokenizer, "chat_template", None):
+        return tokenizer(text, return_tensors="pt", verbose=False).input_ids  # the length is checked by the loop
+    messages = [{"role": "user", "content": text}]
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return tokenizer(prompt, return_tensors="pt", add_special_tokens=False, verbose=False).input_ids
+
+
+def _grammar_text(source: str) -> tuple[str, str]:
+    """(kind, text) of the ``--grammar`` option; read before the model is loaded, so that mistakes show at once."""
+    if source == "json":
+        return "json", "{}"
+    path = Path(source)
+    kinds = {".json": "json", ".regex": "regex", ".txt": "regex"}
+    if path.suffix not in kinds:
+        raise ValueError(f"--grammar must be 'json' or a .json schema or .regex file, got {source!r}")
+    if not path.exists():
+        raise FileNotFoundError(f"--grammar file must exist, got {source!r}; give a path to a .json or .regex file")
+    return kinds[path.suffix], path.read_text().strip()
+
+
+def _matcher(tokenizer: Any, kind: str, text: str) -> Any:
+    from gramcore import grammar as g
+
+    made = g.Grammar.from_json_schema(text) if kind == "json" else g.Grammar.from_regex(text)
+    compiler = g.GrammarCompiler(g.TokenizerInfo.from_huggingface(tokenizer))
+    return g.GrammarMatcher(compiler.compile(made))
+
+
+def _print_stats(result: GenerationResult) -> None:
+    typer.echo(str(result.stats), err=True)

@@ -109,6 +109,13 @@ inline void bind_sampling(py::module_& m) {
       py::arg("logits"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("min_p"),
       "The warped softmax in float64.");
   m.def(
+      "prob_row",
+      [](TensorArg& logits, double temperature, std::int64_t top_k, double top_p, double min_p, std::int32_t token) {
+        return spec::prob_row(logits.view(), warp_of(temperature, top_k, top_p, min_p), token);
+      },
+      py::arg("logits"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("min_p"), py::arg("token"),
+      "The probability of one token under the warped softmax.");
+  m.def(
       "sample_weights",
       [](TensorArg& weights, double u) { return spec::sample_weights(weights.span<const double>("weights", 1), u); },
       py::arg("weights"), py::arg("u"), "The index at quantile u of non-negative weights.");

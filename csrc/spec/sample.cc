@@ -143,6 +143,17 @@ void probs_row(const TensorView& logits, const Warp& warp, Span<double> out) {
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<double>(weights[i]) / total;
 }
 
+double prob_row(const TensorView& logits, const Warp& warp, std::int32_t token) {
+  check_row(logits);
+  check_warp(warp);
+  GC_CHECK_AS(OutOfRange, token >= 0 && token < logits.shape[0], "token must be in [0, ", logits.shape[0], "), got ",
+              token);
+  if (warp.temperature == 0) return argmax_row(logits) == token ? 1.0 : 0.0;
+  static thread_local std::vector<float> weights;
+  const double total = warped(logits, warp, weights);
+  return static_cast<double>(weights[static_cast<std::size_t>(token)]) / total;
+}
+
 std::int32_t sample_row(const TensorView& logits, const Warp& warp, double u) {
   check_row(logits);
   check_warp(warp);

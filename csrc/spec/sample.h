@@ -24,6 +24,9 @@ std::int32_t argmax_row(const TensorView& logits);
 // p over all tokens (double, sums to 1).  temperature 0: all mass on the argmax.
 void probs_row(const TensorView& logits, const Warp& warp, Span<double> out);
 
+// The probability of one token under that law; without truncation one pass and no array.
+double prob_row(const TensorView& logits, const Warp& warp, std::int32_t token);
+
 // The token at quantile u in [0, 1) of that law in order of id: a pure function of (logits, warp, u).
 std::int32_t sample_row(const TensorView& logits, const Warp& warp, double u);
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['NgramTable', 'argmax_row', 'check_path', 'check_tree', 'fill_tree_mask', 'find_child', 'probs_row', 'prune_tree', 'sample_row', 'sample_weights', 'tree_ancestors', 'tree_depths', 'uniform']
+__all__: list[str] = ['NgramTable', 'argmax_row', 'check_path', 'check_tree', 'fill_tree_mask', 'find_child', 'prob_row', 'probs_row', 'prune_tree', 'sample_row', 'sample_weights', 'tree_ancestors', 'tree_depths', 'uniform']
 class NgramTable:
     def __init__(self, min_order: typing.SupportsInt | typing.SupportsIndex, max_order: typing.SupportsInt | typing.SupportsIndex, most_recent: bool) -> None:
         ...
@@ -34,6 +34,10 @@ def fill_tree_mask(parents: typing.Any, first: typing.SupportsInt | typing.Suppo
 def find_child(tokens: typing.Any, parents: typing.Any, row: typing.SupportsInt | typing.SupportsIndex, token: typing.SupportsInt | typing.SupportsIndex) -> int:
     """
     Node index of that child, or -1.
+    """
+def prob_row(logits: typing.Any, temperature: typing.SupportsFloat | typing.SupportsIndex, top_k: typing.SupportsInt | typing.SupportsIndex, top_p: typing.SupportsFloat | typing.SupportsIndex, min_p: typing.SupportsFloat | typing.SupportsIndex, token: typing.SupportsInt | typing.SupportsIndex) -> float:
+    """
+    The probability of one token under the warped softmax.
     """
 def probs_row(logits: typing.Any, temperature: typing.SupportsFloat | typing.SupportsIndex, top_k: typing.SupportsInt | typing.SupportsIndex, top_p: typing.SupportsFloat | typing.SupportsIndex, min_p: typing.SupportsFloat | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float64]:
     """

@@ -12,6 +12,7 @@ from gramcore._registry import Row, register
 from gramcore.spec.base import (
     Context,
     CounterRng,
+    Dice,
     Drafter,
     DraftTree,
     LengthPolicy,
@@ -22,12 +23,20 @@ from gramcore.spec.base import (
     Verdict,
     Verifier,
 )
+from gramcore.spec.chain_verifiers import BlockVerifier, TypicalVerifier
 from gramcore.spec.host import Host, TreeOutput
+from gramcore.spec.match_verifiers import GreedyVerifier, SeededVerifier
 from gramcore.spec.ngram_drafter import NgramDrafter
+from gramcore.spec.optimal import optimal_acceptance
 from gramcore.spec.policies import FixedLength
+from gramcore.spec.residual_verifiers import (
+    GreedyTailVerifier,
+    KSeqVerifier,
+    RecursiveVerifier,
+    chain_rejection,
+)
 from gramcore.spec.stats import GenerationResult, SpecStats
 from gramcore.spec.suffix_drafter import SuffixDrafter
-from gramcore.spec.verifiers import GreedyVerifier, SeededVerifier
 
 if TYPE_CHECKING:
     from gramcore.spec.cache import SlotCache
@@ -35,17 +44,22 @@ if TYPE_CHECKING:
     from gramcore.spec.transformers_host import TransformersHost
 
 __all__ = [
+    "BlockVerifier",
     "Context",
     "CounterRng",
+    "Dice",
     "DraftTree",
     "Drafter",
     "FixedLength",
     "GenerationResult",
+    "GreedyTailVerifier",
     "GreedyVerifier",
     "Host",
+    "KSeqVerifier",
     "LengthPolicy",
     "Lossless",
     "NgramDrafter",
+    "RecursiveVerifier",
     "Sampling",
     "SeededVerifier",
     "SlotCache",
@@ -55,9 +69,12 @@ __all__ = [
     "TargetRows",
     "TransformersHost",
     "TreeOutput",
+    "TypicalVerifier",
     "Verdict",
     "Verifier",
+    "chain_rejection",
     "generate",
+    "optimal_acceptance",
 ]
 
 _LAZY = {"generate": "generation", "SlotCache": "cache", "TransformersHost": "transformers_host"}  # these import torch
@@ -105,6 +122,60 @@ register(
         "accepts drafts equal to the target's counter-seeded sample",
         "Leviathan et al. 2022, arXiv:2211.17192",
         {"lossless": "L0", "sampled": True},
+    ),
+    Row(
+        "Chain rejection",
+        "spec",
+        "verifier",
+        "gramcore.spec:chain_rejection",
+        "speculative sampling: accept with probability min(1, p/q)",
+        "Leviathan et al. 2022, arXiv:2211.17192",
+        {"lossless": "L1", "sampled": True},
+    ),
+    Row(
+        "Recursive rejection",
+        "spec",
+        "verifier",
+        "gramcore.spec:RecursiveVerifier",
+        "siblings in turn against the residual, with or without replacement",
+        "Jeon et al. 2024, arXiv:2402.14160",
+        {"lossless": "L1", "sampled": True},
+    ),
+    Row(
+        "k-SEQ",
+        "spec",
+        "verifier",
+        "gramcore.spec:KSeqVerifier",
+        "several i.i.d. drafts with one damped acceptance ratio",
+        "Sun et al. 2023, arXiv:2310.15141",
+        {"lossless": "L1", "sampled": True},
+    ),
+    Row(
+        "Greedy draft sampling",
+        "spec",
+        "verifier",
+        "gramcore.spec:GreedyTailVerifier",
+        "most probable drafts plus one random: optimal acceptance",
+        "Hu et al. 2025, arXiv:2502.18779",
+        {"lossless": "L1", "sampled": True},
+    ),
+    Row(
+        "Block verification",
+        "spec",
+        "verifier",
+        "gramcore.spec:BlockVerifier",
+        "decides a chain as a whole, accepts more",
+        "Sun et al. 2024, arXiv:2403.10444",
+        {"lossless": "L1", "sampled": True},
+    ),
+    Row(
+        "Typical acceptance",
+        "spec",
+        "verifier",
+        "gramcore.spec:TypicalVerifier",
+        "entropy-dependent threshold; changes the output law",
+        "Cai et al. 2024, arXiv:2401.10774",
+        {"lossless": "L2", "sampled": False},
     ),
     Row(
         "Fixed length",

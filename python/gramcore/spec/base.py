@@ -22,6 +22,7 @@ from gramcore._core import spec as _native
 __all__ = [
     "Context",
     "CounterRng",
+    "Dice",
     "DraftTree",
     "Drafter",
     "LengthPolicy",
@@ -94,6 +95,44 @@ class CounterRng:
     def uniform(self, offset: int = 0, draw: int = 0) -> float:
         """The number in ``[0, 1)`` for the token ``offset`` places after ``position``; ``draw`` tells several apart."""
         return _native.uniform(self.seed, self.position + offset, self.stream << 32 | draw)
+
+
+class Dice:
+    """The random decisions of one verification: rules say *what* is decided, this says how it falls.
+
+    Args:
+        rng: numbers by output position.
+    """
+
+    def __init__(self, rng: CounterRng) -> None:
+        self._rng = rng
+        self._offset = 0
+        self._draws: dict[int, int] = {}
+
+    def at(self, offset: int) -> Dice:
+        """Decisions that follow concern the token ``offset`` places after the root.
+
+        Numbers of an offset may be used only if the token there is emitted: the next step meets them again otherwise.
+        """
+        self._offset = offset
+        return self
+
+    def flip(self, probability: float) -> bool:
+        """True with this probability; strictly: never when it is 0."""
+        return self._uniform() < probability
+
+    def pick(self, weights: FloatArray) -> int:
+        """An index with probability proportional to ``weights``."""
+        return _native.sample_weights(weights, self._uniform())
+
+    def pick_row(self, rows: TargetRows, row: int) -> int:
+        """A token of the target's law after ``row``."""
+        return rows.draw(row, self._uniform())
+
+    def _uniform(self) -> float:
+        draw = self._draws.get(self._offset, 0)
+        self._draws[self._offset] = draw + 1
+        return self._rng.uniform(self._offset, draw)
 
 
 @dataclass(frozen=True)
@@ -290,6 +329,11 @@ class TargetRows:
         s = self.sampling
         return _native.sample_row(self.row(index), s.temperature, s.top_k, s.top_p, s.min_p, u)
 
+    def prob(self, index: int, token: int) -> float:
+        """The probability of one token after row ``index``; one pass over the row, no array."""
+        s = self.sampling
+        return _native.prob_row(self.row(index), s.temperature, s.top_k, s.top_p, s.min_p, token)
+
     def probs(self, index: int) -> FloatArray:
         """The law after row ``index``, ``(V,)`` float64."""
         s = self.sampling
@@ -304,6 +348,9 @@ class _ProbRows(TargetRows):
 
     def draw(self, index: int, u: float) -> int:
         return _native.sample_weights(self._logits[index], u)
+
+    def prob(self, index: int, token: int) -> float:
+        return float(self._logits[index, token])
 
     def probs(self, index: int) -> FloatArray:
         return self._logits[index]
@@ -331,16 +378,16 @@ class Verifier(ABC):
         rows = target if isinstance(target, TargetRows) else TargetRows(target)
         if len(rows) != len(tree) + 1:
             raise ValueError(f"target must have one row per node and one for the root, got {len(rows)} for {len(tree)}")
-        if tree.scheme not in self.schemes:
+        if len(tree) and tree.scheme not in self.schemes:
             raise ValueError(
                 f"tree.scheme must be one of {', '.join(self.schemes)} for {type(self).__name__}, got {tree.scheme!r}; "
                 "choose a verifier for it"
             )
-        path, token = self._walk(tree, rows, rng)
+        path, token = self._walk(tree, rows, Dice(rng))
         return Verdict(np.asarray(path, np.int32), int(token))
 
     @abstractmethod
-    def _walk(self, tree: DraftTree, rows: TargetRows, rng: CounterRng) -> tuple[list[int], int]:
+    def _walk(self, tree: DraftTree, rows: TargetRows, dice: Dice) -> tuple[list[int], int]:
         """The accepted node indices and the next token."""
 
 

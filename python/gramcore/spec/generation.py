@@ -27,10 +27,10 @@ from gramcore.spec.base import (
 )
 from gramcore.spec.guide import GrammarGuide
 from gramcore.spec.host import Host
+from gramcore.spec.match_verifiers import GreedyVerifier, SeededVerifier
 from gramcore.spec.policies import FixedLength
 from gramcore.spec.stats import GenerationResult, SpecStats
 from gramcore.spec.transformers_host import TransformersHost
-from gramcore.spec.verifiers import GreedyVerifier, SeededVerifier
 
 __all__ = ["generate"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from gramcore.spec.base import CounterRng, DraftTree, Lossless, TargetRows, Verifier
+from gramcore.spec.base import Dice, DraftTree, Lossless, TargetRows, Verifier
 
 __all__ = ["GreedyVerifier", "SeededVerifier"]
 
@@ -14,11 +14,11 @@ class _MatchVerifier(Verifier):
 
     lossless = Lossless.L0
 
-    def _walk(self, tree: DraftTree, rows: TargetRows, rng: CounterRng) -> tuple[list[int], int]:
+    def _walk(self, tree: DraftTree, rows: TargetRows, dice: Dice) -> tuple[list[int], int]:
         path: list[int] = []
         row = 0
         while True:
-            token = self._choose(rows, row, len(path), rng)
+            token = self._choose(rows, row, dice.at(len(path)))
             node = tree.child(row, token)
             if node < 0:
                 return path, token
@@ -26,7 +26,7 @@ class _MatchVerifier(Verifier):
             row = node + 1
 
     @abstractmethod
-    def _choose(self, rows: TargetRows, row: int, offset: int, rng: CounterRng) -> int:
+    def _choose(self, rows: TargetRows, row: int, dice: Dice) -> int:
         """The token plain decoding emits after ``row``."""
 
 
@@ -48,7 +48,7 @@ class GreedyVerifier(_MatchVerifier):
 
     schemes = ("fixed", "iid", "without_replacement", "greedy_tail")
 
-    def _choose(self, rows: TargetRows, row: int, offset: int, rng: CounterRng) -> int:
+    def _choose(self, rows: TargetRows, row: int, dice: Dice) -> int:
         return rows.argmax(row)
 
 
@@ -71,5 +71,5 @@ class SeededVerifier(_MatchVerifier):
 
     schemes = ("fixed",)
 
-    def _choose(self, rows: TargetRows, row: int, offset: int, rng: CounterRng) -> int:
-        return rows.draw(row, rng.uniform(offset))
+    def _choose(self, rows: TargetRows, row: int, dice: Dice) -> int:
+        return dice.pick_row(rows, row)

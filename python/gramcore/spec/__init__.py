@@ -24,11 +24,12 @@ from gramcore.spec.base import (
     Verifier,
 )
 from gramcore.spec.chain_verifiers import BlockVerifier, TypicalVerifier
+from gramcore.spec.default_verifier import DefaultVerifier
 from gramcore.spec.host import Host, TreeOutput
 from gramcore.spec.match_verifiers import GreedyVerifier, SeededVerifier
 from gramcore.spec.ngram_drafter import NgramDrafter
 from gramcore.spec.optimal import optimal_acceptance
-from gramcore.spec.policies import FixedLength
+from gramcore.spec.policies import BassLength, CostModelLength, FixedLength
 from gramcore.spec.residual_verifiers import (
     GreedyTailVerifier,
     KSeqVerifier,
@@ -44,9 +45,12 @@ if TYPE_CHECKING:
     from gramcore.spec.transformers_host import TransformersHost
 
 __all__ = [
+    "BassLength",
     "BlockVerifier",
     "Context",
+    "CostModelLength",
     "CounterRng",
+    "DefaultVerifier",
     "Dice",
     "DraftTree",
     "Drafter",
@@ -176,6 +180,22 @@ register(
         "entropy-dependent threshold; changes the output law",
         "Cai et al. 2024, arXiv:2401.10774",
         {"lossless": "L2", "sampled": False},
+    ),
+    Row(
+        "Cost model",
+        "spec",
+        "policy",
+        "gramcore.spec:CostModelLength",
+        "learns step times and acceptance; switches off when drafts lose",
+        "Leviathan et al. 2022, arXiv:2211.17192",
+    ),
+    Row(
+        "BASS heuristic",
+        "spec",
+        "policy",
+        "gramcore.spec:BassLength",
+        "grows on full acceptance, shrinks ever faster otherwise",
+        "Qian et al. 2024, arXiv:2404.15778",
     ),
     Row(
         "Fixed length",

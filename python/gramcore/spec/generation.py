@@ -25,10 +25,10 @@ from gramcore.spec.base import (
     Verdict,
     Verifier,
 )
+from gramcore.spec.default_verifier import DefaultVerifier
 from gramcore.spec.guide import GrammarGuide
 from gramcore.spec.host import Host
-from gramcore.spec.match_verifiers import GreedyVerifier, SeededVerifier
-from gramcore.spec.policies import FixedLength
+from gramcore.spec.policies import CostModelLength, FixedLength
 from gramcore.spec.stats import GenerationResult, SpecStats
 from gramcore.spec.transformers_host import TransformersHost
 
@@ -67,8 +67,8 @@ def generate(
         input_ids: ``(T,)`` or ``(B, T)`` token ids, tensor, array or list; or a list of B lists of different length.
         attention_mask: ``(B, T)``, 0 = padding (either side), for a rectangular batch.
         drafter: guesses continuations; None is plain decoding through the same loop.
-        verifier: rule of acceptance; default greedy at temperature 0, seeded sampling for deterministic drafts.
-        policy: chooses the number of draft nodes; default a fixed budget of 10.
+        verifier: rule of acceptance; default :class:`DefaultVerifier`, by temperature and kind of drafts.
+        policy: chooses the number of draft nodes; default :class:`CostModelLength`.
         grammar: a matcher (or one per sequence) with ``accept``, ``fill_bitmask``, ``rollback``, ``is_terminated``.
         processors: functions ``(ids (1, t) int64, scores (1, V)) -> scores`` as in transformers, applied at every
             visited node with the ids of its own path.
@@ -109,7 +109,7 @@ def generate(
         run = _Run(
             host=host,
             sampling=sampling,
-            verifier=verifier or (GreedyVerifier() if temperature == 0 else SeededVerifier()),
+            verifier=verifier or DefaultVerifier(),
             eos=_eos(model, eos_token_id),
             stop=stop,
             processors=list(processors or ()),
@@ -127,7 +127,7 @@ def generate(
                 prompt,
                 CounterRng(base_seed, b),
                 drafter.fork() if drafter else None,
-                (policy or FixedLength()).fork() if drafter else FixedLength(0),
+                (policy or CostModelLength()).fork() if drafter else FixedLength(0),
                 None if matchers[b] is None else GrammarGuide(matchers[b], host.vocab_size),
             )
         return run.finish()

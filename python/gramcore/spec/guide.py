@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gramcore.grammar.bitmask import apply_bitmask_
 from gramcore.spec.base import DraftTree, IntArray
 
 __all__ = ["GrammarGuide"]
@@ -73,7 +74,4 @@ class GrammarGuide:
         self._matcher.fill_bitmask(self._bits, 0)
         if len(path):
             self._matcher.rollback(len(path))
-        bits = np.unpackbits(self._bits[0].view(np.uint8), bitorder="little")[: scores.shape[0]]
-        open_ = np.zeros(scores.shape[0], bool)
-        open_[: len(bits)] = bits.astype(bool)
-        return scores.masked_fill(~torch.from_numpy(open_), float("-inf"))
+        return apply_bitmask_(scores.clone(), torch.from_numpy(self._bits[0]))

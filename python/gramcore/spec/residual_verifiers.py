@@ -50,8 +50,8 @@ class RecursiveVerifier(_EmitVerifier):
 
     ``r_1 = p, q_1 = q``; accept ``x_j`` with probability ``min(1, r_j(x_j) / q_j(x_j))``, else
     ``r_{j+1} = norm((r_j - q_j)_+)``. Independent siblings keep ``q_{j+1} = q``; those drawn without replacement
-    have ``q_{j+1} = norm(q_j without x_j)``. After the last refusal the token is drawn from ``r_{k+1}``. One sibling per
-    node is the rejection rule of speculative sampling. Cost: one pass over V per accepted token, three per refusal.
+    have ``q_{j+1} = norm(q_j without x_j)``. After the last refusal the token is drawn from ``r_{k+1}``. One sibling
+    per node is the rejection rule of speculative sampling. Cost: one pass over V per accepted token, three per refusal.
 
     Differs from paper: acceptance is strict (a token of probability 0 is never accepted); a residual that vanishes by
     rounding falls back to the law before it; the walk continues when the emitted token is a child.

@@ -292,7 +292,7 @@ def test_grammar_holds_with_and_without_drafts(model: Any, law: dict[str, Any]) 
     plain = generate(model, ids, grammar=AlternatingGrammar(20, 97), max_new_tokens=60, **law)
     assert [t % 2 for t in plain.tokens] == [0, 1] * 10
     assert plain.stats.stop_reasons == ["grammar"]
-    for plan in (mixed(plain.tokens, len(ids)), bushy):
+    for plan in (mixed(plain.tokens, len(ids)), bushy, oracle([*plain.tokens, 4, 5, 6], len(ids))):
         fast = generate(
             model, ids, drafter=Scripted(plan), grammar=AlternatingGrammar(20, 97), max_new_tokens=60, **law
         )

@@ -70,8 +70,12 @@ class GrammarGuide:
         """A copy of ``scores`` (V,) with the tokens that may not follow ``path`` at -inf."""
         for token in path:
             self.accept(int(token))
-        self._bits[:] = 0
-        self._matcher.fill_bitmask(self._bits, 0)
+        complete = self.finished
+        if not complete:
+            self._bits[:] = 0
+            self._matcher.fill_bitmask(self._bits, 0)
         if len(path):
             self._matcher.rollback(len(path))
+        if complete:  # the text ends with this path: what this row says is never emitted
+            return scores
         return apply_bitmask_(scores.clone(), torch.from_numpy(self._bits[0]))

@@ -10,6 +10,7 @@
 
 #include "bind/tensor_arg.h"
 #include "optim/engine.h"
+#include "optim/kernels/blocks.h"
 
 namespace gramcore {
 namespace optim_bind {
@@ -101,7 +102,7 @@ inline void check_layout(const TensorView& v, const TensorView& param, const cha
 // Borrowed views of everything one call touches; keeps the Python buffers alive.
 struct Lists {
   std::vector<TensorArg> params, grads, lows;
-  std::vector<std::vector<TensorArg>> slots;
+  std::vector<std::vector<TensorArg>> slots, scales;
   std::vector<StepTensor> tensors;
 };
 
@@ -126,18 +127,39 @@ inline void fill_params(Lists& lists, const py::object& params, const py::object
   }
 }
 
-inline void fill_slots(Lists& lists, const std::vector<py::object>& slots, int wanted) {
+// A moment: a float tensor laid out as the parameter, or codes (one or half a byte per element) with scales.
+inline optim::Slot parse_slot(const TensorView& s, const TensorArg* scales, const TensorView& p, std::size_t index) {
+  if (!scales) {
+    check_layout(s, p, "slots", index);
+    return {s.data, float_storage(s, "slots"), nullptr};
+  }
+  check_cpu(s, "slots");
+  const std::int64_t n = p.numel(), bytes8 = n, bytes4 = (n + 1) / 2;
+  GC_CHECK_AS(TypeMismatch, s.dtype == DType::u8 && is_dense(s) && (s.numel() == bytes8 || s.numel() == bytes4),
+              "quantised slots must be dense uint8 of ", bytes8, " or ", bytes4, " bytes, got ", dtype_name(s.dtype),
+              " ", shape_string(s), " (tensor ", index, ")");
+  const bool wide = s.numel() == bytes8;
+  const std::int64_t block = wide ? optim::kBlock8 : optim::kBlock4;
+  auto span = scales->span<float>("scales");
+  GC_CHECK(static_cast<std::int64_t>(span.size()) == (n + block - 1) / block, "scales must hold one value per ", block,
+           " elements, got ", span.size(), " for ", n, " (tensor ", index, ")");
+  return {s.data, wide ? Storage::q8 : Storage::q4, span.data()};
+}
+
+inline void fill_slots(Lists& lists, const std::vector<py::object>& slots, const std::vector<py::object>& scales,
+                       int wanted) {
   const std::size_t n = lists.tensors.size();
   GC_CHECK(slots.size() == static_cast<std::size_t>(wanted), "slots must hold ", wanted, " lists for this rule, got ",
            slots.size());
+  GC_CHECK(scales.empty() || scales.size() == slots.size(), "scales must hold one list per slot, got ", scales.size());
   for (std::size_t k = 0; k < slots.size(); ++k) {
     lists.slots.push_back(tensor_list(slots[k], "slots"));
-    GC_CHECK(lists.slots[k].size() == n, "slots must hold one tensor per parameter, got ", lists.slots[k].size(),
-             " for ", n);
+    if (!scales.empty()) lists.scales.push_back(tensor_list(scales[k], "scales"));
+    GC_CHECK(lists.slots[k].size() == n && (scales.empty() || lists.scales[k].size() == n),
+             "slots and scales must hold one tensor per parameter, got ", lists.slots[k].size(), " for ", n);
     for (std::size_t i = 0; i < n; ++i) {
-      const TensorView& s = lists.slots[k][i].view();
-      check_layout(s, lists.params[i].view(), "slots", i);
-      lists.tensors[i].slot[k] = {s.data, float_storage(s, "slots")};
+      const TensorArg* scale = scales.empty() ? nullptr : &lists.scales[k][i];
+      lists.tensors[i].slot[k] = parse_slot(lists.slots[k][i].view(), scale, lists.params[i].view(), i);
     }
   }
 }
@@ -158,13 +180,14 @@ inline void fill_lows(Lists& lists, const py::object& lows) {
 
 inline void step(const std::string& rule_name, const HyperMap& hyper_values, const py::object& params,
                  const py::object& grads, const std::vector<py::object>& slots, const std::vector<std::int64_t>& steps,
-                 const std::vector<std::uint32_t>& ids, const py::object& remainders, bool stochastic,
+                 const std::vector<std::uint32_t>& ids, const std::vector<py::object>& scales,
+                 const py::object& remainders, bool stochastic,
                  std::uint64_t seed, bool zero_grad) {
   const optim::RuleId rule = optim::parse_rule(rule_name);
   const Hyper hyper = parse_hyper(hyper_values);
   Lists lists;
   fill_params(lists, params, grads);
-  fill_slots(lists, slots, optim::rule_slots(rule));
+  fill_slots(lists, slots, scales, optim::rule_slots(rule));
   fill_lows(lists, remainders);
   GC_CHECK(steps.size() == lists.tensors.size() && ids.size() == steps.size(),
            "steps and ids must hold one number per parameter, got ", steps.size(), " and ", ids.size());
@@ -192,7 +215,8 @@ inline void bind_optim(pybind11::module_& parent) {
   namespace py = pybind11;
   py::module_ m = parent.def_submodule("optim", "Step engine of the optimizers.");
   m.def("step", &optim_bind::step, py::arg("rule"), py::arg("hyper"), py::arg("params"), py::arg("grads"),
-        py::arg("slots"), py::arg("steps"), py::arg("ids"), py::arg("remainders") = py::none(),
+        py::arg("slots"), py::arg("steps"), py::arg("ids"),
+        py::arg("scales") = std::vector<py::object>{}, py::arg("remainders") = py::none(),
         py::arg("stochastic") = false, py::arg("seed") = 0, py::arg("zero_grad") = false,
         "One step of `rule` over lists of CPU tensors, in place.");
   m.def("sum_squares", &optim_bind::sum_squares, py::arg("tensors"),

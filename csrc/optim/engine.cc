@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/thread_pool.h"
+#include "optim/kernels/blocks.h"
 #include "optim/kernels/codecs.h"
 
 namespace gramcore::optim {
@@ -67,6 +68,7 @@ class Stepper {
         options_(options),
         rules_(rules_kernels()),
         codecs_(codecs_kernels()),
+        blocks_(blocks_kernels()),
         slots_(rule_slots(options.rule)) {}
 
   void run_piece(const Piece& piece) const {
@@ -109,13 +111,13 @@ class Stepper {
     block.key.element = i;
     float* const p = load_param(t, i, block.n, buffers.p);
     float* s[kMaxSlots] = {};
-    for (int k = 0; k < slots_; ++k) s[k] = load(t.slot[k].data, t.slot[k].storage, i, block.n, buffers.s[k]);
+    for (int k = 0; k < slots_; ++k) s[k] = load_slot(t.slot[k], k, i, block.n, buffers.s[k]);
     block.p = p;
     block.g = load(t.grad, t.grad_storage, i, block.n, buffers.g);
     for (int k = 0; k < slots_; ++k) block.s[k] = s[k];
     rules_.rule[kF32][options_.rule](block);
     store_param(t, i, p, block);
-    for (int k = 0; k < slots_; ++k) store(s[k], t.slot[k].data, t.slot[k].storage, i, block, k + 1);
+    for (int k = 0; k < slots_; ++k) store_slot(s[k], t.slot[k], k, i, block);
     if (options_.zero_grad) clear_grad(t, i, block.n);
   }
 
@@ -124,7 +126,7 @@ class Stepper {
       case Storage::f32: return at_f32(data, i);
       case Storage::bf16: codecs_.load_bf16(at_u16(data, i), buffer, n); break;
       case Storage::f16: codecs_.load_f16(at_u16(data, i), buffer, n); break;
-      case Storage::none: break;
+      default: break;
     }
     return buffer;
   }
@@ -136,6 +138,30 @@ class Stepper {
       codecs_.store_bf16_stochastic(from, at_u16(data, i), block.n, block.key, field);
     } else if (storage == Storage::bf16) {
       codecs_.store_bf16(from, at_u16(data, i), block.n);
+    }
+  }
+
+  float* load_slot(const Slot& slot, int k, std::int64_t i, std::int64_t n, float* buffer) const {
+    const auto* codes = static_cast<const std::uint8_t*>(slot.data);
+    const int map = slot_is_signed(k) ? 0 : 1;
+    if (slot.storage == Storage::q8) {
+      blocks_.load8[map](codes + i, slot.scales + i / kBlock8, buffer, n);
+    } else if (slot.storage == Storage::q4) {
+      blocks_.load4[map](codes + i / 2, slot.scales + i / kBlock4, buffer, n);
+    } else {
+      return load(slot.data, slot.storage, i, n, buffer);
+    }
+    return buffer;
+  }
+  void store_slot(const float* from, const Slot& slot, int k, std::int64_t i, const RuleBlock& block) const {
+    auto* codes = static_cast<std::uint8_t*>(slot.data);
+    const int map = slot_is_signed(k) ? 0 : 1;
+    if (slot.storage == Storage::q8) {
+      blocks_.store8[map](from, codes + i, slot.scales + i / kBlock8, block.n);
+    } else if (slot.storage == Storage::q4) {
+      blocks_.store4[map](from, codes + i / 2, slot.scales + i / kBlock4, block.n);
+    } else {
+      store(from, slot.data, slot.storage, i, block, k + 1);
     }
   }
 
@@ -161,6 +187,7 @@ class Stepper {
   const StepOptions& options_;
   const RulesKernels& rules_;
   const CodecsKernels& codecs_;
+  const BlocksKernels& blocks_;
   int slots_;
 };
 

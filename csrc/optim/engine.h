@@ -17,11 +17,13 @@ inline constexpr std::int64_t kBlock = 1024;
 // Elements of one unit of parallel work; a multiple of kBlock.
 inline constexpr std::int64_t kChunk = 32768;
 
-enum class Storage : std::uint8_t { none, f32, bf16, f16 };
+// q8 and q4 (moments only): codes and one fp32 scale per block, see kernels/blocks.h.
+enum class Storage : std::uint8_t { none, f32, bf16, f16, q8, q4 };
 
 struct Slot {
   void* data = nullptr;
   Storage storage = Storage::none;
+  float* scales = nullptr;
 };
 
 struct StepTensor {
@@ -59,6 +61,7 @@ struct Hyper {
 
 RuleId parse_rule(const std::string& name);
 int rule_slots(RuleId rule);
+bool slot_is_signed(int slot);  // the first moment is, the second is >= 0
 void rule_coefs(RuleId rule, const Hyper& hyper, std::int64_t step, float* c);
 
 // Sum of squares over the list (fp64); infinite or NaN when an element is.

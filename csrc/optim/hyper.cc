@@ -41,6 +41,10 @@ int rule_slots(RuleId rule) {
   return kRuleInfo[rule].slots;
 }
 
+bool slot_is_signed(int slot) {
+  return slot == 0;
+}
+
 void rule_coefs(RuleId rule, const Hyper& h, std::int64_t step, float* out) {
   double c[kMaxCoefs] = {};
   const double shrink = h.coupled_decay ? 0.0 : -h.lr * h.weight_decay;

@@ -67,3 +67,37 @@ def bf16_stochastic(x: Array, noise: Array) -> Array:
     """float32 values rounded to bf16 (as float32): up with probability (low 16 bits of x) / 2^16."""
     u = x.astype(np.float32).view(np.uint32)
     return ((u + noise.astype(np.uint32)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def dynamic_map(bits: int, *, signed: bool) -> Array:
+    """The dynamic-exponent map of Dettmers et al. 2022: decades 10^-6 … 1, each cut finer than the one before."""
+    values = [0.0]
+    exponents = bits - 1  # decades
+    for i in range(exponents):
+        count = 2**i if signed else 2 ** (i + 1)
+        bounds = np.linspace(0.1, 1.0, count + 1)
+        means = (bounds[:-1] + bounds[1:]) / 2
+        scale = 10.0 ** (i - exponents + 1)
+        values += [sign * scale * m for m in means for sign in ((1, -1) if signed else (1,))]
+    values.append(1.0)
+    return np.sort(np.array(values))
+
+
+SIGNED_4BIT = np.array(
+    [-0.8875, -0.6625, -0.4375, -0.2125, -0.0775, -0.0325, -0.0055, 0]
+    + [0.0055, 0.0325, 0.0775, 0.2125, 0.4375, 0.6625, 0.8875, 1.0]
+)
+LINEAR_4BIT = (np.arange(16) + 1) / 16
+
+
+def requantise(state: dict[str, Array], bits: int) -> None:
+    """Store both moments in blocks of low-bit codes and read them back."""
+    for name, signed in (("exp_avg", True), ("exp_avg_sq", False)):
+        table = dynamic_map(8, signed=signed) if bits == 8 else SIGNED_4BIT if signed else LINEAR_4BIT
+        flat = state[name].reshape(-1)
+        block = 256 if bits == 8 else 128
+        for start in range(0, flat.size, block):
+            part = flat[start : start + block]
+            scale = np.abs(part).max()
+            codes = np.abs(part[:, None] / (scale or 1) - table[None, :]).argmin(axis=1)
+            part[...] = (table[codes] * scale).astype(part.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,22 @@ import torch
 from gramcore import _core
 from gramcore._checks import check_choice, check_int, check_real
 
-__all__ = ["FusedOptimizer", "GradientError"]
+__all__ = ["Batch", "FusedOptimizer", "GradientError"]
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _STATE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+#: Elements per scale of quantised moments, and the size below which a tensor keeps fp32 moments.
+_BLOCK = {"int8": 256, "int4": 128}
+MIN_QUANTISED = 4096
+
+#: Options every optimizer takes beside its rule's numbers.
+_GROUP_OPTIONS: dict[str, Any] = {
+    "state": "fp32",
+    "rounding": "nearest",
+    "seed": 0,
+    "maximize": False,
+    "on_nonfinite": "propagate",
+}
 
 
 class GradientError(ValueError):
@@ -42,7 +54,26 @@ class FusedOptimizer(torch.optim.Optimizer):
     under the names torch uses, so a ``state_dict`` can be saved with ``weights_only`` loading or safetensors, and a
     resumed run continues bit for bit.
 
-    Subclasses define :attr:`rule`, :attr:`slots` and :meth:`hyper`.
+    Args:
+        params: parameters, groups or named parameters: fp32, bf16 or fp16 tensors on the CPU.
+        numbers: the rule's own numbers.
+        options: what every optimizer takes:
+
+            * ``state``: storage of the moments. ``"fp32"``, ``"bf16"``, ``"int8"`` (dynamic map, one scale per 256
+              elements) or ``"int4"`` (signed dynamic map for the first moment, linear zero-free map for the second,
+              one scale per 128). Tensors of fewer than 4096 elements keep fp32 when quantised.
+            * ``rounding``: how bf16 is stored. ``"nearest"``; ``"stochastic"``, right on average, with random bits
+              that are a function of (seed, step, parameter, element); ``"compensated"``, a second bf16 tensor keeps
+              what rounding of the parameter lost.
+            * ``seed``: of the stochastic rounding, in [0, 2⁶⁴).
+            * ``maximize``: ascend instead of descend.
+            * ``on_nonfinite``: what inf or NaN in a gradient does. ``"propagate"``; ``"skip"`` the step, counted in
+              ``num_skipped``; ``"raise"`` :class:`GradientError`, nothing changed.
+            * ``max_grad_norm``: clip the global norm of all gradients to this while stepping, or None. The gradients
+              themselves stay as they are; the norm is then in ``grad_norm``.
+            * ``zero_grads``: leave zeros in the gradients, in the same pass.
+
+    Subclasses define :attr:`rule`, :attr:`slots`, :meth:`hyper` and :meth:`check_hyper`.
     """
 
     #: Name of the native rule.
@@ -50,12 +81,20 @@ class FusedOptimizer(torch.optim.Optimizer):
     #: Names of the moments, in the order the rule reads them.
     slots: tuple[str, ...]
 
-    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
-        options = {"state": "fp32", "rounding": "nearest", "seed": 0, "maximize": False, "on_nonfinite": "propagate"}
-        full = {**options, **defaults}
+    def __init__(self, params: Any, numbers: dict[str, Any], options: dict[str, Any]) -> None:
+        own = dict(options)
+        self.max_grad_norm = own.pop("max_grad_norm", None)
+        self.zero_grads = bool(own.pop("zero_grads", False))
+        if self.max_grad_norm is not None:
+            check_real("max_grad_norm", self.max_grad_norm, low=0.0, low_open=True)
+        unknown = sorted(own.keys() - _GROUP_OPTIONS.keys())
+        if unknown:
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {unknown[0]!r}")
+        full = {**_GROUP_OPTIONS, **own, **numbers}
         self._check_group(full)
         super().__init__(params, full)
         self.num_skipped = 0
+        self.grad_norm: float | None = None
         self._grad_scale = 1.0
 
     # ------------------------------------------------------------------ to be defined by a rule
@@ -134,10 +173,9 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def init_state(self, group: Mapping[str, Any], p: torch.Tensor) -> dict[str, torch.Tensor]:
         """State of a parameter before its first step."""
-        dtype = _STATE_DTYPES[group["state"]]
         state = {"step": torch.zeros((), dtype=torch.float32)}
         for name in self.slots:
-            state[name] = torch.zeros_like(p, dtype=dtype, requires_grad=False)
+            state.update(moment_state(name, p, group["state"]))
         if self._compensated(group, p):
             state["remainder"] = torch.zeros_like(p, requires_grad=False)
         return state
@@ -164,7 +202,7 @@ class FusedOptimizer(torch.optim.Optimizer):
     def state_bytes(self) -> int:
         """Bytes of optimizer state held now."""
         tensors = (t for values in self.state.values() for t in values.values() if isinstance(t, torch.Tensor))
-        return sum(_local(t).numel() * t.element_size() for t in tensors)
+        return sum(local(t).numel() * t.element_size() for t in tensors)
 
     # ------------------------------------------------------------------ the step
 
@@ -178,37 +216,48 @@ class FusedOptimizer(torch.optim.Optimizer):
     def update(self, group: dict[str, Any], params: list[torch.Tensor]) -> None:
         """Step parameters of one group that have gradients and state."""
         states = [self.state[p] for p in params]
-        steps = [int(s["step"].add_(1.0).item()) for s in states]
-        batch = _Batch(params, states, self.slots)
-        remainders = [s.get("remainder") for s in states]
-        for part in batch.split(remainders):
+        steps = [next_step(s) for s in states]
+        batch = Batch(params)
+        numbers = {**self.hyper(group), "maximize": float(group["maximize"]), "grad_scale": self._grad_scale}
+        scale_name = f"{self.slots[0]}_scale" if self.slots else ""
+        kinds = [("remainder" in s, scale_name in s) for s in states]
+        for compensated, quantised in sorted(set(kinds)):
+            where = [i for i, kind in enumerate(kinds) if kind == (compensated, quantised)]
+            part = [states[i] for i in where]
             _core.optim.step(
                 self.rule,
-                {**self.hyper(group), "maximize": float(group["maximize"]), "grad_scale": self._grad_scale},
-                part.pick(batch.params),
-                part.pick(batch.grads),
-                [part.pick([_local(s[name]) for s in states]) for name in self.slots],
-                part.pick(steps),
-                [self._index[p] for p in part.pick(params)],
-                remainders=[_local(t) for t in part.pick(remainders)] if part.compensated else None,
+                numbers,
+                [batch.params[i] for i in where],
+                [batch.grads[i] for i in where],
+                [[local(s[name]) for s in part] for name in self.slots],
+                [steps[i] for i in where],
+                [self._index[params[i]] for i in where],
+                scales=[[local(s[f"{name}_scale"]) for s in part] for name in self.slots] if quantised else [],
+                remainders=[local(s["remainder"]) for s in part] if compensated else None,
                 stochastic=group["rounding"] == "stochastic",
                 seed=group["seed"],
+                zero_grad=self.zero_grads,
             )
-        batch.write_back()
+        batch.write_back(self.zero_grads)
 
     def _may_step(self, work: list[tuple[dict[str, Any], list[torch.Tensor]]]) -> bool:
-        """Apply the groups' policy for gradients that are not finite."""
-        watched = [p.grad for group, params in work if group["on_nonfinite"] != "propagate" for p in params]
-        if not watched:
+        """Measure the gradients if clipping or a group's policy asks for it; False: skip this step."""
+        policies = {group["on_nonfinite"] for group, _ in work}
+        self._grad_scale = 1.0
+        if self.max_grad_norm is None and policies <= {"propagate"}:
             return True
-        total = _core.optim.sum_squares([_dense(_local(g)) for g in watched if g is not None])
-        if math.isfinite(total):
+        grads = [p.grad for _, params in work for p in params if p.grad is not None]
+        norm = global_norm(grads)
+        self.grad_norm = norm
+        if math.isfinite(norm) or policies <= {"propagate"}:
+            if self.max_grad_norm is not None:
+                self._grad_scale = min(1.0, self.max_grad_norm / (norm + 1e-6)) if math.isfinite(norm) else norm
             return True
         self.num_skipped += 1
-        if any(group["on_nonfinite"] == "raise" for group, _ in work):
-            bad = [tuple(g.shape) for g in watched if g is not None and not bool(torch.isfinite(_local(g)).all())]
+        if "raise" in policies:
+            bad = [tuple(g.shape) for g in grads if not bool(torch.isfinite(local(g)).all())]
             raise GradientError(
-                f"gradients must be finite, got inf or NaN in {len(bad)} of {len(watched)} tensors (shapes {bad[:3]}); "
+                f"gradients must be finite, got inf or NaN in {len(bad)} of {len(grads)} tensors (shapes {bad[:3]}); "
                 "no parameter was changed"
             )
         return False
@@ -217,7 +266,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def _check_group(self, group: Mapping[str, Any]) -> None:
         check_lr(group["lr"])
-        check_choice("state", group["state"], tuple(_STATE_DTYPES))
+        check_choice("state", group["state"], (*_STATE_DTYPES, *_BLOCK))
         check_choice("rounding", group["rounding"], ("nearest", "stochastic", "compensated"))
         check_choice("on_nonfinite", group["on_nonfinite"], ("propagate", "skip", "raise"))
         check_int("seed", group["seed"], low=0, high=2**64 - 1)
@@ -247,9 +296,53 @@ def _check_grad(p: torch.Tensor) -> None:
         raise TypeError(f"parameters must be on the CPU, got {grad.device} (shape {tuple(grad.shape)})")
 
 
-def _local(t: torch.Tensor) -> torch.Tensor:
+def next_step(state: dict[str, Any]) -> int:
+    """Advance a parameter's step count and return it."""
+    return int(state["step"].add_(1.0).item())
+
+
+def moment_state(name: str, like: torch.Tensor, storage: str) -> dict[str, torch.Tensor]:
+    """Zero moment of the shape of ``like``: one tensor, or codes and ``<name>_scale``."""
+    if storage in _STATE_DTYPES or local(like).numel() < MIN_QUANTISED:
+        return {name: torch.zeros_like(like, dtype=_STATE_DTYPES.get(storage, torch.float32), requires_grad=False)}
+    numel = local(like).numel()
+    scales = -(-numel // _BLOCK[storage])
+    zero = {"int8": 127, "int4": 0x77} if name == "exp_avg" else {"int8": 0, "int4": 0}
+    size = numel if storage == "int8" else (numel + 1) // 2
+    codes = torch.full((size,), zero[storage], dtype=torch.uint8)
+    return {name: like_sharded(codes, like), f"{name}_scale": like_sharded(torch.zeros(scales), like)}
+
+
+def local(t: torch.Tensor) -> torch.Tensor:
     """The part of a distributed tensor this process holds; other tensors as they are."""
     return t._local_tensor if hasattr(t, "_local_tensor") else t
+
+
+def like_sharded(flat: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A flat tensor of this process as a distributed one, split as ``like`` is, when ``like`` is distributed."""
+    if not hasattr(like, "_local_tensor"):
+        return flat
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
+    placements = [Shard(0) if p.is_shard() else Replicate() for p in like.placements]
+    return DTensor.from_local(flat, like.device_mesh, placements, run_check=False)
+
+
+def global_norm(grads: Sequence[torch.Tensor]) -> float:
+    """Euclidean norm of all gradients, over all processes that hold a shard; infinite or NaN when an element is."""
+    plain = [dense(g) for g in grads if not hasattr(g, "_local_tensor")]
+    total = _core.optim.sum_squares(plain) if plain else 0.0
+    by_mesh: dict[Any, list[torch.Tensor]] = {}
+    for g in grads:
+        if hasattr(g, "_local_tensor"):
+            by_mesh.setdefault((g.device_mesh, tuple(g.placements)), []).append(dense(local(g)))
+    for (mesh, placements), parts in by_mesh.items():
+        value = torch.tensor(_core.optim.sum_squares(parts), dtype=torch.float64)
+        for axis, placement in enumerate(placements):
+            if placement.is_shard():
+                torch.distributed.all_reduce(value, group=mesh.get_group(axis))
+        total += value.item()
+    return total**0.5
 
 
 def _is_dense(t: torch.Tensor) -> bool:
@@ -263,41 +356,30 @@ def _is_dense(t: torch.Tensor) -> bool:
     return True
 
 
-def _dense(t: torch.Tensor) -> torch.Tensor:
+def dense(t: torch.Tensor) -> torch.Tensor:
+    """``t``, or a contiguous copy if its elements leave gaps in memory."""
     return t if _is_dense(t) else t.contiguous()
 
 
-class _Part:
-    """Some positions of a batch, sharing whether parameters carry a remainder."""
-
-    def __init__(self, where: list[int], compensated: bool) -> None:
-        self.where, self.compensated = where, compensated
-
-    def pick(self, values: Iterable[Any]) -> list[Any]:
-        items = list(values)
-        return [items[i] for i in self.where]
-
-
-class _Batch:
+class Batch:
     """Local parameters and gradients of one call, with copies where a layout does not suit the engine."""
 
-    def __init__(self, params: list[torch.Tensor], states: list[dict[str, Any]], slots: tuple[str, ...]) -> None:
-        self.originals = [_local(p.detach()) for p in params]
-        self.params = [_dense(p) for p in self.originals]
-        self.grads = []
-        for p, copy in zip(params, self.params, strict=True):
+    def __init__(self, params: list[torch.Tensor]) -> None:
+        self.originals = [local(p.detach()) for p in params]
+        self.params = [dense(p) for p in self.originals]
+        self.gradients, self.grads = [], []
+        for p, used in zip(params, self.params, strict=True):
             assert p.grad is not None
-            grad = _local(p.grad)
-            same = grad.stride() == copy.stride() or (grad.is_contiguous() and copy.is_contiguous())
-            self.grads.append(grad if same else torch.empty_like(copy, dtype=grad.dtype).copy_(grad))
+            grad = local(p.grad)
+            same = grad.stride() == used.stride() or (grad.is_contiguous() and used.is_contiguous())
+            self.gradients.append(grad)
+            self.grads.append(grad if same else torch.empty_like(used, dtype=grad.dtype).copy_(grad))
 
-    def split(self, remainders: list[Any]) -> list[_Part]:
-        parts = [
-            _Part([i for i, r in enumerate(remainders) if (r is not None) == flag], flag) for flag in (False, True)
-        ]
-        return [p for p in parts if p.where]
-
-    def write_back(self) -> None:
+    def write_back(self, zero_grads: bool) -> None:
+        """Copy back what was stepped as a copy."""
         for original, used in zip(self.originals, self.params, strict=True):
             if original is not used:
                 original.copy_(used)
+        for grad, used in zip(self.gradients, self.grads, strict=True):
+            if zero_grads and grad is not used:
+                grad.zero_()

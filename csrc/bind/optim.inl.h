@@ -181,7 +181,7 @@ inline void fill_lows(Lists& lists, const py::object& lows) {
 inline void step(const std::string& rule_name, const HyperMap& hyper_values, const py::object& params,
                  const py::object& grads, const std::vector<py::object>& slots, const std::vector<std::int64_t>& steps,
                  const std::vector<std::uint32_t>& ids, const std::vector<py::object>& scales,
-                 const py::object& remainders, bool stochastic,
+                 const py::object& remainders, const std::vector<double>& lr_scales, bool stochastic,
                  std::uint64_t seed, bool zero_grad) {
   const optim::RuleId rule = optim::parse_rule(rule_name);
   const Hyper hyper = parse_hyper(hyper_values);
@@ -191,11 +191,15 @@ inline void step(const std::string& rule_name, const HyperMap& hyper_values, con
   fill_lows(lists, remainders);
   GC_CHECK(steps.size() == lists.tensors.size() && ids.size() == steps.size(),
            "steps and ids must hold one number per parameter, got ", steps.size(), " and ", ids.size());
+  GC_CHECK(lr_scales.empty() || lr_scales.size() == steps.size(), "lr_scales must hold one number per parameter, got ",
+           lr_scales.size());
   for (std::size_t i = 0; i < steps.size(); ++i) {
     GC_CHECK(steps[i] >= 1, "steps must be >= 1, got ", steps[i]);
     lists.tensors[i].id = ids[i];
     lists.tensors[i].step = static_cast<std::uint32_t>(steps[i]);
-    optim::rule_coefs(rule, hyper, steps[i], lists.tensors[i].c);
+    Hyper own = hyper;
+    if (!lr_scales.empty()) own.lr *= lr_scales[i];
+    optim::rule_coefs(rule, own, steps[i], lists.tensors[i].c);
   }
   const optim::StepOptions options{rule, stochastic, zero_grad, seed};
   const py::gil_scoped_release release;
@@ -216,7 +220,7 @@ inline void bind_optim(pybind11::module_& parent) {
   py::module_ m = parent.def_submodule("optim", "Step engine of the optimizers.");
   m.def("step", &optim_bind::step, py::arg("rule"), py::arg("hyper"), py::arg("params"), py::arg("grads"),
         py::arg("slots"), py::arg("steps"), py::arg("ids"),
-        py::arg("scales") = std::vector<py::object>{}, py::arg("remainders") = py::none(),
+        py::arg("scales") = std::vector<py::object>{}, py::arg("remainders") = py::none(), py::arg("lr_scales") = std::vector<double>{},
         py::arg("stochastic") = false, py::arg("seed") = 0, py::arg("zero_grad") = false,
         "One step of `rule` over lists of CPU tensors, in place.");
   m.def("sum_squares", &optim_bind::sum_squares, py::arg("tensors"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import typing
 __all__: list[str] = ['step', 'sum_squares']
-def step(rule: str, hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], params: typing.Any, grads: typing.Any, slots: collections.abc.Sequence[typing.Any], steps: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], scales: collections.abc.Sequence[typing.Any] = [], remainders: typing.Any = None, stochastic: bool = False, seed: typing.SupportsInt | typing.SupportsIndex = 0, zero_grad: bool = False) -> None:
+def step(rule: str, hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], params: typing.Any, grads: typing.Any, slots: collections.abc.Sequence[typing.Any], steps: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], scales: collections.abc.Sequence[typing.Any] = [], remainders: typing.Any = None, lr_scales: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [], stochastic: bool = False, seed: typing.SupportsInt | typing.SupportsIndex = 0, zero_grad: bool = False) -> None:
     """
     One step of `rule` over lists of CPU tensors, in place.
     """

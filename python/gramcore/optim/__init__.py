@@ -10,10 +10,38 @@ from gramcore._registry import Row, register
 if TYPE_CHECKING:
     from gramcore.optim.adamw import AdamW
     from gramcore.optim.base import FusedOptimizer, GradientError
+    from gramcore.optim.by_name import create, param_groups, state_bytes
+    from gramcore.optim.grams import Grams
+    from gramcore.optim.lion import Lion
+    from gramcore.optim.sgd import SGD
+    from gramcore.optim.sophia import Sophia
 
-__all__ = ["AdamW", "FusedOptimizer", "GradientError"]
+#: Where each public name lives; importing one imports torch.
+_HOME = {
+    "AdamW": "adamw",
+    "FusedOptimizer": "base",
+    "GradientError": "base",
+    "Grams": "grams",
+    "Lion": "lion",
+    "SGD": "sgd",
+    "Sophia": "sophia",
+    "create": "by_name",
+    "param_groups": "by_name",
+    "state_bytes": "by_name",
+}
 
-_HOME = {"AdamW": "adamw", "FusedOptimizer": "base", "GradientError": "base"}
+__all__ = [
+    "SGD",
+    "AdamW",
+    "FusedOptimizer",
+    "GradientError",
+    "Grams",
+    "Lion",
+    "Sophia",
+    "create",
+    "param_groups",
+    "state_bytes",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,15 +54,58 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
+def _row(name: str, home: str, summary: str, paper: str, reference: str = "", **test_kwargs: Any) -> Row:
+    """A row; ``reference`` names the twin in tests/reference/optim.py that shares the test arguments."""
+    factory = f"gramcore.optim.{home}"
+    facts = {"reference": reference}
+    return Row(name, "optim", "optimizer", factory, summary, paper, facts, test_kwargs)
+
+
 register(
-    Row(
-        name="AdamW",
-        family="optim",
-        protocol="optimizer",
-        factory="gramcore.optim.adamw:AdamW",
-        summary="Adam with decoupled weight decay, one pass, any storage",
-        paper="Loshchilov and Hutter 2019, arXiv:1711.05101",
-        facts={"state_per_param": 2.0, "reference": "adamw"},
-        test_kwargs={"lr": 1e-2},
+    _row(
+        "AdamW",
+        "adamw:AdamW",
+        "Adam with decoupled weight decay, one pass, any storage",
+        "Loshchilov and Hutter 2019, arXiv:1711.05101",
+        "adamw",
+        lr=1e-2,
     ),
+    _row(
+        "AdamW-8bit",
+        "adamw:AdamW",
+        "AdamW with moments in a dynamic 8-bit map",
+        "Dettmers et al. 2022, arXiv:2110.02861",
+        lr=1e-2,
+        state="int8",
+    ),
+    _row(
+        "AdamW-4bit",
+        "adamw:AdamW",
+        "AdamW with moments in 4 bits, zero-free second moment",
+        "Li et al. 2023, arXiv:2309.01507",
+        lr=1e-2,
+        state="int4",
+    ),
+    _row(
+        "AdamWScale",
+        "adamw:AdamW",
+        "AdamW with steps scaled by the RMS of each weight",
+        "Nawrot 2023, arXiv:2309.02373",
+        "adamw_scale",
+        lr=1e-2,
+        rms_scale=True,
+    ),
+    _row(
+        "Grams",
+        "grams:Grams",
+        "magnitude of Adam, direction of the gradient",
+        "Cao et al. 2024, arXiv:2412.17107",
+        "grams",
+        lr=1e-2,
+    ),
+    _row("Lion", "lion:Lion", "sign of an interpolated momentum", "Chen et al. 2023, arXiv:2302.06675", "lion", lr=1e-3),
+    _row("Lion-8bit", "lion:Lion", "Lion with an 8-bit momentum", "Chen et al. 2023, arXiv:2302.06675", lr=1e-3, state="int8"),
+    _row("SGD", "sgd:SGD", "gradient descent without state", "", "sgd", lr=1e-2),
+    _row("SGD-momentum", "sgd:SGD", "gradient descent with Nesterov momentum", "", "sgd", lr=1e-2, momentum=0.9, nesterov=True),
+    _row("Sophia", "sophia:Sophia", "momentum over clipped diagonal curvature", "Liu et al. 2023, arXiv:2305.14342", "sophia", lr=1e-3),
 )

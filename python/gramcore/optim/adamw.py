@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from gramcore import _core
 from gramcore._checks import check_choice, check_real
 from gramcore.optim.base import FusedOptimizer, check_betas
 
@@ -50,6 +53,7 @@ class AdamW(FusedOptimizer):
         eps_mode: ``"corrected"`` adds ε after the bias correction of v; ``"raw"`` adds it to √v, as optimizers derived
             from the Hugging Face AdamW do.
         decay: ``"before"`` shrinks W before the update, ``"after"`` shrinks the updated W.
+        rms_scale: multiply lr by max(10⁻³, RMS(W)) per tensor, as nanoT5 does; T5's weights differ much in size.
         options: see :class:`~gramcore.optim.FusedOptimizer`; ``state="int8"`` and ``"int4"`` give 8-bit and 4-bit AdamW.
 
     Raises:
@@ -82,13 +86,21 @@ class AdamW(FusedOptimizer):
         weight_decay: float = 1e-2,
         eps_mode: str = "corrected",
         decay: str = "before",
+        rms_scale: bool = False,
         **options: Any,
     ) -> None:
         numbers = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, {**numbers, "eps_mode": eps_mode, "decay": decay}, options)
+        super().__init__(
+            params, {**numbers, "eps_mode": eps_mode, "decay": decay, "rms_scale": bool(rms_scale)}, options
+        )
 
     def hyper(self, group: Mapping[str, Any]) -> dict[str, float]:
         return adam_hyper(group)
 
     def check_hyper(self, group: Mapping[str, Any]) -> None:
         check_adam(group)
+
+    def lr_scales(self, group: Mapping[str, Any], params: list[torch.Tensor]) -> list[float]:
+        if not group["rms_scale"]:
+            return []
+        return [max(1e-3, (_core.optim.sum_squares([p]) / max(1, p.numel())) ** 0.5) for p in params]

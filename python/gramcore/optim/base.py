@@ -107,6 +107,10 @@ class FusedOptimizer(torch.optim.Optimizer):
     def check_hyper(self, group: Mapping[str, Any]) -> None:
         """Raise if a number of the group is out of range."""
 
+    def lr_scales(self, group: Mapping[str, Any], params: list[torch.Tensor]) -> list[float]:
+        """Multiples of lr per parameter, or an empty list for none."""
+        return []
+
     # ------------------------------------------------------------------ torch's interface
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -219,6 +223,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         steps = [next_step(s) for s in states]
         batch = Batch(params)
         numbers = {**self.hyper(group), "maximize": float(group["maximize"]), "grad_scale": self._grad_scale}
+        scales = self.lr_scales(group, batch.params)
         scale_name = f"{self.slots[0]}_scale" if self.slots else ""
         kinds = [("remainder" in s, scale_name in s) for s in states]
         for compensated, quantised in sorted(set(kinds)):
@@ -234,6 +239,7 @@ class FusedOptimizer(torch.optim.Optimizer):
                 [self._index[params[i]] for i in where],
                 scales=[[local(s[f"{name}_scale"]) for s in part] for name in self.slots] if quantised else [],
                 remainders=[local(s["remainder"]) for s in part] if compensated else None,
+                lr_scales=[scales[i] for i in where] if scales else [],
                 stochastic=group["rounding"] == "stochastic",
                 seed=group["seed"],
                 zero_grad=self.zero_grads,

@@ -1,0 +1,99 @@
+"""Optimizers by name, parameter groups from a model, and the bytes of state each needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from gramcore import _registry
+
+__all__ = ["create", "names", "param_groups", "state_bytes"]
+
+
+def names() -> list[str]:
+    """Names :func:`create` knows."""
+    return [row.name for row in _registry.rows(family="optim", protocol="optimizer")]
+
+
+def _find(name: str) -> _registry.Row:
+    for row in _registry.rows(family="optim", protocol="optimizer"):
+        if row.name.lower() == name.lower():
+            return row
+    raise ValueError(f"name must be one of {', '.join(names())}, got {name!r}")
+
+
+def is_decayed(name: str, p: torch.Tensor) -> bool:
+    """The usual rule: matrices and larger decay; vectors and scalars (norms, biases) do not."""
+    return p.ndim >= 2
+
+
+def param_groups(
+    model: torch.nn.Module,
+    *,
+    weight_decay: float,
+    decayed: Callable[[str, torch.Tensor], bool] = is_decayed,
+    exclude: Callable[[str, torch.Tensor], bool] | None = None,
+) -> list[dict[str, Any]]:
+    """Two groups of a model's trainable parameters: with ``weight_decay`` and without.
+
+    Args:
+        model: its named parameters are visited once each; tied weights count once.
+        weight_decay: of the first group.
+        decayed: called with (name, parameter); true puts it into the first group.
+        exclude: true leaves a parameter out of both.
+    """
+    groups: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+    for name, p in model.named_parameters():
+        if p.requires_grad and not (exclude and exclude(name, p)):
+            groups[0 if decayed(name, p) else 1].append(p)
+    made = [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
+    return [g for g in made if g["params"]]
+
+
+def create(name: str, model: torch.nn.Module | Iterable[Any], **arguments: Any) -> torch.optim.Optimizer:
+    """Make an optimizer by its registry name (any case).
+
+    Args:
+        name: one of ``gramcore optim list``.
+        model: a module (with ``weight_decay`` given, its vectors are exempt, see :func:`param_groups`), or parameters
+            or groups, used as they are.
+        arguments: of the optimizer.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+
+    Example:
+        >>> import torch
+        >>> from gramcore.optim import create
+        >>> type(create("adamw", torch.nn.Linear(2, 2), lr=1e-3, weight_decay=0.1)).__name__
+        'AdamW'
+    """
+    row = _find(name)
+    fixed = {k: v for k, v in row.test_kwargs.items() if k != "lr"}
+    if isinstance(model, torch.nn.Module):
+        decay = arguments.get("weight_decay", 0.0)
+        params: Any = param_groups(model, weight_decay=decay) if decay else [p for p in model.parameters() if p.requires_grad]
+    else:
+        params = model
+    return row.load()(params, **{**fixed, **arguments})
+
+
+def state_bytes(name: str, shapes: Iterable[tuple[int, ...]], dtype: torch.dtype = torch.float32, **arguments: Any) -> int:
+    """Bytes of state an optimizer holds for parameters of these shapes, found by making that state without data.
+
+    Args: shapes: of the parameters.  dtype: of the parameters.  arguments: of the optimizer.
+    """
+    row = _find(name)
+    total = 0
+    seen: dict[tuple[int, ...], int] = {}
+    for shape in shapes:
+        if shape not in seen:
+            p = torch.nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"))
+            optimizer = row.load()([p], **{**row.test_kwargs, **arguments})
+            with torch.device("meta"):
+                state = optimizer.init_state(optimizer.param_groups[0], p)
+            seen[shape] = sum(t.numel() * t.element_size() for t in state.values() if isinstance(t, torch.Tensor))
+        total += seen[shape]
+    return total

@@ -1,0 +1,61 @@
+"""Optimizers by name, groups, memory figures, the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from gramcore.cli import main
+from gramcore.optim import create, param_groups, state_bytes
+from gramcore.optim.by_name import names
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_name_trains_a_module(name: str) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.LayerNorm(16), torch.nn.Linear(16, 4))
+    optimizer = create(name.lower(), model, lr=1e-3)
+    losses = []
+    for _ in range(15):
+        optimizer.zero_grad()
+        loss = (model(torch.ones(4, 8)) - 1).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(ValueError, match=r"AdamW, .*got 'adamax'"):
+        create("adamax", torch.nn.Linear(2, 2))
+
+
+def test_groups_exempt_vectors_and_what_is_excluded() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.LayerNorm(16), torch.nn.Linear(16, 4))
+    groups = param_groups(model, weight_decay=0.1, exclude=lambda name, p: name.startswith("2."))
+    assert [len(g["params"]) for g in groups] == [1, 3]
+    assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
+
+
+@pytest.mark.parametrize("name", names())
+def test_memory_figures_equal_what_is_allocated(name: str) -> None:
+    p = torch.nn.Parameter(torch.randn(96, 80))
+    optimizer = create(name, [p], lr=1e-3)
+    p.grad = torch.randn(96, 80)
+    optimizer.step()
+    held = sum(t.numel() * t.element_size() for t in optimizer.state[p].values() if isinstance(t, torch.Tensor))
+    assert state_bytes(name, [(96, 80)]) == held
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    config = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 4, "vocab_size": 100, "architectures": ["LlamaForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for arguments, expected in ((["list"], "Loshchilov"), (["memory", str(tmp_path)], "bytes per parameter")):
+        with pytest.raises(SystemExit) as stop:
+            main(["optim", *arguments])
+        assert stop.value.code == 0
+        assert expected in capsys.readouterr().out

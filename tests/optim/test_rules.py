@@ -1,0 +1,94 @@
+"""Every rule against its twin in tests/reference/optim.py, driven by the registry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gramcore._registry import Row, rows
+from gramcore.optim import SGD, Sophia
+
+from tests.optim.helpers import assert_as_good_as_naive, make_params, run_optimizer, run_reference, set_grads
+from tests.reference import optim as reference
+
+ROWS = [r for r in rows(protocol="optimizer") if r.facts["reference"]]
+SHAPES = [(7,), (1,), (33, 130), (4, 3, 3, 3), (130, 33), (1100, 4), (64, 64)]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda r: r.name)
+def test_follows_its_paper(isa: str, row: Row) -> None:
+    params = make_params(SHAPES)
+    start = [p.detach().clone() for p in params]
+    twin = getattr(reference, row.facts["reference"])
+    steps = 100 if row.facts["reference"] not in reference.SLOW else 30
+    exact = run_reference(twin, params, steps, np.float64, **row.test_kwargs)
+    naive = run_reference(twin, params, steps, np.float32, **row.test_kwargs)
+    run_optimizer(row.load()(params, **row.test_kwargs), params, steps)
+    assert_as_good_as_naive(params, naive, exact, start)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"momentum": 0.9}, {"momentum": 0.5, "dampening": 0.3, "weight_decay": 0.1}, {"weight_decay": 0.2}],
+)
+def test_sgd_agrees_with_torch(isa: str, numbers: dict[str, float]) -> None:
+    ours, theirs = make_params(SHAPES), make_params(SHAPES)
+    run_optimizer(SGD(ours, lr=0.1, **numbers), ours, 20)
+    run_optimizer(torch.optim.SGD(theirs, lr=0.1, **numbers), theirs, 20)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_sgd_refuses_nesterov_without_momentum() -> None:
+    with pytest.raises(ValueError, match="nesterov"):
+        SGD(make_params([(3,)]), nesterov=True)
+
+
+def test_sophia_folds_gauss_newton_estimates(isa: str) -> None:
+    (p,) = make_params([(50,)])
+    optimizer = Sophia([p], lr=1e-2)
+    w, state = p.detach().double().numpy(), {"hessian": np.zeros(50)}
+    for t in range(1, 21):
+        set_grads([p], t, seed=7)
+        assert p.grad is not None
+        if t % 5 == 1:
+            optimizer.update_hessian(batch=16)
+            g = p.grad.double().numpy()
+            state["hessian"] = 0.99 * state["hessian"] + 0.01 * 16 * g * g
+        set_grads([p], t)
+        w = reference.sophia(w, p.grad.double().numpy(), state, t, lr=1e-2)
+        optimizer.step()
+    np.testing.assert_allclose(p.detach().numpy(), w, rtol=2e-4, atol=1e-5)
+
+
+def test_sophia_hutchinson_is_exact_for_a_diagonal_quadratic() -> None:
+    (p,) = make_params([(30,)])
+    scale = torch.arange(1.0, 31.0)
+    optimizer = Sophia([p], betas=(0.96, 0.0))
+    total = torch.zeros(30)
+    generator = torch.Generator().manual_seed(0)
+    draws = 400
+    for _ in range(draws):
+        optimizer.update_hutchinson((scale * p * p).sum() / 2, generator=generator)
+        total += optimizer.state[p]["hessian"]
+    assert p.grad is None
+    # u^2 has mean 1 and variance 2: five sigma over 30 entries, false alarm 2e-5.
+    assert ((total / draws / scale - 1).abs() < 5 * (2 / draws) ** 0.5).all()
+
+
+def test_clipping_equals_torch_and_zeroing_leaves_zeros(isa: str) -> None:
+    from gramcore.optim import AdamW
+
+    ours, theirs = make_params(SHAPES), make_params(SHAPES)
+    a = AdamW(ours, lr=1e-2, max_grad_norm=0.5, zero_grads=True)
+    b = torch.optim.AdamW(theirs, lr=1e-2)
+    for t in range(1, 11):
+        set_grads(ours, t)
+        set_grads(theirs, t)
+        norm = torch.nn.utils.clip_grad_norm_(theirs, 0.5)
+        a.step()
+        b.step()
+        assert a.grad_norm == pytest.approx(norm.item(), rel=1e-5)
+        assert all(p.grad is not None and not p.grad.any() for p in ours)
+    for x, y in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)

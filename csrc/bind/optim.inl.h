@@ -219,10 +219,9 @@ inline void bind_optim(pybind11::module_& parent) {
   namespace py = pybind11;
   py::module_ m = parent.def_submodule("optim", "Step engine of the optimizers.");
   m.def("step", &optim_bind::step, py::arg("rule"), py::arg("hyper"), py::arg("params"), py::arg("grads"),
-        py::arg("slots"), py::arg("steps"), py::arg("ids"),
-        py::arg("scales") = std::vector<py::object>{}, py::arg("remainders") = py::none(), py::arg("lr_scales") = std::vector<double>{},
-        py::arg("stochastic") = false, py::arg("seed") = 0, py::arg("zero_grad") = false,
-        "One step of `rule` over lists of CPU tensors, in place.");
+        py::arg("slots"), py::arg("steps"), py::arg("ids"), py::arg("scales") = std::vector<py::object>{},
+        py::arg("remainders") = py::none(), py::arg("lr_scales") = std::vector<double>{}, py::arg("stochastic") = false,
+        py::arg("seed") = 0, py::arg("zero_grad") = false, "One step of `rule` over lists of CPU tensors, in place.");
   m.def("sum_squares", &optim_bind::sum_squares, py::arg("tensors"),
         "Sum of squares of a list of CPU tensors; infinite or NaN when an element is.");
 }

@@ -42,7 +42,12 @@ def test_maps_have_the_published_values(storage: str, slot: int) -> None:
     table = MAPS[storage, slot]
     assert len(table) == (256 if storage == "int8" else 16)
     assert np.all(np.diff(table) >= 0)
-    ends = {("int8", 0): (-0.99297, 1.0), ("int8", 1): (0.0, 1.0), ("int4", 0): (-0.8875, 1.0), ("int4", 1): (0.0625, 1)}
+    ends = {
+        ("int8", 0): (-0.99297, 1.0),
+        ("int8", 1): (0.0, 1.0),
+        ("int4", 0): (-0.8875, 1.0),
+        ("int4", 1): (0.0625, 1),
+    }
     assert (round(float(table[0]), 5), float(table[-1])) == ends[storage, slot]
 
 

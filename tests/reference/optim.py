@@ -84,8 +84,24 @@ def dynamic_map(bits: int, *, signed: bool) -> Array:
 
 
 SIGNED_4BIT = np.array(
-    [-0.8875, -0.6625, -0.4375, -0.2125, -0.0775, -0.0325, -0.0055, 0]
-    + [0.0055, 0.0325, 0.0775, 0.2125, 0.4375, 0.6625, 0.8875, 1.0]
+    [
+        -0.8875,
+        -0.6625,
+        -0.4375,
+        -0.2125,
+        -0.0775,
+        -0.0325,
+        -0.0055,
+        0,
+        0.0055,
+        0.0325,
+        0.0775,
+        0.2125,
+        0.4375,
+        0.6625,
+        0.8875,
+        1.0,
+    ]
 )
 LINEAR_4BIT = (np.arange(16) + 1) / 16
 
@@ -167,6 +183,7 @@ def sophia(
     h = state.setdefault("hessian", np.zeros_like(p))
     m[...] = f(betas[0]) * m + f(1 - betas[0]) * g
     return p * f(1 - lr * weight_decay) - f(lr) * np.clip(m / np.maximum(f(gamma) * h, f(eps)), -1, 1)
+
 
 #: Twins too slow for 100 steps.
 SLOW: frozenset[str] = frozenset()

@@ -18,7 +18,7 @@ namespace {
 // Value = slope * mag + offset in decade i; mag = inverse * value + shift.  `lowest` is the smallest mag of decade 0.
 struct Map8 {
   float slope[8], offset[8], inverse[8], shift[8];
-  float up[6];  // where decade i ends and i + 1 begins
+  float up[6];      // where decade i ends and i + 1 begins
   float zero, one;  // below: code of 0; at or above: code of 1.0
 };
 
@@ -190,9 +190,7 @@ struct Signed4 {
 
 struct Linear4 {
   GC_INLINE vf decode(vi code) { return __builtin_convertvector(code + 1, vf) * 0.0625f; }
-  GC_INLINE vi encode(vf x) {
-    return int_of(vmin(splat(15.0f), vmax(x * 16.0f - 1.0f, vf{})));
-  }
+  GC_INLINE vi encode(vf x) { return int_of(vmin(splat(15.0f), vmax(x * 16.0f - 1.0f, vf{}))); }
 };
 
 // Whole blocks through code buffers padded to a vector, so that tails need no second path.

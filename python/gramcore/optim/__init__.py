@@ -103,9 +103,34 @@ register(
         "grams",
         lr=1e-2,
     ),
-    _row("Lion", "lion:Lion", "sign of an interpolated momentum", "Chen et al. 2023, arXiv:2302.06675", "lion", lr=1e-3),
-    _row("Lion-8bit", "lion:Lion", "Lion with an 8-bit momentum", "Chen et al. 2023, arXiv:2302.06675", lr=1e-3, state="int8"),
+    _row(
+        "Lion", "lion:Lion", "sign of an interpolated momentum", "Chen et al. 2023, arXiv:2302.06675", "lion", lr=1e-3
+    ),
+    _row(
+        "Lion-8bit",
+        "lion:Lion",
+        "Lion with an 8-bit momentum",
+        "Chen et al. 2023, arXiv:2302.06675",
+        lr=1e-3,
+        state="int8",
+    ),
     _row("SGD", "sgd:SGD", "gradient descent without state", "", "sgd", lr=1e-2),
-    _row("SGD-momentum", "sgd:SGD", "gradient descent with Nesterov momentum", "", "sgd", lr=1e-2, momentum=0.9, nesterov=True),
-    _row("Sophia", "sophia:Sophia", "momentum over clipped diagonal curvature", "Liu et al. 2023, arXiv:2305.14342", "sophia", lr=1e-3),
+    _row(
+        "SGD-momentum",
+        "sgd:SGD",
+        "gradient descent with Nesterov momentum",
+        "",
+        "sgd",
+        lr=1e-2,
+        momentum=0.9,
+        nesterov=True,
+    ),
+    _row(
+        "Sophia",
+        "sophia:Sophia",
+        "momentum over clipped diagonal curvature",
+        "Liu et al. 2023, arXiv:2305.14342",
+        "sophia",
+        lr=1e-3,
+    ),
 )

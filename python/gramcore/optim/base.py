@@ -324,7 +324,7 @@ def local(t: torch.Tensor) -> torch.Tensor:
     return t._local_tensor if hasattr(t, "_local_tensor") else t
 
 
-def like_sharded(flat: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def like_sharded(flat: torch.Tensor, like: Any) -> torch.Tensor:
     """A flat tensor of this process as a distributed one, split as ``like`` is, when ``like`` is distributed."""
     if not hasattr(like, "_local_tensor"):
         return flat
@@ -340,7 +340,7 @@ def global_norm(grads: Sequence[torch.Tensor]) -> float:
     total = _core.optim.sum_squares(plain) if plain else 0.0
     by_mesh: dict[Any, list[torch.Tensor]] = {}
     for g in grads:
-        if hasattr(g, "_local_tensor"):
+        if hasattr(g, "_local_tensor") and hasattr(g, "device_mesh") and hasattr(g, "placements"):
             by_mesh.setdefault((g.device_mesh, tuple(g.placements)), []).append(dense(local(g)))
     for (mesh, placements), parts in by_mesh.items():
         value = torch.tensor(_core.optim.sum_squares(parts), dtype=torch.float64)

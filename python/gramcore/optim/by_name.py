@@ -74,13 +74,17 @@ def create(name: str, model: torch.nn.Module | Iterable[Any], **arguments: Any) 
     fixed = {k: v for k, v in row.test_kwargs.items() if k != "lr"}
     if isinstance(model, torch.nn.Module):
         decay = arguments.get("weight_decay", 0.0)
-        params: Any = param_groups(model, weight_decay=decay) if decay else [p for p in model.parameters() if p.requires_grad]
+        params: Any = (
+            param_groups(model, weight_decay=decay) if decay else [p for p in model.parameters() if p.requires_grad]
+        )
     else:
         params = model
     return row.load()(params, **{**fixed, **arguments})
 
 
-def state_bytes(name: str, shapes: Iterable[tuple[int, ...]], dtype: torch.dtype = torch.float32, **arguments: Any) -> int:
+def state_bytes(
+    name: str, shapes: Iterable[tuple[int, ...]], dtype: torch.dtype = torch.float32, **arguments: Any
+) -> int:
     """Bytes of state an optimizer holds for parameters of these shapes, found by making that state without data.
 
     Args: shapes: of the parameters.  dtype: of the parameters.  arguments: of the optimizer.

@@ -61,7 +61,14 @@ class Grams(FusedOptimizer):
         decay: str = "before",
         **options: Any,
     ) -> None:
-        numbers = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "eps_mode": eps_mode, "decay": decay}
+        numbers = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "eps_mode": eps_mode,
+            "decay": decay,
+        }
         super().__init__(params, numbers, options)
 
     def hyper(self, group: Mapping[str, Any]) -> dict[str, float]:

@@ -45,7 +45,7 @@ class SGD(FusedOptimizer):
     """
 
     rule = "sgd"
-    slots = ()
+    slots: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -59,5 +59,3 @@ def first_step(p: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
     """AdamW's first step in fp64: the bias-corrected moments are the gradient and its square."""
     w, g = p.detach().double(), g.double()
     return w * (1 - 1e-4 * 1e-2) - 1e-4 * g / (g.abs() + 1e-8)
-
-

@@ -54,7 +54,7 @@ class AdamW(FusedOptimizer):
             from the Hugging Face AdamW do.
         decay: ``"before"`` shrinks W before the update, ``"after"`` shrinks the updated W.
         rms_scale: multiply lr by max(10⁻³, RMS(W)) per tensor, as nanoT5 does; T5's weights differ much in size.
-        options: see :class:`~gramcore.optim.FusedOptimizer`; ``state="int8"`` and ``"int4"`` give 8-bit and 4-bit AdamW.
+        options: see :class:`~gramcore.optim.FusedOptimizer`; ``state="int8"`` gives 8-bit AdamW.
 
     Raises:
         ValueError: a number outside its interval.  TypeError: a parameter or gradient of another kind.

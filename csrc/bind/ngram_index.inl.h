@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <memory>
 #include <tuple>
 #include <vector>
@@ -190,6 +191,44 @@ inline void bind_many_queries(py::class_<Index>& c) {
       });
 }
 
+// Text and documents of one shard.
+inline void bind_documents(py::class_<Index>& c) {
+  c.def("positions",
+        [](const Index& self, std::size_t s, std::int64_t begin, std::int64_t end) {
+          const Shard& shard = self.shard(s);
+          GC_CHECK_AS(OutOfRange, begin >= 0 && begin <= end && end <= shard.num_tokens(), "ranks must be in [0, ",
+                      shard.num_tokens(), "], got ", begin, " to ", end);
+          std::vector<std::int64_t> found(static_cast<std::size_t>(end - begin));
+          {
+            const py::gil_scoped_release release;
+            for (std::int64_t r = begin; r < end; ++r) found[static_cast<std::size_t>(r - begin)] = shard.position(r);
+            std::sort(found.begin(), found.end());
+          }
+          return own(std::move(found));
+        })
+      .def("documents_of",
+           [](const Index& self, std::size_t s, TensorArg& positions) {
+             const Shard& shard = self.shard(s);
+             const auto at = positions.span<const std::int64_t>("positions", 1);
+             std::vector<std::int64_t> documents(at.size());
+             for (std::size_t i = 0; i < at.size(); ++i) documents[i] = shard.document_of(at[i]);
+             return own(std::move(documents));
+           })
+      .def("document",
+           [](const Index& self, std::size_t s, std::int64_t document) {
+             const RankRange span = self.shard(s).document(document);
+             return std::pair(span.begin, span.end);
+           })
+      .def("tokens", [](const Index& self, std::size_t s, std::int64_t begin, std::int64_t end) {
+        const Shard& shard = self.shard(s);
+        GC_CHECK_AS(OutOfRange, begin >= 0 && begin <= end && end <= shard.num_tokens(), "positions must be in [0, ",
+                    shard.num_tokens(), "], got ", begin, " to ", end);
+        std::vector<std::uint32_t> tokens(static_cast<std::size_t>(end - begin));
+        for (std::int64_t p = begin; p < end; ++p) tokens[static_cast<std::size_t>(p - begin)] = shard.token(p);
+        return own(std::move(tokens));
+      });
+}
+
 inline void bind_index(py::module_& m) {
   py::class_<Index> c(m, "Index");
   c.def(py::init([](const std::vector<std::pair<std::string, int>>& shards, int token_bytes, bool use_accel) {
@@ -217,6 +256,7 @@ inline void bind_index(py::module_& m) {
           py::call_guard<py::gil_scoped_release>());
   bind_single_queries(c);
   bind_many_queries(c);
+  bind_documents(c);
   m.def(
       "build_accel",
       [](const std::string& directory, int number, int token_bytes, const std::string& path) {

@@ -26,7 +26,7 @@ class Accel {
   static void build(const Shard& shard, const std::string& path);
 
   bool present() const { return slots_ != nullptr; }
-  std::uint64_t bytes() const { return file_.size(); }
+  void load() const { file_.load(); }
   bool has_token(std::uint32_t id) const { return id < num_ids_; }
   RankRange token(std::uint32_t id) const {  // has_token(id) must hold
     return checked(singles_[id].begin, singles_[id].count);

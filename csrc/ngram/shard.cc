@@ -158,6 +158,7 @@ void Shard::load() const {
   tokenized_.load();
   table_.load();
   offset_.load();
+  accel_.load();
 }
 
 }  // namespace gramcore::ngram

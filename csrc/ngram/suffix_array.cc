@@ -1,9 +1,10 @@
 #include "ngram/suffix_array.h"
 
 #include <algorithm>
-#include <memory>
+#include <limits>
 
 #include "core/file.h"
+#include "ngram/big_array.h"
 #include "ngram/sais.inl.h"
 #include "ngram/tokens.h"
 
@@ -63,17 +64,17 @@ class Alphabet {
 };
 
 template <class Char, class T, class Int>
-std::unique_ptr<Int[]> sort_as(Span<const T> tokens, const Alphabet<T>& alphabet) {
+BigArray<Int> sort_as(Span<const T> tokens, const Alphabet<T>& alphabet) {
   const std::size_t n = tokens.size();
-  std::unique_ptr<Char[]> text(new Char[n]);
+  const auto text = make_big_array<Char>(n);
   for (std::size_t i = 0; i < n; ++i) text[i] = static_cast<Char>(alphabet.rank(tokens[i]));
-  std::unique_ptr<Int[]> sa(new Int[n]);
+  auto sa = make_big_array<Int>(n);
   Sais<Char, Int>::sort(text.get(), sa.get(), static_cast<Int>(n), static_cast<Int>(alphabet.size()));
   return sa;
 }
 
 template <class T, class Int>
-std::unique_ptr<Int[]> sort_tokens(Span<const T> tokens) {
+BigArray<Int> sort_tokens(Span<const T> tokens) {
   const Alphabet<T> alphabet(tokens);
   if constexpr (sizeof(T) == 1) return sort_as<std::uint8_t, T, Int>(tokens, alphabet);
   if (alphabet.size() <= 65536) return sort_as<std::uint16_t, T, Int>(tokens, alphabet);

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gramcore._registry import Row, register
 from gramcore.ngram.automaton import SuffixAutomaton, SuffixMatcher
 from gramcore.ngram.build import BuildReport, accelerate, build_index, suffix_array
+from gramcore.ngram.engine import InfiniGramEngine
 from gramcore.ngram.index import Index
 from gramcore.ngram.results import Distribution, DistributionBatch, Found, Probability, Score
 
@@ -14,6 +15,7 @@ __all__ = [
     "DistributionBatch",
     "Found",
     "Index",
+    "InfiniGramEngine",
     "Probability",
     "Score",
     "SuffixAutomaton",

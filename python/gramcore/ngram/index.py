@@ -15,10 +15,21 @@ from gramcore._checks import check_int
 from gramcore.errors import FormatError
 from gramcore.ngram.files import Description, shard_numbers, token_bytes
 from gramcore.ngram.results import Distribution, DistributionBatch, Found, Probability, Score
+from gramcore.ngram.search import (
+    CnfFound,
+    Document,
+    Documents,
+    Metadata,
+    Span,
+    attribute,
+    find_cnf,
+    window,
+)
 
-__all__ = ["Index", "flatten"]
+__all__ = ["Cnf", "Ids", "Index", "Queries", "flatten"]
 
 Ids: TypeAlias = Sequence[int] | npt.NDArray[np.integer]
+Cnf: TypeAlias = Sequence[Sequence[Ids]]
 Queries: TypeAlias = Sequence[Ids] | npt.NDArray[np.integer] | tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]
 
 
@@ -27,8 +38,8 @@ class Index:
 
     Opens what :func:`build_index` or infini-gram (layout versions 4 and 5) wrote. An n-gram of n tokens is found by
     binary search over the ranks: O(n log T), in less with acceleration files (:func:`accelerate`), and no memory beyond
-    the mapped files. Counts of shards and directories add up; nothing is approximate. Methods release the GIL and may be
-    called from any thread.
+    the mapped files. Counts of shards and directories add up; nothing is approximate. Methods release the GIL and may
+    be called from any thread.
 
     Args:
         path: an index directory, or several whose counts are added.
@@ -82,6 +93,7 @@ class Index:
         width = 0 if token_dtype is None else token_bytes(token_dtype)
         self._native = _core.ngram.Index(shards, width, use_accel)
         self.token_dtype = {1: "u8", 2: "u16", 4: "u32"}[self._native.token_bytes()]
+        self._metadata_files: dict[int, Metadata] = {}
         self._check_totals(described)
         if load_to_ram:
             for shard in range(self.num_shards):
@@ -214,6 +226,90 @@ class Index:
         self._forward("ntd_batch")
         return DistributionBatch(*self._native.next_tokens_batch(*flatten(prompts), _top(top)))
 
+    def find_cnf(self, cnf: Cnf, *, max_diff_tokens: int = 100, max_clause_freq: int | None = None) -> CnfFound:
+        """Boolean search: n-grams in clauses joined by OR, clauses joined by AND.
+
+        A match is an occurrence of the rarest clause with an occurrence of every other clause in the same document, at
+        most ``max_diff_tokens`` from start to start. Exact unless a clause occurs more than ``max_clause_freq`` times
+        in a shard and so is thinned evenly.
+        """
+        return find_cnf(self, cnf, max_diff_tokens=max_diff_tokens, max_clause_freq=max_clause_freq)
+
+    def search_docs(self, ids: Ids, *, maxnum: int = 1, max_disp_len: int | None = 1000) -> Documents:
+        """Up to ``maxnum`` documents around occurrences spread evenly over the ranks of an n-gram."""
+        found = self.find(ids)
+        picked = []
+        for i in range(min(check_int("maxnum", maxnum, low=1), found.cnt)):
+            at = i * found.cnt // min(maxnum, found.cnt)
+            for shard, (begin, end) in enumerate(found.segment_by_shard):
+                if at < end - begin:
+                    picked.append(self.doc_by_rank(shard, begin + at, max_disp_len=max_disp_len))
+                    break
+                at -= end - begin
+        return Documents(found.cnt, False, picked)
+
+    def search_docs_cnf(
+        self,
+        cnf: Cnf,
+        *,
+        maxnum: int = 1,
+        max_disp_len: int | None = 1000,
+        max_diff_tokens: int = 100,
+        max_clause_freq: int | None = None,
+    ) -> Documents:
+        """Up to ``maxnum`` documents that match a boolean search, spread evenly."""
+        found = self.find_cnf(cnf, max_diff_tokens=max_diff_tokens, max_clause_freq=max_clause_freq)
+        places = [(s, int(p)) for s, positions in enumerate(found.positions_by_shard) for p in positions]
+        number = min(check_int("maxnum", maxnum, low=1), found.cnt)
+        chosen = [places[i * found.cnt // number] for i in range(number)]
+        documents = [self.doc_by_position(s, p, max_disp_len=max_disp_len) for s, p in chosen]
+        return Documents(found.cnt, found.approx, documents)
+
+    def doc_by_rank(self, shard: int, rank: int, *, max_disp_len: int | None = 1000) -> Document:
+        """The document of the suffix of that rank, at most ``max_disp_len`` tokens around its start."""
+        return self.doc_by_position(shard, self._native.position(shard, rank), max_disp_len=max_disp_len)
+
+    def doc_by_position(self, shard: int, position: int, *, max_disp_len: int | None = 1000) -> Document:
+        """The document at a position (in tokens) of a shard's text, at most ``max_disp_len`` tokens around it."""
+        check_int("position", position, low=0, high=self._native.shard_facts(shard)[0] - 1)
+        if max_disp_len is None:
+            return window(self, shard, position, before=None, after=None)
+        before = check_int("max_disp_len", max_disp_len, low=1) // 2
+        return window(self, shard, position, before=before, after=max_disp_len - before)
+
+    def doc_by_ix(self, doc_ix: int, *, max_disp_len: int | None = 1000) -> Document:
+        """A document by its number over all shards, cut to its first ``max_disp_len`` tokens."""
+        at = check_int("doc_ix", doc_ix, low=0, high=self.num_documents - 1)
+        shard = 0
+        while at >= self._native.shard_facts(shard)[1]:
+            at -= self._native.shard_facts(shard)[1]
+            shard += 1
+        begin, _ = self._native.document(shard, at)
+        return window(self, shard, begin, before=0, after=max_disp_len, document=at)
+
+    def attribute(
+        self,
+        ids: Ids,
+        *,
+        delim_ids: Ids = (),
+        min_len: int = 1,
+        max_cnt: int = 1000,
+        bow_ids: frozenset[int] | None = None,
+    ) -> list[Span]:
+        """The longest stretches of a passage that the corpus holds, with all their occurrences.
+
+        Spans are maximal (none lies inside another), no shorter than ``min_len`` and occur at most ``max_cnt`` times.
+        Args:
+            delim_ids: tokens at which a span must end.
+            bow_ids: tokens that begin a word; spans then begin and end at word borders.
+        """
+        return attribute(self, ids, delim_ids=delim_ids, min_len=min_len, max_cnt=max_cnt, bow_ids=bow_ids)
+
+    def _metadata(self, shard: int) -> Metadata:
+        if shard not in self._metadata_files:
+            self._metadata_files[shard] = Metadata(*self._sources[shard])
+        return self._metadata_files[shard]
+
     def verify(self) -> None:
         """Read everything and check it: FormatError names the first entry that is wrong. 8 bytes per token."""
         for shard in range(self.num_shards):
@@ -231,8 +327,9 @@ def flatten(queries: Queries, *, reverse: bool = False) -> tuple[npt.NDArray[np.
     >>> flatten([[1, 2], [3]])[1].tolist()
     [0, 2, 3]
     """
+    ids: npt.NDArray[np.integer]
     if isinstance(queries, tuple) and len(queries) == 2 and all(isinstance(q, np.ndarray) for q in queries):
-        ids, offsets = queries[0], np.ascontiguousarray(queries[1], np.int64)
+        ids, offsets = np.asarray(queries[0]), np.ascontiguousarray(queries[1], np.int64)
     elif isinstance(queries, np.ndarray):
         if queries.ndim != 2:
             raise ValueError(f"queries must be a (Q, n) array or a list of sequences, got shape {queries.shape}")
@@ -245,7 +342,7 @@ def flatten(queries: Queries, *, reverse: bool = False) -> tuple[npt.NDArray[np.
         ids = np.concatenate(filled) if filled else np.zeros(0, np.uint32)
     if ids.dtype.kind not in "iu":
         raise TypeError(f"ids must be integers, got {ids.dtype}")
-    if ids.dtype != np.uint32 and len(ids) and not (0 <= int(ids.min()) and int(ids.max()) < 2**32):
+    if ids.dtype != np.uint32 and len(ids) and not (ids.min() >= 0 and ids.max() < 2**32):
         raise IndexError(f"ids must be in [0, {2**32 - 1}], got {int(ids.min())} to {int(ids.max())}")
     ids = np.ascontiguousarray(ids, np.uint32)
     if reverse:

@@ -1,0 +1,204 @@
+"""Documents, boolean searches and attribution over an index."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from gramcore._checks import check_int
+from gramcore.errors import FormatError
+
+if TYPE_CHECKING:
+    from gramcore.ngram.index import Cnf, Ids, Index
+
+__all__ = ["CnfFound", "Document", "Documents", "Span", "attribute", "find_cnf"]
+
+
+@dataclass(slots=True)
+class CnfFound:
+    """Matches of a boolean search: of the rarest clause, those with every other clause near."""
+
+    cnt: int
+    approx: bool
+    positions_by_shard: list[npt.NDArray[np.int64]]  # in tokens, ascending
+
+
+@dataclass(slots=True)
+class Document:
+    """A document, or the part of it around a match."""
+
+    doc_ix: int  # over all shards
+    doc_len: int
+    needle_offset: int  # where the match begins in token_ids
+    token_ids: npt.NDArray[np.uint32]
+    metadata: str  # a JSON line, empty when the index has none
+    shard: int
+    position: int  # of token_ids[0] in the shard's text
+
+
+@dataclass(slots=True)
+class Documents:
+    """Some of the documents that hold an n-gram or match a boolean search."""
+
+    cnt: int
+    approx: bool
+    documents: list[Document]
+
+
+@dataclass(slots=True)
+class Span:
+    """A stretch [l, r) of a passage that the corpus holds, and where."""
+
+    l: int  # noqa: E741  infini-gram's name
+    r: int
+    count: int
+    unigram_logprob_sum: float  # natural log
+    docs: list[tuple[int, int]]  # (shard, position)
+
+    @property
+    def length(self) -> int:
+        """Tokens of the span."""
+        return self.r - self.l
+
+
+class Metadata:
+    """metadata.N and metaoff.N of a shard: one JSON line per document."""
+
+    def __init__(self, directory: Path, number: int) -> None:
+        self._path = directory / f"metadata.{number}"
+        offsets = directory / f"metaoff.{number}"
+        self._lines: mmap.mmap | None = None
+        if self._path.exists() and offsets.exists() and self._path.stat().st_size:
+            with self._path.open("rb") as file:
+                self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._offsets = np.memmap(offsets, np.dtype("<u8"), mode="r")
+
+    def line(self, document: int) -> str:
+        """The line of a document, without its newline."""
+        if self._lines is None:
+            return ""
+        if document >= len(self._offsets) or int(self._offsets[document]) >= len(self._lines):
+            raise FormatError(f"{self._path}: must have a line for document {document}; it is truncated")
+        start = int(self._offsets[document])
+        end = self._lines.find(b"\n", start)
+        return self._lines[start : len(self._lines) if end < 0 else end].decode("utf-8", "replace")
+
+
+def window(
+    index: Index, shard: int, position: int, *, before: int | None, after: int | None, document: int | None = None
+) -> Document:
+    """The document at a position, cut to ``before`` tokens before and ``after`` from the position on (None: all)."""
+    native = index._native
+    if document is None:
+        document = int(native.documents_of(shard, np.array([position]))[0])
+    begin, end = native.document(shard, document)
+    needle = min(max(position, begin), end)
+    left = begin if before is None else max(begin, needle - before)
+    right = end if after is None else min(end, max(needle, position + after))
+    token_ids, offset, start = native.tokens(shard, left, right), needle - left, left
+    if index.version == 5:  # stored backwards
+        token_ids, offset = token_ids[::-1].copy(), len(token_ids) - 1 - offset
+    first = sum(native.shard_facts(s)[1] for s in range(shard))
+    line = index._metadata(shard).line(document)
+    return Document(first + document, end - begin, offset, token_ids, line, shard, start)
+
+
+def _clause_positions(
+    index: Index, shard: int, clause: Sequence[Ids], limit: int | None
+) -> tuple[npt.NDArray[np.int64], bool]:
+    segments = [index._native.find(index._stored(ids))[shard] for ids in clause]
+    total = sum(end - begin for begin, end in segments)
+    sampled = limit is not None and total > limit
+    parts = []
+    for begin, end in segments:
+        part = index._native.positions(shard, begin, end)
+        parts.append(part[:: -(-total // limit)] if sampled and limit is not None else part)
+    return np.unique(np.concatenate(parts)), sampled
+
+
+def _near(
+    index: Index, shard: int, pivots: npt.NDArray[np.int64], others: npt.NDArray[np.int64], reach: int
+) -> npt.NDArray[np.bool_]:
+    """Which pivots have one of ``others`` within ``reach`` tokens in the same document."""
+    if not len(others):
+        return np.zeros(len(pivots), bool)
+    native = index._native
+    pivot_docs = native.documents_of(shard, pivots)
+    found = np.zeros(len(pivots), bool)
+    at = np.searchsorted(others, pivots)
+    for side in (at - 1, at):  # the nearest on either side: farther ones can only be farther or in another document
+        inside = (side >= 0) & (side < len(others))
+        nearest = others[np.clip(side, 0, len(others) - 1)]
+        same = native.documents_of(shard, nearest) == pivot_docs
+        found |= inside & same & (np.abs(nearest - pivots) <= reach)
+    return found
+
+
+def find_cnf(index: Index, cnf: Cnf, *, max_diff_tokens: int, max_clause_freq: int | None) -> CnfFound:
+    """See :meth:`gramcore.ngram.Index.find_cnf`."""
+    check_int("max_diff_tokens", max_diff_tokens, low=1)
+    if max_clause_freq is not None:
+        check_int("max_clause_freq", max_clause_freq, low=1)
+    if not len(cnf) or any(not len(clause) or any(not len(ids) for ids in clause) for clause in cnf):
+        raise ValueError("cnf must be a non-empty list of non-empty clauses of non-empty n-grams, got an empty one")
+    matches, approx = [], False
+    for shard in range(index.num_shards):
+        clauses = []
+        for clause in cnf:
+            positions, sampled = _clause_positions(index, shard, clause, max_clause_freq)
+            clauses.append(positions)
+            approx |= sampled
+        clauses.sort(key=len)
+        kept = clauses[0]
+        for others in clauses[1:]:
+            kept = kept[_near(index, shard, kept, others, max_diff_tokens)]
+        matches.append(kept)
+    return CnfFound(sum(map(len, matches)), approx, matches)
+
+
+def attribute(
+    index: Index, ids: Ids, *, delim_ids: Ids, min_len: int, max_cnt: int, bow_ids: frozenset[int] | None
+) -> list[Span]:
+    """See :meth:`gramcore.ngram.Index.attribute`."""
+    check_int("min_len", min_len, low=0)
+    check_int("max_cnt", max_cnt, low=1)
+    tokens = np.asarray(ids, np.int64)
+    ends = index.creativity(ids).copy()
+    delimiters = np.flatnonzero(np.isin(tokens, np.asarray(delim_ids, np.int64)))
+    if len(delimiters):  # a span ends at the latest with the first delimiter in it
+        at = np.searchsorted(delimiters, np.arange(len(tokens)))
+        limit = np.append(delimiters, len(tokens))[at] + 1
+        ends = np.minimum(ends, limit)
+    if bow_ids is not None:  # and begins a word, and stops where one ends
+        begins = np.append(np.isin(tokens, list(bow_ids)), True)
+        for left in range(len(tokens)):
+            right = int(ends[left]) if begins[left] else left
+            while right > left and not begins[right]:
+                right -= 1
+            ends[left] = right
+    total = index.num_tokens
+    logprobs = np.log(np.maximum(index.count_batch(tokens[:, None]), 1) / total) if len(tokens) else np.zeros(0)
+    spans, covered = [], 0
+    for left in range(len(tokens)):
+        right = int(ends[left])
+        if right <= covered or right == left:
+            continue
+        covered = right
+        if right - left < min_len:
+            continue
+        found = index.find(ids[left:right])
+        if found.cnt > max_cnt:
+            continue
+        docs = [
+            (shard, int(p))
+            for shard, (begin, end) in enumerate(found.segment_by_shard)
+            for p in index._native.positions(shard, begin, end)
+        ]
+        spans.append(Span(left, right, found.cnt, float(logprobs[left:right].sum()), docs))
+    return spans

@@ -344,12 +344,11 @@ def flatten(queries: Queries, *, reverse: bool = False) -> tuple[npt.NDArray[np.
         raise TypeError(f"ids must be integers, got {ids.dtype}")
     if ids.dtype != np.uint32 and len(ids) and not (ids.min() >= 0 and ids.max() < 2**32):
         raise IndexError(f"ids must be in [0, {2**32 - 1}], got {int(ids.min())} to {int(ids.max())}")
-    ids = np.ascontiguousarray(ids, np.uint32)
+    flat = np.ascontiguousarray(ids, np.uint32)
     if reverse:
-        lengths = np.diff(offsets)
-        ends = np.repeat(offsets[1:] + offsets[:-1] - 1, lengths)
-        ids = ids[ends - np.arange(len(ids))]
-    return ids, offsets
+        ends = np.repeat(offsets[1:] + offsets[:-1] - 1, np.diff(offsets))
+        flat = flat[ends - np.arange(len(flat))]
+    return flat, offsets
 
 
 def _top(top: int | None) -> int:

@@ -1,0 +1,144 @@
+// gramcore._core.grammar: vocabularies, grammars, matchers.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "bind/tensor_arg.h"
+#include "grammar/matcher.h"
+#include "grammar/regex.h"
+
+namespace gramcore {
+namespace grammar_bind {
+
+namespace py = pybind11;
+using namespace grammar;
+
+inline std::int32_t* mask_row(TensorArg& out, std::int64_t row, std::size_t words) {
+  const TensorView& view = out.checked("out", DType::i32, -1, true);
+  GC_CHECK(view.rank == 1 || view.rank == 2, "out must have rank 1 or 2, got ", view.rank);
+  const std::int64_t rows = view.rank == 2 ? view.shape[0] : 1, width = view.shape[view.rank - 1];
+  GC_CHECK(row >= 0 && row < rows, "row must be in [0, ", rows, "), got ", row);
+  GC_CHECK(width >= static_cast<std::int64_t>(words), "out must have at least ", words,
+           " words (one bit per token), got ", width);
+  std::int32_t* at = static_cast<std::int32_t*>(view.data) + row * width;
+  std::fill(at + words, at + width, 0);
+  return at;
+}
+
+inline void bind_vocab(py::module_& m) {
+  py::class_<Vocab, std::shared_ptr<Vocab>>(m, "Vocab")
+      .def(py::init([](const std::vector<py::bytes>& tokens, std::vector<std::uint32_t> special,
+                       std::vector<std::uint32_t> stop) {
+             std::vector<std::uint8_t> bytes;
+             std::vector<std::uint64_t> offsets{0};
+             for (const auto& t : tokens) {
+               const std::string_view s = t;
+               bytes.insert(bytes.end(), s.begin(), s.end());
+               offsets.push_back(bytes.size());
+             }
+             const py::gil_scoped_release unlocked;
+             return std::make_shared<Vocab>(std::move(bytes), std::move(offsets), std::move(special), std::move(stop));
+           }),
+           py::arg("tokens"), py::arg("special"), py::arg("stop"))
+      .def("__len__", &Vocab::size)
+      .def_property_readonly("stop", [](const Vocab& v) { return v.stop(); })
+      .def("is_special",
+           [](const Vocab& v, std::size_t id) {
+             GC_CHECK_AS(OutOfRange, id < v.size(), "token must be < ", v.size(), ", got ", id);
+             return v.is_special(id);
+           })
+      .def(
+          "token",
+          [](const Vocab& v, std::size_t id) {
+            GC_CHECK_AS(OutOfRange, id < v.size(), "token must be < ", v.size(), ", got ", id);
+            return py::bytes(reinterpret_cast<const char*>(v.token(id).data()), v.token(id).size());
+          },
+          py::arg("id"));
+}
+
+inline void bind_grammar_class(py::module_& m) {
+  py::class_<Grammar, std::shared_ptr<Grammar>>(m, "Grammar")
+      .def_static(
+          "from_regex",
+          [](const std::string& text, bool search, bool boolean_operators, bool dot_all) {
+            auto g = std::make_shared<Grammar>();
+            g->start = parse_regex(text, {search, boolean_operators, dot_all}, &g->pool);
+            return g;
+          },
+          py::arg("text"), py::arg("search"), py::arg("boolean_operators"), py::arg("dot_all"))
+      .def_property_readonly("num_rules", [](const Grammar& g) { return g.rules.size(); });
+}
+
+inline void bind_matcher(py::module_& m) {
+  py::class_<Compiled, std::shared_ptr<Compiled>>(m, "Compiled")
+      .def(py::init([](std::shared_ptr<Vocab> vocab, const Grammar& grammar, std::uint32_t max_states,
+                       std::uint64_t max_bytes) {
+             Limits limits;
+             limits.max_states = max_states;
+             limits.max_bytes = max_bytes;
+             const py::gil_scoped_release unlocked;
+             return std::make_shared<Compiled>(std::move(vocab), grammar, limits);
+           }),
+           py::arg("vocab"), py::arg("grammar"), py::arg("max_states"), py::arg("max_bytes"))
+      .def_property_readonly("num_states", &Compiled::num_states)
+      .def_property_readonly("num_bytes", &Compiled::bytes);
+  py::class_<Matcher>(m, "Matcher")
+      .def(py::init<std::shared_ptr<Compiled>>(), py::arg("compiled"))
+      .def("accept", &Matcher::accept, py::arg("token"))
+      .def(
+          "accept_bytes",
+          [](Matcher& x, const py::bytes& bytes) { return x.accept_bytes(as_bytes(std::string_view(bytes))); },
+          py::arg("data"))
+      .def(
+          "fill_bitmask",
+          [](Matcher& x, TensorArg& out, std::int64_t row) {
+            std::int32_t* at = mask_row(out, row, x.compiled()->vocab().words());
+            const py::gil_scoped_release unlocked;
+            x.fill_bitmask(at);
+            return true;
+          },
+          py::arg("out"), py::arg("row") = 0)
+      .def("allowed_tokens",
+           [](Matcher& x) {
+             std::vector<std::int32_t> bits(x.compiled()->vocab().words()), ids;
+             x.fill_bitmask(bits.data());
+             for (std::size_t t = 0; t < x.compiled()->vocab().size(); ++t) {
+               if (bitmask_test(bits.data(), t)) ids.push_back(static_cast<std::int32_t>(t));
+             }
+             return py::array_t<std::int32_t>(static_cast<py::ssize_t>(ids.size()), ids.data());
+           })
+      .def("rollback", &Matcher::rollback, py::arg("n"))
+      .def("reset", &Matcher::reset)
+      .def("fork", [](const Matcher& x) { return std::make_unique<Matcher>(x); })
+      .def("is_terminated", &Matcher::is_terminated)
+      .def("can_terminate", &Matcher::can_terminate)
+      .def(
+          "jump_forward_bytes",
+          [](Matcher& x, std::size_t limit) {
+            const auto forced = x.compiled()->forced_bytes(x.state(), limit);
+            return py::bytes(reinterpret_cast<const char*>(forced.data()), forced.size());
+          },
+          py::arg("limit") = 256)
+      .def_property_readonly("num_steps", &Matcher::num_steps);
+}
+
+}  // namespace grammar_bind
+
+inline void bind_grammar(pybind11::module_& m) {
+  pybind11::module_ sub = m.def_submodule("grammar", "Vocabularies, grammars and matchers.");
+  pybind11::register_local_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const grammar::GrammarTooComplex& e) {
+      const auto error = pybind11::module_::import("gramcore.grammar.errors").attr("GrammarTooComplex");
+      PyErr_SetString(error.ptr(), e.what());
+    }
+  });
+  grammar_bind::bind_vocab(sub);
+  grammar_bind::bind_grammar_class(sub);
+  grammar_bind::bind_matcher(sub);
+}
+
+}  // namespace gramcore

@@ -1,0 +1,89 @@
+// A lazy pushdown automaton.  A state is an interned set of threads (expression, stack); stacks are interned lists
+// of what remains to be matched after the expression.  States are never changed once made, so remembering one is
+// remembering a place in the text: fork and rollback cost nothing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "grammar/intern.h"
+#include "grammar/ir.h"
+
+namespace gramcore::grammar {
+
+using StateId = std::uint32_t;
+using StackId = std::uint32_t;
+
+struct Thread {
+  ExprId top;     // call-free, not epsilon, not empty
+  StackId stack;  // what follows it
+  bool operator==(const Thread& o) const { return top == o.top && stack == o.stack; }
+};
+
+class Automaton {
+ public:
+  static constexpr StateId kDead = 0;
+  static constexpr StackId kBottom = 0;
+
+  // Takes a prepared grammar.
+  explicit Automaton(Grammar grammar, Limits limits = {});
+
+  StateId start() const { return start_; }
+  // The state behind one more byte; kDead if no text continues so.
+  StateId step(StateId state, std::uint8_t byte) {
+    const StateId* row = rows_[state].get();
+    if (row != nullptr && row[byte] != kUnknown) return row[byte];
+    return compute(state, byte);
+  }
+  bool accepting(StateId state) const { return states_[state].accepting; }
+  // Whether no byte can follow.
+  bool at_end(StateId state) const { return states_[state].count == 0; }
+  Span<const Thread> threads(StateId state) const {
+    return {threads_.data() + states_[state].first, states_[state].count};
+  }
+  // The state behind the end of a thread's expression.
+  StateId popped(StackId stack);
+  ExprPool& pool() { return grammar_.pool; }
+  const Grammar& grammar() const { return grammar_; }
+  std::uint32_t num_states() const { return static_cast<std::uint32_t>(states_.size()); }
+  std::size_t bytes() const;
+  // The bytes every continuation starts with, if there is exactly one choice at each step (at most `limit`).
+  std::vector<std::uint8_t> forced_bytes(StateId state, std::size_t limit);
+
+ private:
+  static constexpr StateId kUnknown = 0xFFFFFFFFu;
+  struct State {
+    std::uint32_t first, count;
+    bool accepting;
+  };
+  struct Stack {
+    ExprId next;
+    StackId parent;
+  };
+  StateId compute(StateId state, std::uint8_t byte);
+  StackId push(ExprId next, StackId parent);
+  void begin();
+  void expand(StackId stack, ExprId e);
+  void expand_one(StackId stack, ExprId e);
+  void pop(StackId stack);
+  StateId finish();
+
+  Grammar grammar_;
+  Limits limits_;
+  std::vector<State> states_;
+  std::vector<Thread> threads_;
+  std::vector<Stack> stacks_;
+  std::vector<std::unique_ptr<StateId[]>> rows_;
+  std::vector<StateId> popped_;
+  InternTable state_table_, stack_table_;
+  std::size_t num_rows_ = 0;
+  StateId start_ = kDead;
+  // the closure under way
+  std::vector<Thread> work_, ready_;
+  std::vector<std::uint64_t> seen_;
+  bool accepting_ = false;
+};
+
+}  // namespace gramcore::grammar

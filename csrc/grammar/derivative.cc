@@ -1,0 +1,189 @@
+// Derivatives by pieces and the emptiness test.
+#include <algorithm>
+
+#include "grammar/expr.h"
+
+namespace gramcore::grammar {
+
+void ExprPool::add_piece(std::vector<std::pair<ByteSet, std::vector<ExprId>>>* into, ByteSet set, ExprId target) const {
+  for (std::size_t i = 0; i < into->size(); ++i) {
+    const ByteSet both = (*into)[i].first & set;
+    if (both.empty()) continue;
+    if (!(both == (*into)[i].first)) {
+      auto rest = (*into)[i];
+      rest.first = rest.first & ~both;
+      into->push_back(std::move(rest));
+      (*into)[i].first = both;
+    }
+    (*into)[i].second.push_back(target);
+    set = set & ~both;
+    if (set.empty()) return;
+  }
+  into->push_back({set, {target}});
+}
+
+std::vector<Piece> ExprPool::merge(const std::vector<std::vector<Piece>>& lists) {
+  std::vector<std::pair<ByteSet, std::vector<ExprId>>> all;
+  for (const auto& list : lists) {
+    for (const Piece& p : list) add_piece(&all, p.set, p.target);
+  }
+  std::vector<Piece> out;
+  for (auto& [set, targets] : all) {
+    out.push_back({set, targets.size() == 1 ? targets[0] : alt(std::move(targets))});
+  }
+  return out;
+}
+
+std::vector<Piece> ExprPool::conj_pieces(ExprId e) {
+  const std::vector<ExprId> parts(kids(e).begin(), kids(e).end());
+  std::vector<std::pair<ByteSet, std::vector<ExprId>>> all{{ByteSet::all(), {}}};
+  for (const ExprId k : parts) {
+    std::vector<std::pair<ByteSet, std::vector<ExprId>>> next;
+    for (const Piece& p : pieces(k)) {
+      for (const auto& [set, targets] : all) {
+        const ByteSet both = set & p.set;
+        if (both.empty()) continue;
+        next.push_back({both, targets});
+        next.back().second.push_back(p.target);
+      }
+    }
+    all = std::move(next);
+  }
+  std::vector<Piece> out;
+  for (auto& [set, targets] : all) {
+    const ExprId target = conj(std::move(targets));
+    if (target != kEmpty) out.push_back({set, target});
+  }
+  return out;
+}
+
+std::vector<Piece> ExprPool::compute_pieces(ExprId e) {
+  const Node n = nodes_[e];
+  switch (n.kind) {
+    case Kind::kEmpty:
+    case Kind::kEpsilon: return {};
+    case Kind::kClass: return {{sets_[n.a], kEpsilon}};
+    case Kind::kAnd: return conj_pieces(e);
+    case Kind::kCat: {
+      std::vector<Piece> first = pieces(n.a);
+      for (Piece& p : first) p.target = cat(p.target, n.b);
+      if (!nodes_[n.a].nullable) return first;
+      return merge({first, pieces(n.b)});
+    }
+    case Kind::kAlt: {
+      const std::vector<ExprId> parts(kids(e).begin(), kids(e).end());
+      std::vector<std::vector<Piece>> lists;
+      for (const ExprId k : parts) lists.push_back(pieces(k));
+      return merge(lists);
+    }
+    case Kind::kNot: {
+      std::vector<Piece> out = pieces(n.a);
+      ByteSet rest = ByteSet::all();
+      std::size_t kept = 0;
+      for (Piece p : out) {
+        rest = rest & ~p.set;
+        p.target = complement(p.target);
+        if (p.target != kEmpty) out[kept++] = p;
+      }
+      out.resize(kept);
+      if (!rest.empty()) out.push_back({rest, complement(kEmpty)});
+      return out;
+    }
+    case Kind::kRepeat: {
+      std::vector<Piece> out = pieces(n.a);
+      const ExprId rest = repeat(n.a, n.min ? n.min - 1 : 0, n.max == kUnbounded ? kUnbounded : n.max - 1);
+      for (Piece& p : out) p.target = cat(p.target, rest);
+      return out;
+    }
+    case Kind::kCall: break;
+  }
+  throw std::logic_error("derivative of a rule call");
+}
+
+const std::vector<Piece>& ExprPool::pieces(ExprId e) {
+  if (piece_at_.size() <= e) piece_at_.resize(std::max<std::size_t>(nodes_.size(), e + 1), -1);
+  if (piece_at_[e] < 0) {
+    GC_CHECK_AS(GrammarTooComplex, ++depth_ <= 4 * kMaxNesting, "grammar must nest at most ", 4 * kMaxNesting,
+                " optional parts in a row, got more; simplify it");
+    std::vector<Piece> list;
+    try {
+      list = compute_pieces(e);
+    } catch (...) {
+      --depth_;
+      throw;
+    }
+    --depth_;
+    if (nodes_[e].has_boolean) {
+      list.erase(std::remove_if(list.begin(), list.end(), [&](const Piece& p) { return p.target == kEmpty; }),
+                 list.end());
+    }
+    num_pieces_ += list.size();
+    if (piece_at_.size() < nodes_.size()) piece_at_.resize(nodes_.size(), -1);
+    piece_at_[e] = static_cast<std::int32_t>(piece_lists_.size());
+    piece_lists_.push_back(std::move(list));
+  }
+  return piece_lists_[static_cast<std::size_t>(piece_at_[e])];
+}
+
+ExprId ExprPool::derivative(ExprId e, std::uint8_t b, ByteSet* same) {
+  ByteSet none = ByteSet::all();
+  for (const Piece& p : pieces(e)) {
+    if (p.set.has(b)) {
+      *same = *same & p.set;
+      return p.target;
+    }
+    none = none & ~p.set;
+  }
+  *same = *same & none;
+  return kEmpty;
+}
+
+bool ExprPool::is_empty(ExprId e) {
+  if (!nodes_[e].has_boolean || nodes_[e].nullable) return e == kEmpty;
+  if (alive_.size() < nodes_.size()) alive_.resize(nodes_.size(), 0);
+  if (alive_[e]) return alive_[e] == 2;
+  std::vector<ExprId> queue{e};
+  std::vector<std::size_t> from{0};
+  alive_[e] = 3;  // 3 = in this queue
+  std::size_t found = queue.size();
+  bool alive = false;
+  const auto settle = [&](std::uint8_t unsettled) {
+    for (const ExprId q : queue) {
+      if (alive_[q] == 3) alive_[q] = unsettled;
+    }
+  };
+  for (std::size_t i = 0; i < queue.size() && !alive; ++i) {
+    if (queue.size() > limits_.max_emptiness) {
+      settle(0);
+      throw GrammarTooComplex(gramcore::cat(
+          "grammar must need at most ", limits_.max_emptiness,
+          " expressions to decide whether an intersection is empty, got more; simplify it or raise the budget"));
+    }
+    const std::vector<Piece> list = pieces(queue[i]);
+    alive_.resize(nodes_.size(), 0);
+    for (const Piece& p : list) {
+      const Node& n = nodes_[p.target];
+      if (n.nullable || !n.has_boolean || alive_[p.target] == 1) {
+        alive = true;
+        found = i;
+        break;
+      }
+      if (alive_[p.target] != 0) continue;
+      alive_[p.target] = 3;
+      queue.push_back(p.target);
+      from.push_back(i);
+    }
+  }
+  if (!alive) {
+    settle(2);
+    return true;
+  }
+  for (std::size_t i = found;; i = from[i]) {  // everything on the way is alive
+    alive_[queue[i]] = 1;
+    if (i == 0) break;
+  }
+  settle(0);
+  return false;
+}
+
+}  // namespace gramcore::grammar

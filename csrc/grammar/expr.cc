@@ -1,0 +1,214 @@
+#include "grammar/expr.h"
+
+#include <algorithm>
+
+namespace gramcore::grammar {
+
+ExprPool::ExprPool(Limits limits) : limits_(limits) {
+  nodes_.push_back({Kind::kEmpty, false, false, false, 0, 0, 0, 0});
+  nodes_.push_back({Kind::kEpsilon, true, false, false, 0, 0, 0, 0});
+}
+
+std::size_t ExprPool::bytes() const {
+  return nodes_.capacity() * sizeof(Node) + sets_.capacity() * sizeof(ByteSet) + kids_.capacity() * sizeof(ExprId) +
+         table_.bytes() + set_table_.bytes() + piece_at_.capacity() * 5 + num_pieces_ * sizeof(Piece) +
+         piece_lists_.capacity() * sizeof(piece_lists_[0]);
+}
+
+ExprId ExprPool::intern(Node node, Span<const ExprId> kids) {
+  std::uint64_t h = mix(static_cast<std::uint64_t>(node.kind) + 1, node.min);
+  h = mix(h, node.max);
+  const bool listed = node.kind == Kind::kAlt || node.kind == Kind::kAnd;
+  if (listed) {
+    for (const ExprId k : kids) h = mix(h, k);
+  } else {
+    h = mix(mix(h, node.a), node.b);
+  }
+  const auto same = [&](std::uint32_t id) {
+    const Node& n = nodes_[id];
+    if (n.kind != node.kind || n.min != node.min || n.max != node.max) return false;
+    if (!listed) return n.a == node.a && n.b == node.b;
+    return n.b == kids.size() && std::equal(kids.begin(), kids.end(), kids_.begin() + n.a);
+  };
+  return table_.find_or_add(h, same, [&] {
+    GC_CHECK_AS(GrammarTooComplex, nodes_.size() < limits_.max_states,
+                "grammar must need at most max_states expressions, got more than ", limits_.max_states,
+                "; simplify it or raise the budget");
+    if (listed) {
+      node.a = static_cast<std::uint32_t>(kids_.size());
+      node.b = static_cast<std::uint32_t>(kids.size());
+      kids_.insert(kids_.end(), kids.begin(), kids.end());
+    }
+    nodes_.push_back(node);
+    return static_cast<std::uint32_t>(nodes_.size() - 1);
+  });
+}
+
+ExprId ExprPool::byte_class(const ByteSet& set) {
+  if (set.empty()) return kEmpty;
+  std::uint64_t h = 7;
+  for (const auto w : set.words) h = mix(h, w);
+  const std::uint32_t index = set_table_.find_or_add(
+      h, [&](std::uint32_t i) { return sets_[i] == set; },
+      [&] {
+        sets_.push_back(set);
+        return static_cast<std::uint32_t>(sets_.size() - 1);
+      });
+  return intern({Kind::kClass, false, false, false, index, 0, 0, 0}, {});
+}
+
+ExprId ExprPool::literal(std::string_view bytes) {
+  ExprId e = kEpsilon;
+  for (std::size_t i = bytes.size(); i-- > 0;) e = cat(byte(static_cast<std::uint8_t>(bytes[i])), e);
+  return e;
+}
+
+ExprId ExprPool::cat(ExprId a, ExprId b) {
+  if (a == kEmpty || b == kEmpty) return kEmpty;
+  if (a == kEpsilon) return b;
+  if (b == kEpsilon) return a;
+  std::vector<ExprId> heads;  // a is right-nested: peel it so that b goes to the end
+  while (nodes_[a].kind == Kind::kCat) {
+    heads.push_back(nodes_[a].a);
+    a = nodes_[a].b;
+  }
+  heads.push_back(a);
+  for (std::size_t i = heads.size(); i-- > 0;) {
+    const Node x = nodes_[heads[i]], y = nodes_[b];
+    b = intern({Kind::kCat, x.nullable && y.nullable, x.has_call || y.has_call, x.has_boolean || y.has_boolean,
+                heads[i], b, 0, 0},
+               {});
+  }
+  return b;
+}
+
+ExprId ExprPool::cat(std::initializer_list<ExprId> parts) {
+  ExprId e = kEpsilon;
+  for (auto it = parts.end(); it != parts.begin();) e = cat(*--it, e);
+  return e;
+}
+
+ExprId ExprPool::nary(Kind kind, std::vector<ExprId> kids) {
+  Node node{kind, kind == Kind::kAnd, false, kind == Kind::kAnd, 0, 0, 0, 0};
+  for (const ExprId k : kids) {
+    const Node& n = nodes_[k];
+    node.nullable = kind == Kind::kAnd ? node.nullable && n.nullable : node.nullable || n.nullable;
+    node.has_call |= n.has_call;
+    node.has_boolean |= n.has_boolean;
+  }
+  GC_CHECK(kind == Kind::kAlt || !node.has_call, "intersection must be of regular parts, got a recursive rule");
+  return intern(node, kids);
+}
+
+ExprId ExprPool::alt(std::vector<ExprId> kids) {
+  std::vector<ExprId> flat;
+  ByteSet bytes;
+  for (const ExprId k : kids) {
+    const Node& n = nodes_[k];
+    if (n.kind == Kind::kAlt) {
+      flat.insert(flat.end(), kids_.begin() + n.a, kids_.begin() + n.a + n.b);
+    } else if (k != kEmpty) {
+      flat.push_back(k);
+    }
+  }
+  std::size_t out = 0;
+  for (const ExprId k : flat) {
+    const Node& n = nodes_[k];
+    if (n.kind == Kind::kNot && n.a == kEmpty) return k;  // everything
+    if (n.kind == Kind::kClass) {
+      bytes = bytes | sets_[n.a];
+    } else {
+      flat[out++] = k;
+    }
+  }
+  flat.resize(out);
+  if (!bytes.empty()) flat.push_back(byte_class(bytes));
+  std::sort(flat.begin(), flat.end());
+  flat.erase(std::unique(flat.begin(), flat.end()), flat.end());
+  if (flat.size() > 1 && flat[0] == kEpsilon) {  // epsilon adds nothing to what is nullable already
+    for (std::size_t i = 1; i < flat.size(); ++i) {
+      if (!nodes_[flat[i]].has_call && nodes_[flat[i]].nullable) {
+        flat.erase(flat.begin());
+        break;
+      }
+    }
+  }
+  if (flat.empty()) return kEmpty;
+  return flat.size() == 1 ? flat[0] : nary(Kind::kAlt, std::move(flat));
+}
+
+ExprId ExprPool::conj(std::vector<ExprId> kids) {
+  std::vector<ExprId> flat;
+  for (const ExprId k : kids) {
+    const Node& n = nodes_[k];
+    if (k == kEmpty) return kEmpty;
+    if (n.kind == Kind::kAnd) {
+      flat.insert(flat.end(), kids_.begin() + n.a, kids_.begin() + n.a + n.b);
+    } else if (!(n.kind == Kind::kNot && n.a == kEmpty)) {
+      flat.push_back(k);
+    }
+  }
+  std::sort(flat.begin(), flat.end());
+  flat.erase(std::unique(flat.begin(), flat.end()), flat.end());
+  if (flat.empty()) return anything();
+  if (flat.size() == 1) return flat[0];
+  if (flat[0] == kEpsilon) {
+    for (const ExprId k : flat) {
+      if (!nodes_[k].nullable) return kEmpty;
+    }
+    return kEpsilon;
+  }
+  return nary(Kind::kAnd, std::move(flat));
+}
+
+ExprId ExprPool::complement(ExprId a) {
+  const Node n = nodes_[a];
+  GC_CHECK(!n.has_call, "complement must be of a regular part, got a recursive rule");
+  if (n.kind == Kind::kNot) return n.a;
+  return intern({Kind::kNot, !n.nullable, false, a != kEmpty, a, 0, 0, 0}, {});
+}
+
+ExprId ExprPool::repeat(ExprId a, std::uint32_t min, std::uint32_t max) {
+  if (max == 0) return kEpsilon;
+  if (a == kEmpty) return min == 0 ? kEpsilon : kEmpty;
+  const Node n = nodes_[a];
+  if (a == kEpsilon || (min == 1 && max == 1)) return a;
+  if (n.kind == Kind::kNot && n.a == kEmpty) return a;
+  if (!n.has_call && n.nullable) min = 0;
+  if (n.kind == Kind::kRepeat && n.min == 0 && n.max == kUnbounded) return a;
+  if (min == 0 && max == 1) return alt({a, kEpsilon});
+  return intern({Kind::kRepeat, min == 0, n.has_call, n.has_boolean, a, 0, min, max}, {});
+}
+
+ExprId ExprPool::call(std::uint32_t rule) {
+  return intern({Kind::kCall, false, true, false, rule, 0, 0, 0}, {});
+}
+
+ExprId ExprPool::choice(std::vector<std::string_view> strings) {
+  std::sort(strings.begin(), strings.end());
+  strings.erase(std::unique(strings.begin(), strings.end()), strings.end());
+  return strings.empty() ? kEmpty : choice_range(strings, 0, strings.size(), 0);
+}
+
+ExprId ExprPool::choice_range(const std::vector<std::string_view>& strings, std::size_t first, std::size_t last,
+                              std::size_t depth) {
+  if (last - first == 1) return literal(strings[first].substr(depth));
+  std::size_t common = depth;  // of a sorted range, the first and last string share what all share
+  const std::string_view a = strings[first], b = strings[last - 1];
+  while (common < a.size() && common < b.size() && a[common] == b[common]) ++common;
+  std::vector<ExprId> kids;
+  std::size_t i = first;
+  if (a.size() == common) {
+    kids.push_back(kEpsilon);
+    ++i;
+  }
+  while (i < last) {
+    std::size_t j = i + 1;
+    while (j < last && strings[j][common] == strings[i][common]) ++j;
+    kids.push_back(choice_range(strings, i, j, common));
+    i = j;
+  }
+  return cat(literal(a.substr(depth, common - depth)), alt(std::move(kids)));
+}
+
+}  // namespace gramcore::grammar

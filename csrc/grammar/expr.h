@@ -1,0 +1,121 @@
+// Hash-consed regular expressions over bytes, with calls of grammar rules as extra leaves.
+//
+// Derivatives (Brzozowski 1964) are taken by pieces: the pieces of e are pairs (byte set S, expression d) with
+// disjoint S such that the derivative of e by every byte of S is d; bytes in no piece have the empty derivative.
+// Bounded repetition is one node whose bounds count down, so r{1,1000000} costs what r costs.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "core/span.h"
+#include "grammar/intern.h"
+#include "grammar/limits.h"
+
+namespace gramcore::grammar {
+
+using ExprId = std::uint32_t;
+
+struct ByteSet {
+  std::array<std::uint64_t, 4> words{};
+
+  static ByteSet range(unsigned lo, unsigned hi) {
+    ByteSet s;
+    for (unsigned b = lo; b <= hi; ++b) s.add(static_cast<std::uint8_t>(b));
+    return s;
+  }
+  static ByteSet all() { return ~ByteSet{}; }
+  bool has(std::uint8_t b) const { return (words[b >> 6] >> (b & 63)) & 1u; }
+  void add(std::uint8_t b) { words[b >> 6] |= 1ull << (b & 63); }
+  bool empty() const { return (words[0] | words[1] | words[2] | words[3]) == 0; }
+  bool operator==(const ByteSet& o) const { return words == o.words; }
+  ByteSet operator|(const ByteSet& o) const {
+    return {{words[0] | o.words[0], words[1] | o.words[1], words[2] | o.words[2], words[3] | o.words[3]}};
+  }
+  ByteSet operator&(const ByteSet& o) const {
+    return {{words[0] & o.words[0], words[1] & o.words[1], words[2] & o.words[2], words[3] & o.words[3]}};
+  }
+  ByteSet operator~() const { return {{~words[0], ~words[1], ~words[2], ~words[3]}}; }
+};
+
+enum class Kind : std::uint8_t { kEmpty, kEpsilon, kClass, kCat, kAlt, kAnd, kNot, kRepeat, kCall };
+
+struct Node {
+  Kind kind;
+  bool nullable;           // meaningful without calls only
+  bool has_call;           // a rule call occurs inside
+  bool has_boolean;        // an intersection or complement occurs inside: emptiness needs a search
+  std::uint32_t a;         // class: set; cat, not, repeat: operand; alt, and: first kid; call: rule
+  std::uint32_t b;         // cat: second operand; alt, and: number of kids
+  std::uint32_t min, max;  // repeat
+};
+
+struct Piece {
+  ByteSet set;
+  ExprId target;  // never kEmpty
+};
+
+constexpr std::uint32_t kUnbounded = 0xFFFFFFFFu;
+
+class ExprPool {
+ public:
+  static constexpr ExprId kEmpty = 0, kEpsilon = 1;
+
+  explicit ExprPool(Limits limits = {});
+
+  ExprId byte_class(const ByteSet& set);
+  ExprId byte(std::uint8_t b) { return byte_class(ByteSet::range(b, b)); }
+  ExprId literal(std::string_view bytes);
+  ExprId cat(ExprId a, ExprId b);
+  ExprId cat(std::initializer_list<ExprId> parts);
+  ExprId alt(std::vector<ExprId> kids);
+  ExprId conj(std::vector<ExprId> kids);  // intersection; InvalidArgument if a kid calls a rule
+  ExprId complement(ExprId a);            // InvalidArgument if it calls a rule
+  ExprId repeat(ExprId a, std::uint32_t min, std::uint32_t max);
+  ExprId star(ExprId a) { return repeat(a, 0, kUnbounded); }
+  ExprId optional(ExprId a) { return alt({a, kEpsilon}); }
+  ExprId call(std::uint32_t rule);
+  ExprId anything() { return complement(kEmpty); }
+  // One of the strings, as a trie with shared prefixes.
+  ExprId choice(std::vector<std::string_view> strings);
+
+  const Node& operator[](ExprId e) const { return nodes_[e]; }
+  const ByteSet& set_of(ExprId e) const { return sets_[nodes_[e].a]; }
+  Span<const ExprId> kids(ExprId e) const { return {kids_.data() + nodes_[e].a, nodes_[e].b}; }
+  std::uint32_t size() const { return static_cast<std::uint32_t>(nodes_.size()); }
+
+  // Pieces of a call-free expression; the reference is valid until the next call.
+  const std::vector<Piece>& pieces(ExprId e);
+  // The derivative by b; `same` is narrowed to bytes that have the same derivative.
+  ExprId derivative(ExprId e, std::uint8_t b, ByteSet* same);
+  // Whether a call-free expression matches nothing at all.
+  bool is_empty(ExprId e);
+
+  std::size_t bytes() const;
+
+ private:
+  friend class ExprReader;
+  ExprId intern(Node node, Span<const ExprId> kids);
+  ExprId nary(Kind kind, std::vector<ExprId> kids);
+  ExprId choice_range(const std::vector<std::string_view>& strings, std::size_t first, std::size_t last,
+                      std::size_t depth);
+  std::vector<Piece> compute_pieces(ExprId e);
+  std::vector<Piece> conj_pieces(ExprId e);
+  void add_piece(std::vector<std::pair<ByteSet, std::vector<ExprId>>>* into, ByteSet set, ExprId target) const;
+  std::vector<Piece> merge(const std::vector<std::vector<Piece>>& lists);
+
+  Limits limits_;
+  std::vector<Node> nodes_;
+  std::vector<ByteSet> sets_;
+  std::vector<ExprId> kids_;
+  InternTable table_, set_table_;
+  std::vector<std::int32_t> piece_at_;  // per expression: index into piece_lists_ or -1
+  std::vector<std::vector<Piece>> piece_lists_;
+  std::size_t num_pieces_ = 0;
+  std::vector<std::uint8_t> alive_;  // per expression: 0 unknown, 1 matches something, 2 empty
+  std::uint32_t depth_ = 0;
+};
+
+}  // namespace gramcore::grammar

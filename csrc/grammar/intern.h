@@ -1,0 +1,56 @@
+// A hash table of dense ids whose keys live elsewhere: the caller hashes, compares and appends.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace gramcore::grammar {
+
+inline std::uint64_t mix(std::uint64_t h, std::uint64_t v) {
+  h = (h ^ v) * 0x9E3779B97F4A7C15ull;
+  return h ^ (h >> 29);
+}
+
+class InternTable {
+ public:
+  // The id in the table for which `same(id)` holds, else the id returned by `make()`, remembered under `hash`.
+  template <class Same, class Make>
+  std::uint32_t find_or_add(std::uint64_t hash, Same&& same, Make&& make) {
+    if (2 * (size_ + 1) > slots_.size()) grow();
+    const std::size_t mask = slots_.size() - 1;
+    std::size_t at = static_cast<std::size_t>(hash) & mask;
+    const std::uint32_t tag = static_cast<std::uint32_t>(hash >> 32);
+    while (slots_[at].id_plus_1 != 0) {
+      if (slots_[at].tag == tag && same(slots_[at].id_plus_1 - 1)) return slots_[at].id_plus_1 - 1;
+      at = (at + 1) & mask;
+    }
+    const std::uint32_t id = make();
+    slots_[at] = {hash, tag, id + 1};
+    ++size_;
+    return id;
+  }
+  std::size_t bytes() const { return slots_.capacity() * sizeof(Slot); }
+
+ private:
+  struct Slot {
+    std::uint64_t hash;
+    std::uint32_t tag;
+    std::uint32_t id_plus_1;  // 0 = free
+  };
+  void grow() {
+    std::vector<Slot> old = std::move(slots_);
+    slots_.assign(old.empty() ? 64 : old.size() * 2, Slot{0, 0, 0});
+    const std::size_t mask = slots_.size() - 1;
+    for (const Slot& s : old) {
+      if (s.id_plus_1 == 0) continue;
+      std::size_t at = static_cast<std::size_t>(s.hash) & mask;
+      while (slots_[at].id_plus_1 != 0) at = (at + 1) & mask;
+      slots_[at] = s;
+    }
+  }
+
+  std::vector<Slot> slots_;
+  std::size_t size_ = 0;
+};
+
+}  // namespace gramcore::grammar

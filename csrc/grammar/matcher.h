@@ -1,0 +1,79 @@
+// A grammar compiled against a vocabulary, and the matcher that follows one text.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string_view>
+#include <vector>
+
+#include "grammar/automaton.h"
+#include "grammar/vocab.h"
+
+namespace gramcore::grammar {
+
+// Shared by all matchers of the grammar; every public function may be called from several threads.
+class Compiled {
+ public:
+  Compiled(std::shared_ptr<const Vocab> vocab, Grammar grammar, Limits limits);
+
+  const Vocab& vocab() const { return *vocab_; }
+  std::shared_ptr<const Vocab> shared_vocab() const { return vocab_; }
+  StateId start() const { return start_; }
+  // The state behind `bytes`; kDead as soon as no text continues so.
+  StateId advance(StateId state, Span<const std::uint8_t> bytes);
+  bool accepting(StateId state);
+  bool at_end(StateId state);
+  // Writes words() words: bit t = token t may come next (stop tokens: the text may end here).
+  void fill(StateId state, std::int32_t* out);
+  std::vector<std::uint8_t> forced_bytes(StateId state, std::size_t limit);
+  std::uint32_t num_states();
+  std::size_t bytes();
+
+ private:
+  const std::vector<std::int32_t>& mask(StateId state);
+
+  std::shared_ptr<const Vocab> vocab_;
+  Limits limits_;
+  std::mutex mutex_;
+  Automaton automaton_;
+  StateId start_;
+  std::vector<std::int32_t> mask_of_;  // per state: index into masks_ or -1
+  std::vector<std::vector<std::int32_t>> masks_;
+};
+
+class Matcher {
+ public:
+  explicit Matcher(std::shared_ptr<Compiled> compiled);
+  ~Matcher() { drop(nullptr); }
+  Matcher(const Matcher& other) = default;  // fork: shares the history
+  Matcher& operator=(const Matcher&) = delete;
+
+  // Whether the token may come next; if so the matcher stands behind it.  OutOfRange: no such token.
+  bool accept(std::int64_t token);
+  // The same with bytes instead of a token, as one step.
+  bool accept_bytes(Span<const std::uint8_t> bytes);
+  void fill_bitmask(std::int32_t* out);
+  void rollback(std::int64_t steps);
+  void reset();
+  // A stop token was accepted, or nothing can follow and there is no stop token to say so.
+  bool is_terminated() const;
+  bool can_terminate() const { return !here_->stopped && compiled_->accepting(here_->state); }
+  std::int64_t num_steps() const { return here_->steps; }
+  StateId state() const { return here_->state; }
+  const std::shared_ptr<Compiled>& compiled() const { return compiled_; }
+
+ private:
+  struct Place {  // an immutable list, newest first
+    StateId state;
+    bool stopped;
+    std::int64_t steps;
+    std::shared_ptr<const Place> before;
+  };
+  void move_to(StateId state, bool stopped);
+  void drop(std::shared_ptr<const Place> next);
+
+  std::shared_ptr<Compiled> compiled_;
+  std::shared_ptr<const Place> here_;
+};
+
+}  // namespace gramcore::grammar

@@ -1,0 +1,26 @@
+// Regular expressions in the common syntax of Python `re` and ECMAScript, over Unicode text, as byte expressions.
+//
+// Literals, escapes, classes, groups, alternation, greedy and lazy repetition (the same language), anchors ^ $ at the
+// ends.  \d \w \s mean ASCII sets.  With `boolean_operators`, `&` intersects and a prefix `~` complements.
+// Back references, look-around, \b and inline flags are refused.
+#pragma once
+
+#include <string_view>
+
+#include "grammar/expr.h"
+
+namespace gramcore::grammar {
+
+struct RegexOptions {
+  bool search = false;             // match anywhere (JSON Schema `pattern`) instead of the whole text
+  bool boolean_operators = false;  // & and ~
+  bool dot_all = false;            // . matches a line feed too
+};
+
+// Throws InvalidArgument with line and column where the text is not such an expression.
+ExprId parse_regex(std::string_view text, const RegexOptions& options, ExprPool* pool);
+
+// Any sequence of code points.
+ExprId any_text(ExprPool* pool);
+
+}  // namespace gramcore::grammar

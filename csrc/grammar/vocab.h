@@ -1,0 +1,58 @@
+// The tokens of a vocabulary as byte strings, and their trie in depth-first order.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "core/bitset.h"
+#include "core/span.h"
+
+namespace gramcore::grammar {
+
+// A byte trie in preorder.  Node 0 is the root; `end` is one past the last node of the subtree, so a walk skips a
+// subtree by jumping to it.
+struct Trie {
+  struct Node {
+    std::uint32_t end;
+    std::uint32_t first_token;  // tokens[first_token .. next node's first_token) end here
+    std::uint16_t depth;        // length of the string; the root has 0
+    std::uint8_t byte;
+  };
+  std::vector<Node> nodes;            // and one sentinel behind the last
+  std::vector<std::uint32_t> tokens;  // ids in the order of their strings
+
+  std::size_t size() const { return nodes.size() - 1; }
+};
+
+// Builds the trie of strings (string, id); sorts its argument.
+Trie build_trie(std::vector<std::pair<std::string_view, std::uint32_t>>* strings);
+
+class Vocab {
+ public:
+  // bytes: all tokens one after the other, offsets: (V + 1) ascending.  special: tokens without text (control, padding,
+  // stop); they and empty tokens are never allowed inside a text.  stop: tokens that end a text.
+  Vocab(std::vector<std::uint8_t> bytes, std::vector<std::uint64_t> offsets, std::vector<std::uint32_t> special,
+        std::vector<std::uint32_t> stop);
+
+  std::size_t size() const { return offsets_.size() - 1; }
+  std::size_t words() const { return bitmask_words(size()); }
+  Span<const std::uint8_t> token(std::size_t id) const {
+    return {bytes_.data() + offsets_[id], static_cast<std::size_t>(offsets_[id + 1] - offsets_[id])};
+  }
+  bool is_special(std::size_t id) const { return special_.test(id); }
+  bool is_stop(std::size_t id) const { return stop_bits_.test(id); }
+  const std::vector<std::uint32_t>& stop() const { return stop_; }
+  const Trie& trie() const { return trie_; }
+  std::size_t max_token_bytes() const { return max_token_bytes_; }
+
+ private:
+  std::vector<std::uint8_t> bytes_;
+  std::vector<std::uint64_t> offsets_;
+  std::vector<std::uint32_t> stop_;
+  Bitset special_, stop_bits_;
+  std::size_t max_token_bytes_ = 0;
+  Trie trie_;
+};
+
+}  // namespace gramcore::grammar

@@ -41,7 +41,8 @@ def matcher_of(text: str, info: TokenizerInfo = INFO, **options: bool) -> Gramma
     try:
         return GrammarMatcher(GrammarCompiler(info).compile(Grammar.from_regex(text, **options)))
     except ValueError as error:
-        assert "matches none" in str(error)
+        if "matches none" not in str(error):
+            raise
         return None
 
 
@@ -195,9 +196,9 @@ def test_budgets_are_kept() -> None:
     compiled = GrammarCompiler(INFO, max_states=50).compile(Grammar.from_regex("(?:a|b)*a(?:a|b){12}c"))
     matcher = GrammarMatcher(compiled)
     rng = np.random.default_rng(0)
+    text = bytes(rng.integers(ord("a"), ord("c"), 400, dtype=np.uint8))
     with pytest.raises(GrammarTooComplex, match="states"):
-        for token in rng.integers(0, 2, 400):
-            assert matcher.accept(int(token))
+        matcher.accept_bytes(text)
 
 
 @given(st.text(max_size=20))

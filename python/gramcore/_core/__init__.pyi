@@ -6,9 +6,10 @@ import typing
 from . import optim
 from . import quant
 from . import ngram
+from . import grammar
 from . import spec
 from . import model
-__all__: list[str] = ['cpu_level', 'cpu_levels', 'cpu_model', 'cuda_compiled', 'cuda_device_count', 'cuda_status', 'measure_bandwidth', 'model', 'ngram', 'num_threads', 'optim', 'philox4x32', 'quant', 'register_torch_ops', 'set_cpu_level', 'set_num_threads', 'spec', 'tensor_facts']
+__all__: list[str] = ['cpu_level', 'cpu_levels', 'cpu_model', 'cuda_compiled', 'cuda_device_count', 'cuda_status', 'grammar', 'measure_bandwidth', 'model', 'ngram', 'num_threads', 'optim', 'philox4x32', 'quant', 'register_torch_ops', 'set_cpu_level', 'set_num_threads', 'spec', 'tensor_facts']
 def cpu_level() -> str:
     ...
 def cpu_levels() -> list[str]:

@@ -131,7 +131,7 @@ def test_directories_that_are_no_index(tmp_path: Path) -> None:
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
-    for source, error in ((["text"], TypeError), ([], ValueError), ("text", TypeError), ([[1.5]], TypeError)):
+    for source, error in ((b"x", TypeError), ([], ValueError), ("text", FileNotFoundError), ([[1.5]], TypeError)):
         with pytest.raises(error):
             build_index(source, tmp_path / "a")  # type: ignore[arg-type]
     for bad, dtype in ((65535, "u16"), (-1, "u16"), (255, "u8"), (2**32 - 1, "u32")):

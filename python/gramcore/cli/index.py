@@ -15,22 +15,41 @@ app.add_typer(index_app, name="index")
 
 @index_app.command()
 def build(
-    source: Annotated[Path, typer.Argument(help="a .npy array of token ids (one document, or (documents, length))")],
+    source: Annotated[list[Path], typer.Argument(help="files, directories or globs")],
     out: Annotated[Path, typer.Argument(help="directory to make")],
+    tokenizer: Annotated[str, typer.Option(help="tokenizer.json, .model, .tiktoken, or bytes")] = "bytes",
     token_dtype: Annotated[str, typer.Option(help="u8, u16 or u32")] = "u16",
     version: Annotated[int, typer.Option(help="layout version: 4 forward, 5 reversed")] = 4,
+    shards: Annotated[int, typer.Option(help="deal documents to this many shards; 0: as memory_limit asks")] = 0,
+    memory_limit: Annotated[int, typer.Option(help="bytes for sorting one shard; 0: no limit")] = 0,
+    accel: Annotated[bool, typer.Option(help="also write acceleration files")] = True,
+    metadata: Annotated[bool, typer.Option(help="also write where each document came from")] = False,
+    text_key: Annotated[str, typer.Option(help="field or column that holds the text")] = "text",
+    on_error: Annotated[str, typer.Option(help="raise or skip")] = "raise",
 ) -> None:
-    """Build an index."""
-    import numpy as np
-
+    """Build an index of text, JSON lines, Parquet or .npy token files."""
     from gramcore.ngram import build_index
 
-    report = build_index(np.load(source, mmap_mode="r"), out, token_dtype=token_dtype, version=version)
+    report = build_index(
+        source if len(source) > 1 else str(source[0]),
+        out,
+        tokenizer=tokenizer,
+        token_dtype=token_dtype,
+        version=version,
+        shards=shards or None,
+        memory_limit=memory_limit or None,
+        accel=accel,
+        metadata=metadata,
+        text_key=text_key,
+        on_error=on_error,
+    )
     rate = report.num_tokens / max(report.seconds, 1e-9) / 1e6
     typer.echo(
-        f"{report.path}: {report.num_documents} documents, {report.num_tokens} tokens, {report.num_bytes} bytes, "
-        f"{report.seconds:.2f} s ({rate:.1f} Mtok/s)"
+        f"{report.path}: {report.num_documents} documents, {report.num_tokens} tokens, {report.num_shards} shards, "
+        f"{report.num_bytes} bytes, {report.seconds:.2f} s ({rate:.1f} Mtok/s)"
     )
+    if report.num_skipped:
+        typer.echo(f"skipped {report.num_skipped} records, the first because: {report.first_skipped}", err=True)
 
 
 @index_app.command()

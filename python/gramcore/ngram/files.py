@@ -6,15 +6,17 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from gramcore._checks import check_choice
 from gramcore.errors import FormatError
 
-__all__ = ["TOKEN_BYTES", "Description", "shard_numbers", "token_bytes"]
+__all__ = ["TOKEN_BYTES", "Description", "Plan", "shard_numbers", "token_bytes"]
 
 #: Token types of the layout and their width.
 TOKEN_BYTES = {"u8": 1, "u16": 2, "u32": 4}
 DESCRIPTION = "gramcore-index.json"
+PLAN = "gramcore-build.json"
 
 
 def token_bytes(token_dtype: str) -> int:
@@ -54,6 +56,53 @@ class Description:
         if not known:
             raise FormatError(f"{path}: must be of format 1 and layout version 4 or 5, got {fields}; update gramcore")
         return found
+
+
+@dataclass
+class Plan:
+    """How far a build has come; kept in the index directory until it is complete."""
+
+    options: list[Any]
+    shards: list[dict[str, int]]  # num_documents and num_tokens of each shard whose text is written
+    tokenized: bool = False
+
+    @property
+    def num_documents(self) -> int:
+        """Documents written so far."""
+        return sum(s["num_documents"] for s in self.shards)
+
+    @classmethod
+    def start(cls, directory: Path, options: list[Any], *, resume: bool) -> Plan:
+        """The plan found in the directory, or a new one. Raises FileExistsError where neither may be."""
+        path = directory / PLAN
+        for left in directory.glob("*.tmp-*"):  # of a killed build
+            left.unlink()
+        if path.exists() and resume:
+            try:
+                fields = json.loads(path.read_text(encoding="utf-8"))
+                plan = cls(fields["options"], fields["shards"], fields["tokenized"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise FormatError(f"{path}: must describe a build, got {error}; remove the directory") from error
+            if plan.options != options:
+                raise FileExistsError(
+                    f"{directory}: holds an unfinished build with options {plan.options}, got {options}; "
+                    "call it again with the same arguments, or remove the directory"
+                )
+            return plan
+        if any((directory / name).exists() for name in ("table.0", DESCRIPTION, PLAN)):
+            raise FileExistsError(f"{directory}: must not hold an index already; remove it or choose another directory")
+        return cls(options, [])
+
+    def write(self, directory: Path) -> None:
+        """Record the progress, whole or not at all."""
+        temporary = directory / f"{PLAN}.tmp-{os.getpid()}"
+        temporary.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+        temporary.replace(directory / PLAN)
+
+    @staticmethod
+    def remove(directory: Path) -> None:
+        """Forget the plan of a complete build."""
+        (directory / PLAN).unlink(missing_ok=True)
 
 
 def shard_numbers(directory: Path, described: Description | None = None) -> list[int]:

@@ -110,10 +110,18 @@ void run_block(const AttentionProblem& p, std::int64_t batch, std::int64_t kv_he
 
 }  // namespace
 
-void check_attention(const AttentionProblem& p) {
+void check_attention_sizes(const AttentionProblem& p) {
   GC_CHECK(p.head_dim >= 1, "head_dim must be >= 1, got ", p.head_dim);
   GC_CHECK(p.kv_heads >= 1 && p.heads >= 1 && p.heads % p.kv_heads == 0,
            "query heads must be a multiple of key-value heads, got ", p.heads, " and ", p.kv_heads);
+  if (p.ancestors) {
+    GC_CHECK(p.words >= (p.nodes + 63) / 64, "ancestors must have ", (p.nodes + 63) / 64, " words per node, got ",
+             p.words, " (", p.nodes, " nodes)");
+  }
+}
+
+void check_attention(const AttentionProblem& p) {
+  check_attention_sizes(p);
   for (std::int64_t b = 0; b < p.batch; ++b) {
     GC_CHECK(p.lengths[b] >= 0 && p.lengths[b] <= p.capacity - p.nodes, "lengths must be in [0, ", p.capacity - p.nodes,
              "], got ", p.lengths[b], " (sequence ", b, ", ", p.nodes, " new rows, cache capacity ", p.capacity, ")");
@@ -121,10 +129,6 @@ void check_attention(const AttentionProblem& p) {
       GC_CHECK(p.starts[b] >= 0 && p.starts[b] <= p.lengths[b], "starts must be in [0, ", p.lengths[b], "], got ",
                p.starts[b], " (sequence ", b, ")");
     }
-  }
-  if (p.ancestors) {
-    GC_CHECK(p.words >= (p.nodes + 63) / 64, "ancestors must have ", (p.nodes + 63) / 64, " words per node, got ",
-             p.words, " (", p.nodes, " nodes)");
   }
 }
 

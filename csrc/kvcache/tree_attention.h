@@ -24,7 +24,9 @@ struct AttentionProblem {
   float scale = 1.0f;
 };
 
-// Throws InvalidArgument when sizes disagree or a sequence does not fit the cache.
+// Throws InvalidArgument when sizes disagree.
+void check_attention_sizes(const AttentionProblem& problem);
+// The same, or when a sequence does not fit the cache.
 void check_attention(const AttentionProblem& problem);
 
 // The work split into independent items (sequence, KV head, block of rows); any thread may run any item once.

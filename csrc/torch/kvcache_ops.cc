@@ -1,15 +1,26 @@
-// tree_attention and kv_compact_: the cache kernels on (B, H, T, D) torch tensors.
+// tree_attention and kv_compact_: the cache kernels on (B, H, T, D) torch tensors, on the CPU and (compiled, emulated
+// in the tests) on CUDA devices.
 #include <vector>
 
+#include "core/cuda/status.h"
 #include "core/thread_pool.h"
+#include "kvcache/cuda/kv_compact.h"
+#include "kvcache/cuda/tree_attention.h"
 #include "kvcache/tree_attention.h"
 #include "torch/registry.h"
 
 namespace gramcore::torch {
 namespace {
 
-void check_float(const TensorView& t, const char* name) {
-  check_cpu(t, name);
+// The device every argument of a call must be on: -1 is the CPU.
+void check_device(const TensorView& t, const char* name, int device) {
+  if (device < 0) return check_cpu(t, name);
+  GC_CHECK_AS(TypeMismatch, t.device == device, name, " must be on cuda:", device, " like the first argument, got ",
+              t.device < 0 ? "the CPU" : "another device");
+}
+
+void check_float(const TensorView& t, const char* name, int device) {
+  check_device(t, name, device);
   GC_CHECK_AS(TypeMismatch, t.dtype == DType::f32 || t.dtype == DType::bf16 || t.dtype == DType::f16, name,
               " must be float32, bfloat16 or float16, got ", dtype_name(t.dtype));
   GC_CHECK(t.rank == 4, name, " must have 4 dimensions (batch, heads, positions, head_dim), got ", shape_string(t));
@@ -17,20 +28,22 @@ void check_float(const TensorView& t, const char* name) {
            "; call .contiguous()");
 }
 
-void check_index(const TensorView& t, const char* name, std::int64_t batch) {
-  check_cpu(t, name);
+void check_index(const TensorView& t, const char* name, std::int64_t batch, int device) {
+  check_device(t, name, device);
   check_tensor(t, name, DType::i64, 1);
   check_contiguous(t, name);
   GC_CHECK(t.shape[0] == batch, name, " must have one entry per sequence, got ", t.shape[0], " (batch ", batch, ")");
 }
 
-void tree_attention(OpCall& call) {
+// Everything but the values of lengths and starts is checked; `out` is still null.
+kvcache::AttentionProblem read_attention(OpCall& call, int* device) {
   const TensorView q = call.tensor(0), k = call.tensor(1), v = call.tensor(2), lengths = call.tensor(3);
   TensorView mask, starts;
   const bool has_mask = call.optional_tensor(4, &mask), has_starts = call.optional_tensor(5, &starts);
-  check_float(q, "query");
-  check_float(k, "key");
-  check_float(v, "value");
+  *device = q.device;
+  check_float(q, "query", q.device);
+  check_float(k, "key", q.device);
+  check_float(v, "value", q.device);
   GC_CHECK_AS(TypeMismatch, k.dtype == v.dtype, "key and value must have one dtype, got ", dtype_name(k.dtype), " and ",
               dtype_name(v.dtype));
   for (int d : {0, 1, 2, 3}) {
@@ -39,7 +52,7 @@ void tree_attention(OpCall& call) {
   }
   GC_CHECK(q.shape[0] == k.shape[0] && q.shape[3] == k.shape[3],
            "query must match the cache in batch and head_dim, got ", shape_string(q), " (cache ", shape_string(k), ")");
-  check_index(lengths, "lengths", q.shape[0]);
+  check_index(lengths, "lengths", q.shape[0], q.device);
   kvcache::AttentionProblem p;
   p.batch = q.shape[0];
   p.heads = q.shape[1];
@@ -64,11 +77,11 @@ void tree_attention(OpCall& call) {
   p.lengths = lengths.as<std::int64_t>();
   p.scale = static_cast<float>(call.real(6));
   if (has_starts) {
-    check_index(starts, "starts", p.batch);
+    check_index(starts, "starts", p.batch, q.device);
     p.starts = starts.as<std::int64_t>();
   }
   if (has_mask) {
-    check_cpu(mask, "ancestors");
+    check_device(mask, "ancestors", q.device);
     GC_CHECK(mask.rank == 2 || mask.rank == 3, "ancestors must be (nodes, words) or (batch, nodes, words), got ",
              shape_string(mask));
     check_tensor(mask, "ancestors", DType::i64, mask.rank);
@@ -79,56 +92,109 @@ void tree_attention(OpCall& call) {
     p.words = mask.shape[mask.rank - 1];
     p.ancestors_batch = mask.rank == 3 ? p.nodes * p.words : 0;
   }
+  return p;
+}
+
+void tree_attention_cpu(OpCall& call) {
+  int device = -1;
+  kvcache::AttentionProblem p = read_attention(call, &device);
   kvcache::check_attention(p);
-  p.out = call.new_output(0, q.dtype, {p.batch, p.nodes, p.heads, p.head_dim}).data;
+  p.out = call.new_output(0, p.query_dtype, {p.batch, p.nodes, p.heads, p.head_dim}).data;
   kvcache::tree_attention(p);
 }
 
-void kv_compact_(OpCall& call) {
+struct CompactOperands {
   std::vector<TensorView> caches;
-  call.tensor_list(0, &caches);
-  const TensorView lengths = call.tensor(1), path = call.tensor(2);
-  GC_CHECK(path.rank == 2, "path must be (batch, steps), got ", shape_string(path));
-  check_cpu(path, "path");
-  check_tensor(path, "path", DType::i64, 2);
-  check_contiguous(path, "path");
-  const std::int64_t batch = path.shape[0], steps = path.shape[1];
-  check_index(lengths, "lengths", batch);
+  TensorView lengths, path;
+};
+
+CompactOperands read_compact(OpCall& call) {
+  CompactOperands o;
+  call.tensor_list(0, &o.caches);
+  o.lengths = call.tensor(1);
+  o.path = call.tensor(2);
+  const int device = o.caches.empty() ? o.path.device : o.caches[0].device;
+  GC_CHECK(o.path.rank == 2, "path must be (batch, steps), got ", shape_string(o.path));
+  check_device(o.path, "path", device);
+  check_tensor(o.path, "path", DType::i64, 2);
+  check_contiguous(o.path, "path");
+  check_index(o.lengths, "lengths", o.path.shape[0], device);
+  for (const TensorView& cache : o.caches) {
+    check_float(cache, "caches", device);
+    GC_CHECK(cache.shape[0] == o.path.shape[0], "caches must have the batch size of path, got ", shape_string(cache),
+             " (batch ", o.path.shape[0], ")");
+  }
+  return o;
+}
+
+void kv_compact_cpu(OpCall& call) {
+  const CompactOperands o = read_compact(call);
+  const std::int64_t batch = o.path.shape[0], steps = o.path.shape[1];
+  const std::int64_t *const lengths = o.lengths.as<std::int64_t>(), *const path = o.path.as<std::int64_t>();
   // Rows end at the first negative entry: sequences accept different counts.
   std::vector<std::int64_t> counts(static_cast<std::size_t>(batch));
   for (std::int64_t b = 0; b < batch; ++b) {
-    const std::int64_t* row = path.as<std::int64_t>() + b * steps;
+    const std::int64_t* row = path + b * steps;
     std::int64_t& count = counts[static_cast<std::size_t>(b)];
     while (count < steps && row[count] >= 0) ++count;
-    GC_CHECK(lengths.as<std::int64_t>()[b] >= 0, "lengths must be >= 0, got ", lengths.as<std::int64_t>()[b]);
-    for (const TensorView& cache : caches) {
-      kvcache::check_path(row, count, lengths.as<std::int64_t>()[b], cache.rank == 4 ? cache.shape[2] : 0);
-    }
+    GC_CHECK(lengths[b] >= 0, "lengths must be >= 0, got ", lengths[b]);
+    for (const TensorView& cache : o.caches) kvcache::check_path(row, count, lengths[b], cache.shape[2]);
   }
-  for (const TensorView& cache : caches) {
-    check_float(cache, "caches");
-    GC_CHECK(cache.shape[0] == batch, "caches must have the batch size of path, got ", shape_string(cache), " (batch ",
-             batch, ")");
-  }
-  parallel_for(static_cast<std::int64_t>(caches.size()), 8, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(static_cast<std::int64_t>(o.caches.size()), 8, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      const TensorView& cache = caches[static_cast<std::size_t>(i)];
+      const TensorView& cache = o.caches[static_cast<std::size_t>(i)];
       const std::int64_t element = dtype_bytes(cache.dtype);
       for (std::int64_t b = 0; b < batch; ++b) {
         kvcache::compact({static_cast<char*>(cache.data) + b * cache.stride[0] * element, cache.shape[1],
-                          cache.stride[1] * element, cache.stride[2] * element, cache.shape[3] * element,
-                          lengths.as<std::int64_t>()[b], path.as<std::int64_t>() + b * steps,
-                          counts[static_cast<std::size_t>(b)]});
+                          cache.stride[1] * element, cache.stride[2] * element, cache.shape[3] * element, lengths[b],
+                          path + b * steps, counts[static_cast<std::size_t>(b)]});
       }
     }
   });
 }
 
+#if defined(GRAMCORE_WITH_CUDA)
+void tree_attention_cuda(OpCall& call) {
+  int device = -1;
+  kvcache::TreeAttentionArgs args{read_attention(call, &device), nullptr, 0};
+  kvcache::AttentionProblem& p = args.problem;
+  kvcache::check_attention_sizes(p);
+  const CudaStream stream(device);
+  p.out = call.new_output(0, p.query_dtype, {p.batch, p.nodes, p.heads, p.head_dim}, device).data;
+  args.workspace_floats = gc_cuda_tree_attention_workspace(&p);
+  if (args.workspace_floats > 0) {
+    args.workspace = call.scratch(DType::f32, args.workspace_floats, device).as<float>();
+  }
+  cuda::check_status(gc_cuda_tree_attention(&args, stream.get()));
+}
+
+void kv_compact_cuda(OpCall& call) {
+  const CompactOperands o = read_compact(call);
+  std::vector<kvcache::KvCompactCache> caches;
+  for (const TensorView& cache : o.caches) {
+    const std::int64_t element = dtype_bytes(cache.dtype);
+    caches.push_back({cache.data, cache.stride[0] * element, cache.stride[1] * element, cache.stride[2] * element,
+                      cache.shape[3] * element, cache.shape[1], cache.shape[2]});
+  }
+  const kvcache::KvCompactArgs args{caches.data(),
+                                    static_cast<std::int64_t>(caches.size()),
+                                    o.lengths.as<const std::int64_t>(),
+                                    o.path.as<const std::int64_t>(),
+                                    o.path.shape[0],
+                                    o.path.shape[1]};
+  const CudaStream stream(o.path.device);
+  cuda::check_status(gc_cuda_kv_compact(&args, stream.get()));
+}
+constexpr BoxedFn kAttentionCuda = boxed<tree_attention_cuda>, kCompactCuda = boxed<kv_compact_cuda>;
+#else
+constexpr BoxedFn kAttentionCuda = nullptr, kCompactCuda = nullptr;
+#endif
+
 const Ops ops{
     {"tree_attention(Tensor query, Tensor key, Tensor value, Tensor lengths, Tensor? ancestors, Tensor? starts, "
      "float scale) -> Tensor",
-     boxed<tree_attention>},
-    {"kv_compact_(Tensor(a!)[] caches, Tensor lengths, Tensor path) -> ()", boxed<kv_compact_>},
+     boxed<tree_attention_cpu>, kAttentionCuda},
+    {"kv_compact_(Tensor(a!)[] caches, Tensor lengths, Tensor path) -> ()", boxed<kv_compact_cpu>, kCompactCuda},
 };
 
 }  // namespace

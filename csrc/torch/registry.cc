@@ -67,6 +67,22 @@ TensorView view_of(TensorHandle handle) {
   return view;
 }
 
+TensorHandle new_dense(DType dtype, const std::int64_t* shape, int rank, int device) {
+  std::int64_t strides[TensorView::kMaxRank] = {};
+  std::int64_t dense = 1;
+  for (int d = rank - 1; d >= 0; --d) {
+    strides[d] = dense;
+    dense *= shape[d] > 0 ? shape[d] : 1;
+  }
+  const Api& a = api();
+  const std::int32_t type = device < 0 ? a.aoti_torch_device_type_cpu() : a.aoti_torch_device_type_cuda();
+  TensorHandle handle = nullptr;
+  check(a.aoti_torch_empty_strided(rank, shape, strides, dtype_codes().code[static_cast<int>(dtype)], type,
+                                   device < 0 ? 0 : device, &handle),
+        "empty_strided");
+  return handle;
+}
+
 Api resolve() {
   void* library = dlopen("libtorch_cpu.so", RTLD_NOLOAD | RTLD_LAZY);
   if (!library) throw std::runtime_error("torch must be imported before gramcore's operators are registered");
@@ -158,22 +174,17 @@ double OpCall::real(std::uint64_t i) const {
   return value;
 }
 
-TensorView OpCall::new_output(std::uint64_t i, DType dtype, std::initializer_list<std::int64_t> shape) {
-  return new_output(i, dtype, shape.begin(), static_cast<int>(shape.size()));
+TensorView OpCall::new_output(std::uint64_t i, DType dtype, std::initializer_list<std::int64_t> shape, int device) {
+  return new_output(i, dtype, shape.begin(), static_cast<int>(shape.size()), device);
 }
 
-TensorView OpCall::new_output(std::uint64_t i, DType dtype, const std::int64_t* shape, int rank) {
-  std::int64_t strides[TensorView::kMaxRank] = {};
-  std::int64_t dense = 1;
-  for (int d = rank - 1; d >= 0; --d) {
-    strides[d] = dense;
-    dense *= shape[d] > 0 ? shape[d] : 1;
-  }
-  const Api& a = api();
-  check(a.aoti_torch_empty_strided(rank, shape, strides, dtype_codes().code[static_cast<int>(dtype)],
-                                   a.aoti_torch_device_type_cpu(), 0, &outputs_[i]),
-        "empty_strided");
+TensorView OpCall::new_output(std::uint64_t i, DType dtype, const std::int64_t* shape, int rank, int device) {
+  outputs_[i] = new_dense(dtype, shape, rank, device);
   return view_of(outputs_[i]);
+}
+
+TensorView OpCall::scratch(DType dtype, std::int64_t numel, int device) {
+  return view_of(own(reinterpret_cast<IValue>(new_dense(dtype, &numel, 1, device))));
 }
 
 CudaStream::CudaStream(int device) {

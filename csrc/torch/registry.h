@@ -33,9 +33,11 @@ class OpCall {
   double real(std::uint64_t i) const;
   bool boolean(std::uint64_t i) const { return (stack_[i] & 0xffu) != 0; }
 
-  // Allocates a dense CPU tensor that becomes output `i`.
-  TensorView new_output(std::uint64_t i, DType dtype, std::initializer_list<std::int64_t> shape);
-  TensorView new_output(std::uint64_t i, DType dtype, const std::int64_t* shape, int rank);
+  // Allocates a dense tensor that becomes output `i`; device -1 is the CPU, else a CUDA device index.
+  TensorView new_output(std::uint64_t i, DType dtype, std::initializer_list<std::int64_t> shape, int device = -1);
+  TensorView new_output(std::uint64_t i, DType dtype, const std::int64_t* shape, int rank, int device = -1);
+  // A one-dimensional tensor of `device` that lives until the call returns.
+  TensorView scratch(DType dtype, std::int64_t numel, int device);
 
  private:
   TensorHandle own(IValue value);

@@ -1,13 +1,17 @@
 // Every kernel of the library at odd sizes over exactly sized heap blocks, so that the sanitizers see an overrun or a
 // race.  Values are checked in tests/cuda.
+#include <cmath>
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "core/cuda/status.h"
 #include "core/device.h"
 #include "core/dtype.h"
 #include "grammar/cuda/apply_bitmask.h"
+#include "kvcache/cuda/kv_compact.h"
+#include "kvcache/cuda/tree_attention.h"
 #include "native/test.h"
 #include "optim/cuda/adamw.h"
 
@@ -74,7 +78,80 @@ void run_adamw(bool stochastic) {
   }
 }
 
+template <class T>
+T one_of() {
+  if constexpr (std::is_same_v<T, bf16>) {
+    return gramcore::to_bf16(1.0f);
+  } else if constexpr (std::is_same_v<T, gramcore::f16>) {
+    return gramcore::to_f16(1.0f);
+  } else {
+    return 1.0f;
+  }
+}
+
+// Values are all 1, so is every row of the result.
+template <class T>
+void run_attention(std::int64_t nodes, std::int64_t dim, std::int64_t context, bool tree) {
+  namespace kv = gramcore::kvcache;
+  const std::int64_t batch = 2, heads = 4, kv_heads = 2, capacity = context + nodes, words = (nodes + 63) / 64;
+  const T one = one_of<T>();
+  std::vector<T> query(static_cast<std::size_t>(batch * heads * nodes * dim), one), out(query.size());
+  std::vector<T> key(static_cast<std::size_t>(batch * kv_heads * capacity * dim), one), value = key;
+  const std::vector<std::int64_t> lengths(static_cast<std::size_t>(batch), context), starts = {0, context / 2};
+  std::vector<std::uint64_t> ancestors(static_cast<std::size_t>(nodes * words), 0x5555555555555555u);
+  kv::TreeAttentionArgs args{};
+  kv::AttentionProblem& p = args.problem;
+  p.batch = batch, p.heads = heads, p.kv_heads = kv_heads, p.nodes = nodes, p.head_dim = dim, p.capacity = capacity;
+  p.query = query.data(), p.key = key.data(), p.value = value.data(), p.out = out.data();
+  p.query_batch = heads * nodes * dim, p.query_head = nodes * dim, p.query_node = dim;
+  p.key_batch = p.value_batch = kv_heads * capacity * dim;
+  p.key_head = p.value_head = capacity * dim;
+  p.key_slot = p.value_slot = dim;
+  p.query_dtype = p.kv_dtype = gramcore::DTypeOf<T>::value;
+  p.lengths = lengths.data(), p.starts = starts.data();
+  p.ancestors = tree ? ancestors.data() : nullptr;
+  p.words = words;
+  std::vector<float> workspace(static_cast<std::size_t>(gc_cuda_tree_attention_workspace(&p)));
+  args.workspace = workspace.data();
+  args.workspace_floats = static_cast<std::int64_t>(workspace.size());
+  expect_ok(gc_cuda_tree_attention(&args, nullptr));
+  for (const T x : out) EXPECT(std::abs(gramcore::to_f32(x) - 1.0f) < 1e-2f);
+}
+
+void run_compact(std::int64_t element, std::int64_t dim) {
+  namespace kv = gramcore::kvcache;
+  const std::int64_t batch = 2, heads = 3, capacity = 7, row = dim * element;
+  std::vector<char> data(static_cast<std::size_t>(batch * heads * capacity * row));
+  for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>(i / static_cast<std::size_t>(row) % 7);
+  const std::vector<std::int64_t> lengths = {2, 1}, path = {1, 3, 4, 0, 5, -1};
+  const kv::KvCompactCache cache{data.data(), heads * capacity * row, capacity * row, row, row, heads, capacity};
+  const kv::KvCompactArgs args{&cache, 1, lengths.data(), path.data(), batch, 3};
+  expect_ok(gc_cuda_kv_compact(&args, nullptr));
+  const char want[2][7] = {{0, 1, 3, 5, 6, 5, 6}, {0, 1, 6, 3, 4, 5, 6}};
+  for (std::size_t i = 0; i < data.size(); ++i) {
+    const std::size_t slot = i / static_cast<std::size_t>(row);
+    EXPECT_EQ(static_cast<int>(data[i]), static_cast<int>(want[slot / 21][slot % 7]));
+  }
+}
+
 }  // namespace
+
+GC_TEST(cuda_kernel_tree_attention_stays_in_bounds) {
+  for (const bool tree : {false, true}) {
+    run_attention<float>(1, 1, 0, tree);
+    run_attention<float>(3, 33, 40, tree);
+    run_attention<bf16>(5, 65, 64, tree);
+    run_attention<gramcore::f16>(67, 130, 5, tree);
+    run_attention<float>(2, 4, 1030, tree);
+  }
+}
+
+GC_TEST(cuda_kernel_kv_compact_stays_in_bounds) {
+  for (const std::int64_t dim : {1, 5, 8, 64}) {
+    run_compact(2, dim);
+    run_compact(4, dim);
+  }
+}
 
 GC_TEST(cuda_kernel_apply_bitmask_stays_in_bounds) {
   for (const std::int64_t vocab : {1, 7, 31, 32, 33, 100, 1025, 9001}) {

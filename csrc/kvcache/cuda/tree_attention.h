@@ -1,0 +1,22 @@
+// The CUDA twin of kvcache/tree_attention.h.
+#pragma once
+
+#include "kvcache/tree_attention.h"
+
+namespace gramcore::kvcache {
+
+// Everything in `problem` that points does so into device memory, lengths and starts too: their values are checked by
+// the kernel, which traps (the stream then reports an error) where check_attention would throw.
+struct TreeAttentionArgs {
+  AttentionProblem problem;
+  float* workspace;  // gc_cuda_tree_attention_workspace floats, or null when that is 0
+  std::int64_t workspace_floats;
+};
+
+}  // namespace gramcore::kvcache
+
+// Floats of device memory the launch needs; depends on sizes only.
+extern "C" std::int64_t gc_cuda_tree_attention_workspace(const gramcore::kvcache::AttentionProblem* problem);
+
+// stream is a cudaStream_t of the current device.  Status as in core/cuda/status.h.
+extern "C" int gc_cuda_tree_attention(const gramcore::kvcache::TreeAttentionArgs* args, void* stream);

@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <memory>
 #include <optional>
@@ -20,8 +21,8 @@ namespace model_binding {
 
 namespace py = pybind11;
 
-inline model::Config make_config(const py::dict& sizes, std::vector<float> inverse_frequency, double rms_eps,
-                                 double rope_scale) {
+inline model::Config make_config(const py::typing::Dict<py::str, py::int_>& sizes, std::vector<float> inverse_frequency,
+                                 double rms_eps, double rope_scale) {
   model::Config c;
   const auto get = [&](const char* name) { return sizes[name].cast<std::int64_t>(); };
   c.layers = get("layers");
@@ -37,7 +38,7 @@ inline model::Config make_config(const py::dict& sizes, std::vector<float> inver
   return c;
 }
 
-inline quant::PackSpec make_spec(const py::dict& spec) {
+inline quant::PackSpec make_spec(const py::typing::Dict<py::str, py::int_>& spec) {
   quant::PackSpec s;
   s.n = spec["n"].cast<std::int64_t>();
   s.k = spec["k"].cast<std::int64_t>();
@@ -49,8 +50,8 @@ inline quant::PackSpec make_spec(const py::dict& spec) {
   return s;
 }
 
-inline void set_packed(model::Decoder& d, const std::string& name, std::int64_t layer, const py::dict& spec,
-                       TensorArg& packed) {
+inline void set_packed(model::Decoder& d, const std::string& name, std::int64_t layer,
+                       const py::typing::Dict<py::str, py::int_>& spec, TensorArg& packed) {
   const quant::PackSpec s = make_spec(spec);
   const auto bytes = packed.span<const std::uint8_t>("packed");
   const py::gil_scoped_release unlocked;
@@ -58,8 +59,9 @@ inline void set_packed(model::Decoder& d, const std::string& name, std::int64_t 
 }
 
 // One code per byte (n, k), fp32 scales and minima (n, groups).
-inline void set_codes(model::Decoder& d, const std::string& name, std::int64_t layer, const py::dict& spec,
-                      TensorArg& codes, TensorArg& scales, const py::object& mins) {
+inline void set_codes(model::Decoder& d, const std::string& name, std::int64_t layer,
+                      const py::typing::Dict<py::str, py::int_>& spec, TensorArg& codes, TensorArg& scales,
+                      const py::object& mins) {
   const quant::PackSpec s = make_spec(spec);
   s.validate();
   const auto code_span = codes.span<const std::uint8_t>("codes");
@@ -138,7 +140,8 @@ inline void bind_model(pybind11::module_& parent) {
           py::arg("path"))
       .def("truncate", &model::Cache::truncate, py::arg("length"));
   py::class_<model::Decoder>(m, "Decoder")
-      .def(py::init([](const py::dict& sizes, std::vector<float> inverse_frequency, double rms_eps, double rope_scale) {
+      .def(py::init([](const py::typing::Dict<py::str, py::int_>& sizes, std::vector<float> inverse_frequency,
+                       double rms_eps, double rope_scale) {
              return std::make_unique<model::Decoder>(
                  make_config(sizes, std::move(inverse_frequency), rms_eps, rope_scale));
            }),

@@ -135,24 +135,29 @@ GC_INLINE Vf exp(Vf in) {
   return in != in ? in : y;
 }
 
-// Transposes a kLanes x kLanes block held in rows: log2(kLanes) perfect shuffles.
-GC_INLINE void transpose(Vi* rows) {
-  Vi lo, hi;
-  for (int i = 0; i < kLanes; ++i) {
-    lo[i] = i / 2 + (i & 1) * kLanes;
-    hi[i] = kLanes / 2 + i / 2 + (i & 1) * kLanes;
+// Exchanges the off-diagonal half blocks of rows i and i + kHalf: kHalf lanes of every 2 * kHalf.
+template <int kHalf>
+GC_INLINE void swap_blocks(Vi* rows) {
+  Vi first, second;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    first[lane] = (lane & kHalf) ? kLanes + lane - kHalf : lane;
+    second[lane] = (lane & kHalf) ? kLanes + lane : lane + kHalf;
   }
-#pragma GCC unroll 4
-  for (int stage = 1; stage < kLanes; stage *= 2) {
-    Vi next[kLanes];
-#pragma GCC unroll 8
-    for (int i = 0; i < kLanes / 2; ++i) {
-      next[2 * i] = __builtin_shuffle(rows[i], rows[i + kLanes / 2], lo);
-      next[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + kLanes / 2], hi);
-    }
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
+  for (int i = 0; i < kLanes; ++i) {
+    if (i & kHalf) continue;
+    const Vi a = rows[i], b = rows[i + kHalf];
+    rows[i] = __builtin_shuffle(a, b, first);
+    rows[i + kHalf] = __builtin_shuffle(a, b, second);
   }
+}
+
+// Transposes a kLanes x kLanes block held in rows, in place: log2(kLanes) rounds of block exchanges.
+GC_INLINE void transpose(Vi* rows) {
+  if constexpr (kLanes == 16) swap_blocks<8>(rows);
+  if constexpr (kLanes >= 8) swap_blocks<4>(rows);
+  swap_blocks<2>(rows);
+  swap_blocks<1>(rows);
 }
 
 }  // namespace GC_ISA_NS

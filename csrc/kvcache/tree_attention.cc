@@ -84,8 +84,9 @@ void run_block(const AttentionProblem& p, std::int64_t batch, std::int64_t kv_he
                 element * (batch * p.value_batch + kv_head * p.value_head + start * p.value_slot);
   block.key_step = p.key_slot;
   block.value_step = p.value_slot;
+  block.key_tiles = p.key_tiles;
   block.kv_dtype = p.kv_dtype;
-  block.bf16_products = p.query_dtype == DType::bf16;
+  block.bf16_products = p.query_dtype == DType::bf16 && !p.key_tiles;
   block.context = p.lengths[batch] - start;
   // A node's ancestors come before it, so no row of the block looks past its last node.
   block.num_keys = block.context + first + nodes;
@@ -130,6 +131,7 @@ void check_attention(const AttentionProblem& p) {
                p.starts[b], " (sequence ", b, ")");
     }
   }
+  GC_CHECK(!p.key_tiles || !p.starts, "starts must not be given with keys in tiles, got both");
 }
 
 std::int64_t num_attention_items(const AttentionProblem& p) {

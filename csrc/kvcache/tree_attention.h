@@ -15,7 +15,8 @@ struct AttentionProblem {
   const void *key = nullptr, *value = nullptr;  // (batch, kv_heads, capacity, head_dim)
   std::int64_t key_batch = 0, key_head = 0, key_slot = 0;
   std::int64_t value_batch = 0, value_head = 0, value_slot = 0;
-  void* out = nullptr;                                    // (batch, nodes, heads, head_dim) dense
+  bool key_tiles = false;  // a head\'s keys as [slot / 64][head_dim][64]; key_slot is not used, starts is null
+  void* out = nullptr;     // (batch, nodes, heads, head_dim) dense
   DType query_dtype = DType::f32, kv_dtype = DType::f32;  // out has the query's
   const std::int64_t* lengths = nullptr;                  // (batch): slots before the new rows
   const std::int64_t* starts = nullptr;                   // (batch) or null: first visible slot (left padding)

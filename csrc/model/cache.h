@@ -1,4 +1,5 @@
-// Keys and values of one sequence in all layers, preallocated: (layers, 2, kv_heads, capacity, head_dim).
+// Keys and values of one sequence in all layers, preallocated.  A head's values are (slots, head_dim); its keys lie in
+// tiles [slots / 64][head_dim][64], the form in which attention multiplies them, so decoding never transposes.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,7 @@ class Cache {
   DType dtype() const { return dtype_; }
   std::int64_t length() const { return length_; }    // committed slots
   std::int64_t pending() const { return pending_; }  // rows of the last tree, not committed
-  std::int64_t slot_bytes() const { return head_dim_ * dtype_bytes(dtype_); }
-  std::int64_t head_bytes() const { return capacity_ * slot_bytes(); }
+  std::int64_t head_elements() const { return slots_ * head_dim_; }
 
   void* keys(std::int64_t layer) { return data_ + 2 * layer * layer_bytes_; }
   void* values(std::int64_t layer) { return data_ + (2 * layer + 1) * layer_bytes_; }
@@ -38,7 +38,7 @@ class Cache {
   void truncate(std::int64_t length);  // rollback; drops pending rows
 
  private:
-  std::int64_t layers_, kv_heads_, capacity_, head_dim_;
+  std::int64_t layers_, kv_heads_, capacity_, head_dim_, slots_;  // slots_: capacity in whole tiles
   DType dtype_;
   std::int64_t layer_bytes_, length_ = 0, pending_ = 0;
   Arena arena_;

@@ -212,8 +212,9 @@ kvcache::AttentionProblem Decoder::attention(const Pass& pass, std::int64_t laye
   p.query_node = config_.heads * dim;
   p.key = cache.keys(layer);
   p.value = cache.values(layer);
-  p.key_head = p.value_head = cache.capacity() * dim;
-  p.key_slot = p.value_slot = dim;
+  p.key_head = p.value_head = cache.head_elements();
+  p.value_slot = dim;
+  p.key_tiles = true;
   p.out = attended_.row(0);
   p.kv_dtype = cache.dtype();
   p.lengths = &pass.length;

@@ -39,17 +39,6 @@ void copy_dense_row(const Matrix& m, std::int64_t row, float* out) {
   for (std::int64_t k = 0; k < m.cols; ++k) out[k] = to_f32(panel[k * 16]);
 }
 
-void copy_packed_row(const Matrix& m, std::int64_t row, float* out) {
-  static thread_local std::vector<float> panel;
-  quant::PackSpec one = m.packed.spec;
-  const std::int64_t first = row / 16 * 16;
-  one.n = std::min<std::int64_t>(16, m.rows - first);
-  panel.resize(static_cast<std::size_t>(one.n * m.cols));
-  const auto bytes = static_cast<std::size_t>(one.panel_bytes());
-  quant::dequantize(one, m.packed.packed.subspan(static_cast<std::size_t>(row / 16) * bytes, bytes), panel);
-  std::memcpy(out, panel.data() + (row - first) * m.cols, static_cast<std::size_t>(m.cols) * sizeof(float));
-}
-
 void dense_columns(const Matrix& m, const float* x, std::int64_t cols, std::int64_t rows, std::int64_t p0,
                    std::int64_t p1, float* y, std::int64_t stride) {
   static thread_local std::vector<float> results;
@@ -136,7 +125,7 @@ void copy_row(const Matrix& m, std::int64_t row, float* out) {
   switch (m.kind) {
     case Matrix::Kind::f32: return copy_dense_row<float>(m, row, out);
     case Matrix::Kind::bf16: return copy_dense_row<bf16>(m, row, out);
-    default: return copy_packed_row(m, row, out);
+    default: return quant::dequantize_row(m.packed.spec, m.packed.packed, row, out);
   }
 }
 

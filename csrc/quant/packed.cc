@@ -154,6 +154,20 @@ void unpack(const PackSpec& s, Span<const std::uint8_t> packed, Span<std::uint8_
   });
 }
 
+void dequantize_row(const PackSpec& s, Span<const std::uint8_t> packed, std::int64_t row, float* out) {
+  const std::uint8_t* panel = packed.data() + row / kPanelRows * s.panel_bytes();
+  const int r = static_cast<int>(row % kPanelRows);
+  for (std::int64_t k = 0; k < s.k; ++k) {
+    const std::uint8_t* group = panel + k / s.group * s.group_bytes();
+    const std::uint8_t* values = group + s.group / kBlock * s.block_bytes();
+    const std::int64_t c = k % s.group;
+    const unsigned code = get_code(group + c / kBlock * s.block_bytes(), s.bits, r, static_cast<int>(c % kBlock));
+    const float min = s.has_min ? get_value(values + 16 * s.scale_bytes(), s.scale, r) : 0.0f;
+    const float product = get_value(values, s.scale, r) * static_cast<float>(static_cast<int>(code) - s.zero);
+    out[k] = s.has_min ? product + min : product;
+  }
+}
+
 void dequantize(const PackSpec& s, Span<const std::uint8_t> packed, Span<float> out) {
   s.validate();
   check_size(packed.size(), s.packed_bytes(), "packed");

@@ -57,6 +57,9 @@ void pack(const PackSpec& spec, Span<const std::uint8_t> codes, const GroupValue
 void unpack(const PackSpec& spec, Span<const std::uint8_t> packed, Span<std::uint8_t> codes, Span<float> scales,
             Span<float> mins);
 
+// Row `row` as k fp32 values.
+void dequantize_row(const PackSpec& spec, Span<const std::uint8_t> packed, std::int64_t row, float* out);
+
 // (n, k) fp32 values.
 void dequantize(const PackSpec& spec, Span<const std::uint8_t> packed, Span<float> out);
 

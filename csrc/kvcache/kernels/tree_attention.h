@@ -17,7 +17,8 @@ struct AttentionBlock {
   const float* query;  // rows x head_dim, dense, already multiplied by scale * log2(e)
   std::int64_t rows, group, first_node;
   std::int64_t head_dim;
-  const void *key, *value;            // slot 0 of this head
+  const void *key, *value;  // slot 0 of this head
+  bool key_tiles;           // keys lie in tiles of kTileKeys slots, [tile][head_dim][kTileKeys]; key_step is not used
   std::int64_t key_step, value_step;  // elements between slots
   DType kv_dtype;                     // f32, bf16, f16
   bool bf16_products;                 // multiply in bf16 where the level can (the query was bf16)

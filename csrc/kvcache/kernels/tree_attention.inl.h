@@ -77,6 +77,18 @@ static void pack_keys(std::int32_t* tile, const AttentionBlock& b, std::int64_t 
   }
 }
 
+// The same from keys that are stored transposed: widening, and zero rows past head_dim.
+template <class T>
+static void widen_keys(std::int32_t* tile, const AttentionBlock& b, std::int64_t first, int steps) {
+  const T* keys = static_cast<const T*>(b.key) + first * b.head_dim;
+  for (int d = 0; d < steps; ++d) {
+    for (int k = 0; k < static_cast<int>(kTileKeys); k += kLanes) {
+      const Vi lanes = d < b.head_dim ? reinterpret_cast<Vi>(load_f32(keys + d * kTileKeys + k)) : Vi{};
+      __builtin_memcpy(tile + d * kTileKeys + k, &lanes, sizeof(Vi));
+    }
+  }
+}
+
 // tile[step][dim]: values of kPer successive slots in one 32-bit lane; an odd last slot is paired with zero.
 template <class Products, class T>
 static void pack_values(std::int32_t* tile, const AttentionBlock& b, std::int64_t first, int count, int dim) {
@@ -258,12 +270,22 @@ static void attend_as(const AttentionBlock& b) {
   auto* query = reinterpret_cast<std::int32_t*>(acc + b.rows * dim);
   auto* tile = query + b.rows * dim;
   float* sums = reinterpret_cast<float*>(tile + kTileKeys * dim);
+  // fp32 tiles and values of a whole number of vectors are read where they lie.
+  constexpr bool kMayRead = Products::kPer == 1 && sizeof(T) == 4;
+  const bool direct = kMayRead && b.head_dim == dim, read_keys = direct && b.key_tiles;
   pack_query<Products>(query, b, dim);
   for (std::int64_t k = 0; k < b.num_keys; k += kTileKeys) {
     const int count = static_cast<int>(b.num_keys - k < kTileKeys ? b.num_keys - k : kTileKeys);
-    pack_keys<Products, T>(tile, b, k, count, key_steps);
+    const std::int32_t* keys = tile;
+    if (read_keys) {
+      keys = reinterpret_cast<const std::int32_t*>(static_cast<const T*>(b.key) + k * b.head_dim);
+    } else if (Products::kPer == 1 && b.key_tiles) {
+      widen_keys<T>(tile, b, k, key_steps);
+    } else {
+      pack_keys<Products, T>(tile, b, k, count, key_steps);
+    }
     GC_FOR_ROW_BLOCKS(
-        b.rows, r, score_rows<Products, kRows>(scores + r * padded + k, padded, query + r * dim, dim, tile, key_steps))
+        b.rows, r, score_rows<Products, kRows>(scores + r * padded + k, padded, query + r * dim, dim, keys, key_steps))
   }
   for (std::int64_t r = 0; r < b.rows; ++r) {
     softmax_row(scores + r * padded, b, b.first_node + r / b.group, padded);
@@ -273,9 +295,6 @@ static void attend_as(const AttentionBlock& b) {
     for (std::int64_t d = 0; d < dim; ++d) acc[r * dim + d] = 0;
     for (int lane = 0; lane < 16; ++lane) sums[r * 16 + lane] = 0;
   }
-  // fp32 values of a whole number of vectors are read where they lie.
-  constexpr bool kMayRead = Products::kPer == 1 && sizeof(T) == 4;
-  const bool direct = kMayRead && b.head_dim == dim;
   for (std::int64_t k = 0; k < b.num_keys; k += kTileKeys) {
     const int count = static_cast<int>(b.num_keys - k < kTileKeys ? b.num_keys - k : kTileKeys);
     const int steps = (count + Products::kPer - 1) / Products::kPer;

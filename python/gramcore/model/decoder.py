@@ -47,25 +47,26 @@ class Decoder:
         FileNotFoundError: model must be a GGUF file, a folder with one, or one of smollm2, got 'nowhere.gguf'
     """
 
-    def __init__(self, weights: Weights, *, max_len: int | None = None, kv_dtype: str = "float32") -> None:
+    def __init__(self, weights: Weights, *, max_len: int | None = None, kv_dtype: str | None = None) -> None:
         self._native = weights.native
         self._sizes = weights.sizes
         self.vocab_size = weights.sizes["vocab"]
         self.max_len = check_int("max_len", weights.context_len if max_len is None else max_len, low=1)
-        self.kv_dtype = check_choice("kv_dtype", kv_dtype, _KV_DTYPES)
+        chosen = ("float16" if weights.low_bit else "float32") if kv_dtype is None else kv_dtype
+        self.kv_dtype = check_choice("kv_dtype", chosen, _KV_DTYPES)
         self.eos_token_ids = weights.eos_token_ids
         self._cache = self.new_cache()
 
     @classmethod
     def from_gguf(
-        cls, path_or_name: str | Path, *, max_len: int | None = None, kv_dtype: str = "float32", dense: bool = False
+        cls, path_or_name: str | Path, *, max_len: int | None = None, kv_dtype: str | None = None, dense: bool = False
     ) -> Self:
         """Load a GGUF file; codes and scales are repacked, not quantised again.
 
         Args:
             path_or_name: path of the file, a folder with one, or ``"smollm2"`` for the packaged model.
             max_len: slots of the cache, >= 1; default the model's context length.
-            kv_dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+            kv_dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; default float16, float32 with ``dense``.
             dense: expand all weights to fp32.
 
         Raises:
@@ -76,13 +77,13 @@ class Decoder:
         return cls(read_gguf(path_or_name, dense=dense), max_len=max_len, kv_dtype=kv_dtype)
 
     @classmethod
-    def from_module(cls, model: Any, *, max_len: int | None = None, kv_dtype: str = "float32") -> Self:
+    def from_module(cls, model: Any, *, max_len: int | None = None, kv_dtype: str | None = None) -> Self:
         """Take the weights of a ``transformers`` causal language model (copied; fp32 and bf16 stay what they are).
 
         Args:
             model: LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM or Qwen3ForCausalLM.
             max_len: slots of the cache; default the configuration's ``max_position_embeddings``.
-            kv_dtype: as for :meth:`from_gguf`.
+            kv_dtype: as for :meth:`from_gguf`; default float32.
 
         Raises:
             ValueError: architecture or a variant of it is not supported; the message says which are.
@@ -90,7 +91,7 @@ class Decoder:
         return cls(read_module(model), max_len=max_len, kv_dtype=kv_dtype)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, max_len: int | None = None, kv_dtype: str = "float32") -> Self:
+    def from_pretrained(cls, folder: str | Path, *, max_len: int | None = None, kv_dtype: str | None = None) -> Self:
         """Load a folder written by ``save_pretrained`` (needs transformers); nothing is downloaded.
 
         Raises:

@@ -49,6 +49,7 @@ class Weights:
     sizes: dict[str, int]
     context_len: int
     eos_token_ids: tuple[int, ...]
+    low_bit: bool = False
 
 
 def _place(name: str) -> tuple[str, int]:
@@ -84,25 +85,27 @@ def read_gguf(path_or_name: str | Path, *, dense: bool = False) -> Weights:
     }
     exponents = np.arange(0, shape.head_dim, 2, dtype=np.float32) / np.float32(shape.head_dim)
     native = _create(sizes, (1.0 / np.float32(shape.rope_base) ** exponents).astype(np.float32), shape.rms_eps, 1.0)
+    low_bit = False
     for target, tensor, order in target_tensors(file, shape):
         name, layer = _place(target)
         if len(tensor.shape) == 1:
             values = tensor.dequantize()
             native.set_vector(name, layer, values if order is None else values[order])
         else:
-            _set_matrix(native, name, layer, tensor, order, dense)
+            low_bit |= _set_matrix(native, name, layer, tensor, order, dense)
     native.finish()
     eos = file.metadata.get("tokenizer.ggml.eos_token_id")
-    return Weights(native, sizes, shape.context_len, () if eos is None else (int(eos),))
+    return Weights(native, sizes, shape.context_len, () if eos is None else (int(eos),), low_bit=low_bit)
 
 
-def _set_matrix(native: Any, name: str, layer: int, tensor: Any, order: Any, dense: bool) -> None:
+def _set_matrix(native: Any, name: str, layer: int, tensor: Any, order: Any, dense: bool) -> bool:
+    """Hand over one matrix; returns whether its codes were kept."""
     groups = None if dense or tensor.type.groups is None else tensor.type.groups(tensor.data)
     n, k = tensor.shape
     if groups is None or groups.codes.shape[1] % 32:
         values = tensor.dequantize()
         native.set_dense(name, layer, np.ascontiguousarray(values if order is None else values[order]))
-        return
+        return False
     size = groups.codes.shape[1]
 
     def rows(x: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
@@ -120,6 +123,7 @@ def _set_matrix(native: Any, name: str, layer: int, tensor: Any, order: Any, den
     }
     mins = None if groups.mins is None else rows(groups.mins, np.float32)
     native.set_codes(name, layer, spec, rows(groups.codes, np.uint8), rows(groups.scales, np.float32), mins)
+    return True
 
 
 def read_module(model: Any) -> Weights:

@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
+import tempfile
 from typing import Any
 
 import numpy as np
 import pytest
 from gramcore._registry import Row, rows
-from gramcore.spec import Context, CounterRng, Drafter, Sampling
+from gramcore.ngram import Index, build_index
+from gramcore.spec import Context, CounterRng, Drafter, NgramDrafter, Sampling
 
 DRAFTERS = rows(protocol="drafter")
 TEXT = np.int32([3, 5, 7, 9, 3, 5, 7, 11, 3, 5, 7, 9, 2, 3, 5])
 VOCAB = 32
 
 
+def arguments(row: Row) -> tuple[Any, ...]:
+    """What a drafter needs beyond keywords, by declared fact."""
+    need = row.facts.get("needs")
+    if need == "model":
+        return (tiny_model(),)
+    if need == "fallback":
+        return (NgramDrafter(),)
+    if need == "index":
+        return (tiny_index(),)
+    return ()
+
+
+@functools.cache
+def tiny_model() -> Any:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=VOCAB,
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            initializer_range=0.3,
+        )
+    ).eval()
+
+
+@functools.cache
+def tiny_index() -> Index:
+    folder = tempfile.mkdtemp()
+    build_index([TEXT.tolist(), [3, 5, 7, 9, 4, 4]], folder)
+    index = Index(folder)
+    shutil.rmtree(folder)  # the files are mapped
+    return index
+
+
 def make(row: Row) -> Drafter:
-    made = row.load()(**row.test_kwargs)
+    made = row.load()(*arguments(row), **row.test_kwargs)
     assert isinstance(made, Drafter)
     return made
 
@@ -88,4 +132,4 @@ def test_documentation_sections(row: Row) -> None:
 
 def test_unknown_keywords_are_refused(row: Row) -> None:
     with pytest.raises(TypeError):
-        row.load()(**row.test_kwargs, surely_unknown=1)
+        row.load()(*arguments(row), **row.test_kwargs, surely_unknown=1)

@@ -24,12 +24,15 @@ from gramcore.spec.base import (
     Verifier,
 )
 from gramcore.spec.chain_verifiers import BlockVerifier, TypicalVerifier
+from gramcore.spec.composed_drafters import AdaptiveDrafter, InfinigramDrafter
 from gramcore.spec.default_verifier import DefaultVerifier
 from gramcore.spec.host import Host, TreeOutput
+from gramcore.spec.learned_drafters import TokenRecycling, TrigramDrafter
 from gramcore.spec.match_verifiers import GreedyVerifier, SeededVerifier
 from gramcore.spec.ngram_drafter import NgramDrafter
 from gramcore.spec.optimal import optimal_acceptance
 from gramcore.spec.policies import BassLength, CostModelLength, FixedLength
+from gramcore.spec.random_trees import GreedyTailTree, IidTree, RsdConstantTree, RsdStochasticTree
 from gramcore.spec.residual_verifiers import (
     GreedyTailVerifier,
     KSeqVerifier,
@@ -38,15 +41,19 @@ from gramcore.spec.residual_verifiers import (
 )
 from gramcore.spec.stats import GenerationResult, SpecStats
 from gramcore.spec.suffix_drafter import SuffixDrafter
+from gramcore.spec.trees import ChainTree, Eagle2Tree, OptTree, StaticTree, TreeBuilder, best_choices
 
 if TYPE_CHECKING:
     from gramcore.spec.cache import SlotCache
     from gramcore.spec.generation import generate
+    from gramcore.spec.model_drafter import ModelDrafter, early_exit
     from gramcore.spec.transformers_host import TransformersHost
 
 __all__ = [
+    "AdaptiveDrafter",
     "BassLength",
     "BlockVerifier",
+    "ChainTree",
     "Context",
     "CostModelLength",
     "CounterRng",
@@ -54,34 +61,49 @@ __all__ = [
     "Dice",
     "DraftTree",
     "Drafter",
+    "Eagle2Tree",
     "FixedLength",
     "GenerationResult",
+    "GreedyTailTree",
     "GreedyTailVerifier",
     "GreedyVerifier",
     "Host",
+    "IidTree",
+    "InfinigramDrafter",
     "KSeqVerifier",
     "LengthPolicy",
     "Lossless",
+    "ModelDrafter",
     "NgramDrafter",
+    "OptTree",
     "RecursiveVerifier",
+    "RsdConstantTree",
+    "RsdStochasticTree",
     "Sampling",
     "SeededVerifier",
     "SlotCache",
     "SpecStats",
+    "StaticTree",
     "StepRecord",
     "SuffixDrafter",
     "TargetRows",
+    "TokenRecycling",
     "TransformersHost",
+    "TreeBuilder",
     "TreeOutput",
+    "TrigramDrafter",
     "TypicalVerifier",
     "Verdict",
     "Verifier",
+    "best_choices",
     "chain_rejection",
+    "early_exit",
     "generate",
     "optimal_acceptance",
 ]
 
-_LAZY = {"generate": "generation", "SlotCache": "cache", "TransformersHost": "transformers_host"}  # these import torch
+_LAZY = {"generate": "generation", "SlotCache": "cache", "TransformersHost": "transformers_host"}
+_LAZY |= {"ModelDrafter": "model_drafter", "early_exit": "model_drafter"}  # these import torch
 
 
 def __getattr__(name: str) -> Any:
@@ -108,6 +130,51 @@ register(
         "longest earlier match by suffix automaton, optional corpus",
         "Hu et al. 2024, arXiv:2411.10666",
         {"random": False, "own_text": True},
+    ),
+    Row(
+        "Infini-gram drafts",
+        "spec",
+        "drafter",
+        "gramcore.spec:InfinigramDrafter",
+        "most frequent continuation in an on-disk index",
+        "Liu et al. 2024, arXiv:2401.17377",
+        {"random": False, "needs": "index"},
+    ),
+    Row(
+        "Token recycling",
+        "spec",
+        "drafter",
+        "gramcore.spec:TokenRecycling",
+        "tree from the target's last top-k after each token",
+        "Luo et al. 2024, arXiv:2408.08696",
+        {"random": False},
+    ),
+    Row(
+        "ADED",
+        "spec",
+        "drafter",
+        "gramcore.spec:TrigramDrafter",
+        "adaptive tri-gram with a draft search",
+        "Liu et al. 2024, arXiv:2407.12021",
+        {"random": False},
+    ),
+    Row(
+        "SAM with fallback",
+        "spec",
+        "drafter",
+        "gramcore.spec:AdaptiveDrafter",
+        "suffix match when long, another drafter otherwise",
+        "Hu et al. 2024, arXiv:2411.10666",
+        {"random": False, "needs": "fallback"},
+    ),
+    Row(
+        "Model drafts",
+        "spec",
+        "drafter",
+        "gramcore.spec:ModelDrafter",
+        "small model, early exit or short context; any tree",
+        "Leviathan et al. 2022, arXiv:2211.17192",
+        {"random": False, "needs": "model"},
     ),
     Row(
         "Greedy verification",
@@ -180,6 +247,70 @@ register(
         "entropy-dependent threshold; changes the output law",
         "Cai et al. 2024, arXiv:2401.10774",
         {"lossless": "L2", "sampled": False},
+    ),
+    Row(
+        "Chain",
+        "spec",
+        "tree",
+        "gramcore.spec:ChainTree",
+        "one sequence, greedy or sampled",
+        "Leviathan et al. 2022, arXiv:2211.17192",
+    ),
+    Row(
+        "Static tree",
+        "spec",
+        "tree",
+        "gramcore.spec:StaticTree",
+        "fixed rank paths",
+        "Cai et al. 2024, arXiv:2401.10774",
+    ),
+    Row(
+        "OPT-Tree",
+        "spec",
+        "tree",
+        "gramcore.spec:OptTree",
+        "largest expected accepted length for its size",
+        "Wang et al. 2024, arXiv:2406.17276",
+    ),
+    Row(
+        "EAGLE-2 tree",
+        "spec",
+        "tree",
+        "gramcore.spec:Eagle2Tree",
+        "expand top-k per layer, re-rank all candidates",
+        "Li et al. 2024, arXiv:2406.16858",
+    ),
+    Row(
+        "RSD-C",
+        "spec",
+        "tree",
+        "gramcore.spec:RsdConstantTree",
+        "children without replacement by Gumbel-top-k",
+        "Jeon et al. 2024, arXiv:2402.14160",
+    ),
+    Row(
+        "RSD-S",
+        "spec",
+        "tree",
+        "gramcore.spec:RsdStochasticTree",
+        "stochastic beam search without replacement",
+        "Jeon et al. 2024, arXiv:2402.14160",
+    ),
+    Row(
+        "I.i.d. tree",
+        "spec",
+        "tree",
+        "gramcore.spec:IidTree",
+        "independent children, duplicates kept",
+        "Sun et al. 2023, arXiv:2310.15141",
+    ),
+    Row(
+        "Greedy-tail tree",
+        "spec",
+        "tree",
+        "gramcore.spec:GreedyTailTree",
+        "most probable children plus one random",
+        "Hu et al. 2025, arXiv:2502.18779",
     ),
     Row(
         "Cost model",

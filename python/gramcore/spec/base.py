@@ -273,7 +273,7 @@ class Drafter(ABC):
         """A drafter with the same settings and shared read-only data, and an empty history."""
 
     def observe_target(self, tree: DraftTree, rows: TargetRows) -> None:  # noqa: B027
-        """See the target's rows of a verified tree; default: ignore them."""
+        """See the target's rows of a verified tree, before its tokens are observed; default: ignore them."""
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,13 @@ class BlockVerifier(Verifier):
         pi = [1.0]
         for i, token in enumerate(tree.tokens):
             q = math.exp(tree.logq[i, token])
-            ratio = rows.prob(i, int(token)) / q if q > 0 else 0.0
+            ratio = rows.prob(i, int(token)) / q if q > 0 and pi[-1] > 0 else 0.0
             pi.append(min(1.0, pi[-1] * ratio))
-        if dice.flip(pi[n]):
+        while n > 0 and pi[n] == 0:  # nothing beyond a token of probability 0 can stand
+            n -= 1
+        if n == len(tree) and dice.flip(pi[n]):
             return list(range(n)), dice.pick_row(rows, n)
-        for i in range(n - 1, -1, -1):
+        for i in range(min(n, len(tree) - 1), -1, -1):
             rest = np.maximum(pi[i] * rows.probs(i) - np.exp(tree.logq[i]), 0)
             s = float(rest.sum())
             h = 1.0 if i == 0 or s + 1 - pi[i] <= 0 else s / (s + 1 - pi[i])

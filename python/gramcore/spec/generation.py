@@ -230,9 +230,9 @@ class _Run:
             self.host.commit(b, verdict.path)
             if out.hidden is not None:
                 s.hidden = out.hidden[b, int(verdict.path[-1]) + 1 if len(verdict.path) else 0]
-            done.append((s, len(verdict.path), self._commit(s, verdict)))
             if s.drafter is not None:
                 s.drafter.observe_target(s.tree, rows)
+            done.append((s, len(verdict.path), self._commit(s, verdict)))
         clock.append(time.perf_counter())
         draft_s, target_s, verify_s = np.diff(clock)
         self.stats.draft_s += draft_s

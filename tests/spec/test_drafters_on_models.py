@@ -78,7 +78,7 @@ def test_text_is_that_of_plain_decoding(model: Any, drafters: dict[str, Any], na
         assert fast.stats.drafted > 0
         if name == "same model" and not sampled:
             assert fast.stats.steps <= 9
-        if name in ("index", "short context") and not sampled:
+        if name == "index" and not sampled:
             assert fast.stats.accepted > 0
 
 
@@ -101,7 +101,7 @@ def test_batch_equals_single(model: Any, drafters: dict[str, Any], name: str) ->
     ],
 )
 def test_random_drafts_keep_the_law_of_the_first_token(model: Any, builder: Any, verifier: Any) -> None:
-    # law of the second new token given a forced first one: 600 seeds, chi-square over the 6 likeliest tokens and the
+    # law of the second new token given a forced first one: 300 seeds, chi-square over the 6 likeliest tokens and the
     # rest, threshold at 1e-5 per case: false alarm below 6e-5
     ids = prompt(3)
     drafter = ModelDrafter(early_exit(model, 1), builder=builder)
@@ -110,7 +110,7 @@ def test_random_drafts_keep_the_law_of_the_first_token(model: Any, builder: Any,
     likely = np.argsort(-p)[:6]
     counts = np.zeros(7)
     accepted = 0
-    for seed in range(600):
+    for seed in range(300):
         result = generate(
             model,
             ids,
@@ -124,7 +124,7 @@ def test_random_drafts_keep_the_law_of_the_first_token(model: Any, builder: Any,
         accepted += result.stats.accepted
         where = np.flatnonzero(likely == result.tokens[0])
         counts[where[0] if len(where) else 6] += 1
-    expected = 600 * np.append(p[likely], 1 - p[likely].sum())
+    expected = 300 * np.append(p[likely], 1 - p[likely].sum())
     assert float(((counts - expected) ** 2 / expected).sum()) < 33.2  # 6 degrees of freedom, 1 - 1e-5
     assert accepted > 30
 

@@ -234,7 +234,7 @@ class _Run:
                 s.drafter.observe_target(s.tree, rows)
             done.append((s, len(verdict.path), self._commit(s, verdict)))
         clock.append(time.perf_counter())
-        draft_s, target_s, verify_s = np.diff(clock)
+        draft_s, target_s, verify_s = (float(x) for x in np.diff(clock))
         self.stats.draft_s += draft_s
         self.stats.target_s += target_s
         self.stats.verify_s += verify_s
@@ -247,9 +247,8 @@ class _Run:
 
     def _draft(self, s: _Sequence) -> DraftTree:
         room = self.max_new - (s.length - s.num_prompt) - 1
-        if self.limit is not None:
-            room = min(room, self.limit - s.length - 1)
-        if s.drafter is None or room <= 0:
+        deepest = self.limit - s.length - 1 if self.limit is not None else _MAX_NODES
+        if s.drafter is None or min(room, deepest) <= 0:
             return DraftTree.empty()
         s.draft_rng.position = s.length - s.num_prompt
         ctx = Context(s.tokens, s.num_prompt, self.sampling, s.draft_rng, s.hidden)
@@ -268,8 +267,8 @@ class _Run:
         tree.check(self.host.vocab_size)
         keep = s.guide.allowed(tree) if s.guide is not None and tree.logq is None else None
         tree = tree.pruned(keep, budget)
-        if self.limit is not None and len(tree) and int(tree.depths().max()) > room:
-            tree = tree.pruned(tree.depths() <= room, budget) if tree.logq is None else DraftTree.empty()
+        if len(tree) and int(tree.depths().max()) > deepest:  # positions past the model's context
+            tree = tree.pruned(tree.depths() <= deepest, budget) if tree.logq is None else DraftTree.empty()
         return tree
 
     def _disable(self, s: _Sequence, why: str) -> None:

@@ -64,9 +64,8 @@ class TokenRecycling(Drafter):
         inputs = [self._last[-1], *(int(t) for t in tree.tokens)]
         for row, token in enumerate(inputs):
             raw = rows.raw(row)
-            self._next[token] = top_tokens(
-                np.asarray(raw.float() if hasattr(raw, "float") else raw, np.float64), self.k
-            )
+            law = np.asarray(raw.float() if hasattr(raw, "float") else raw)
+            self._next[token] = top_tokens(law, self.k)
 
     def rollback(self, n: int) -> None:
         if n > 0:
@@ -90,7 +89,7 @@ class TrigramDrafter(Drafter):
         c1, c2: ``> 0``; exploration constants.
         evidence: ``>= 0``; weight of the target's argmax at a visited row, against 1 for a committed token.
 
-    Differs from paper: constants are ours (the paper's are not recoverable); nothing is read from a corpus at the start;
+    Differs from paper: constants are ours (the paper's are not recoverable); no corpus is read at the start;
         verification is the caller's (lossless by default).
     Reference: Liu et al. 2024, arXiv:2407.12021.
 

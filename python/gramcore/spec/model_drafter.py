@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from gramcore._checks import check_int
@@ -44,7 +45,7 @@ class ModelDrafter(Drafter):
         *,
         builder: TreeBuilder | None = None,
         context: int | None = None,
-        vocabulary: Sequence[int] | IntArray | None = None,
+        vocabulary: Sequence[int] | npt.NDArray[np.integer] | None = None,
     ) -> None:
         self.model = model
         self.builder = ChainTree(depth=5, min_prob=0.4) if builder is None else builder

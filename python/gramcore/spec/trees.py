@@ -1,4 +1,4 @@
-"""Draft trees grown from a draft law: which continuations to put before the target, given what the draft thinks of them.
+"""Draft trees grown from a draft law: which continuations to put before the target.
 
 A builder asks for laws layer by layer (``laws(tree)`` returns the draft's natural logarithms at the root and at every
 node so far) and returns a tree within the budget. Deterministic builders return trees without a law; random ones return
@@ -121,8 +121,8 @@ class StaticTree(TreeBuilder):
 class OptTree(TreeBuilder):
     """The tree of the budget's size with the largest expected accepted length under the draft's own law.
 
-    ``E(T) = sum_{v in T} D(v)``, D(v) the product of draft probabilities down to v: the n nodes of largest D, which form
-    a tree. Layers are drafted until another adds less than ``threshold`` expected tokens to the best n.
+    ``E(T) = sum_{v in T} D(v)``, D(v) the product of draft probabilities down to v: the n nodes of largest D, which
+    form a tree. Layers are drafted until another adds less than ``threshold`` expected tokens to the best n.
 
     Args:
         depth: ``>= 1``; most layers.
@@ -261,6 +261,8 @@ def best_choices(accuracy: FloatArray, num_nodes: int) -> list[tuple[int, ...]]:
 def top_tokens(law: FloatArray, k: int) -> IntArray:
     """The k most probable tokens with probability above 0, best first, lowest id among equals."""
     k = min(k, len(law))
+    if k <= 0:
+        return np.empty(0, np.int32)
     part = np.argpartition(-law, k - 1)[:k] if k < len(law) else np.arange(len(law))
     part = np.flatnonzero(law >= law[part].min())
     order = part[np.lexsort((part, -law[part]))][:k]

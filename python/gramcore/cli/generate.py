@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from gramcore.cli import app
-
-if TYPE_CHECKING:
-    from gramcore.spec import GenerationResult
 
 
 @app.command()
@@ -26,6 +23,7 @@ def generate(
     top_k: Annotated[int, typer.Option(min=0, help="0 keeps all")] = 0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    host: Annotated[str, typer.Option(help="auto, native or transformers")] = "auto",
     raw: Annotated[bool, typer.Option(help="use the prompt as it is, without the chat template")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="print what speculation did, to standard error")] = False,
 ) -> None:
@@ -38,27 +36,26 @@ def generate(
     check_choice("--bits", str(bits), ("4", "8", "16"))
     text = sys.stdin.read() if prompt == "-" else prompt
     pattern = _grammar_text(grammar) if grammar else None
-    lm, tokenizer = models.load(model, bits=bits)
-    ids = _encode(tokenizer, text, raw)
-    matcher = _matcher(tokenizer, *pattern) if pattern else None
-    drafter = {"suffix": spec.SuffixDrafter, "ngram": spec.NgramDrafter, "none": lambda: None}[draft]()
-    streamer = TokenPrinter(tokenizer)
+    session = models.open_model(model, bits=bits, host=host)
+    matcher = _matcher(session.tokenizer, *pattern) if pattern else None
+    drafters: dict[str, Any] = {"suffix": spec.SuffixDrafter, "ngram": spec.NgramDrafter}
+    streamer = TokenPrinter(session.tokenizer)
     result = spec.generate(
-        lm,
-        ids,
-        drafter=drafter,
+        session.host,
+        session.encode(text, chat=not raw),
+        drafter=drafters[draft]() if draft in drafters else None,
         grammar=matcher,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         seed=seed,
-        eos_token_id=models.stop_tokens(lm, tokenizer),
+        eos_token_id=session.stop_token_ids,
         streamer=streamer,
     )
     typer.echo()
     if stats:
-        _print_stats(result)
+        typer.echo(f"{session.name} host, {bits} bits\n{result.stats}", err=True)
 
 
 class TokenPrinter:
@@ -81,14 +78,6 @@ class TokenPrinter:
         typer.echo(text[self._shown :], nl=False)
 
 
-def _encode(tokenizer: Any, text: str, raw: bool) -> Any:
-    if raw or not getattr(tokenizer, "chat_template", None):
-        return tokenizer(text, return_tensors="pt", verbose=False).input_ids  # the length is checked by the loop
-    messages = [{"role": "user", "content": text}]
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return tokenizer(prompt, return_tensors="pt", add_special_tokens=False, verbose=False).input_ids
-
-
 def _grammar_text(source: str) -> tuple[str, str]:
     """(kind, text) of the ``--grammar`` option; read before the model is loaded, so that mistakes show at once."""
     if source == "json":
@@ -108,7 +97,3 @@ def _matcher(tokenizer: Any, kind: str, text: str) -> Any:
     made = g.Grammar.from_json_schema(text) if kind == "json" else g.Grammar.from_regex(text)
     compiler = g.GrammarCompiler(g.TokenizerInfo.from_huggingface(tokenizer))
     return g.GrammarMatcher(compiler.compile(made))
-
-
-def _print_stats(result: GenerationResult) -> None:
-    typer.echo(str(result.stats), err=True)

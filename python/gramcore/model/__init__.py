@@ -5,9 +5,17 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["Decoder", "find_model", "load", "load_tokenizer", "stop_tokens"]
+__all__ = ["Decoder", "Session", "find_model", "load", "load_tokenizer", "open_model", "stop_tokens"]
 
-_HOMES = {"Decoder": "decoder", "find_model": "hf", "load": "hf", "stop_tokens": "hf", "load_tokenizer": "tokenizer"}
+_HOMES = {
+    "Decoder": "decoder",
+    "Session": "session",
+    "find_model": "hf",
+    "load": "hf",
+    "load_tokenizer": "tokenizer",
+    "open_model": "session",
+    "stop_tokens": "hf",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -95,14 +95,14 @@ def stop_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Ids after which generation ends: the end-of-text tokens of the configuration and of the chat template.
 
     Args:
-        model: a model of :func:`load`, or any with a ``generation_config``.
+        model: a model of :func:`load`, any with a ``generation_config``, or a :class:`~gramcore.model.Decoder`.
         tokenizer: its tokenizer.
 
     Returns:
         Ascending ids, without repeats.
     """
     config = getattr(model, "generation_config", None)
-    configured = getattr(config, "eos_token_id", None)
+    configured = getattr(model, "eos_token_ids", None) if config is None else getattr(config, "eos_token_id", None)
     ids: set[int] = set(configured if isinstance(configured, Iterable) else [] if configured is None else [configured])
     if tokenizer.eos_token_id is not None:
         ids.add(int(tokenizer.eos_token_id))

@@ -166,6 +166,15 @@ def read_module(model: Any) -> Weights:
     return Weights(native, sizes, int(config.max_position_embeddings), ids)
 
 
+def supports(config: Any) -> bool:
+    """Whether the native decoder runs models of this transformers configuration."""
+    try:
+        _check_config(config)
+    except ValueError:
+        return False
+    return True
+
+
 def _known() -> str:
     return ", ".join(ARCHITECTURES)
 

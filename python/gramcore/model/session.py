@@ -1,0 +1,98 @@
+"""A model ready to generate: host, tokenizer and stop tokens from one path or name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gramcore._checks import check_choice, require
+
+__all__ = ["Session", "open_model"]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What :func:`gramcore.spec.generate` needs, and what turns text into ids and back.
+
+    Attributes:
+        host: a model that ``spec.generate`` accepts.
+        tokenizer: the fast tokenizer of transformers.
+        stop_token_ids: ids that end a text.
+        name: ``"native"`` or ``"transformers"``.
+    """
+
+    host: Any
+    tokenizer: Any
+    stop_token_ids: tuple[int, ...]
+    name: str
+
+    def encode(self, text: str, *, chat: bool = True) -> Any:
+        """Ids ``(1, T)`` of a user's message in the chat template, or of the text as it is."""
+        if not chat or not getattr(self.tokenizer, "chat_template", None):
+            return self.tokenizer(text, return_tensors="pt", verbose=False).input_ids
+        messages = [{"role": "user", "content": text}]
+        prompt = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return self.tokenizer(prompt, return_tensors="pt", add_special_tokens=False, verbose=False).input_ids
+
+
+def open_model(path_or_name: str | Path, *, bits: int = 4, host: str = "auto") -> Session:
+    """Open a GGUF file, a packaged model or a folder written by ``save_pretrained``; nothing is downloaded.
+
+    Args:
+        path_or_name: path, or ``"smollm2"``.
+        bits: 4 and 8 keep the codes of a GGUF file and quantise a folder's weights (groups of 32); 16 and 32 are
+            dense bf16 and fp32.
+        host: ``"native"`` is :class:`gramcore.model.Decoder`; ``"transformers"`` runs the modules of transformers;
+            ``"auto"`` takes the native decoder where it supports the model.
+
+    Raises:
+        FileNotFoundError, FormatError, ValueError: as :func:`gramcore.model.load` and :class:`gramcore.model.Decoder`.
+    """
+    check_choice("bits", str(bits), ("4", "8", "16", "32"))
+    check_choice("host", host, ("auto", "native", "transformers"))
+    path = Path(path_or_name)
+    if (path / "config.json").is_file():
+        return _open_folder(path, bits, host)
+    return _open_gguf(path_or_name, bits, host)
+
+
+def _open_gguf(path_or_name: str | Path, bits: int, host: str) -> Session:
+    from gramcore.model.decoder import Decoder
+    from gramcore.model.hf import find_model, load, stop_tokens
+    from gramcore.model.tokenizer import load_tokenizer
+    from gramcore.quant.gguf import GgufFile
+
+    if host == "transformers" or bits >= 16:
+        model, tokenizer = load(path_or_name, bits=bits)
+        stops = stop_tokens(model, tokenizer)
+        if host == "transformers":
+            return Session(model, tokenizer, stops, "transformers")
+        return Session(Decoder.from_module(model).host(), tokenizer, stops, "native")
+    path = find_model(path_or_name)
+    decoder = Decoder.from_gguf(path)  # checks the whole file first
+    tokenizer = load_tokenizer(GgufFile(path))
+    return Session(decoder.host(), tokenizer, stop_tokens(decoder, tokenizer), "native")
+
+
+def _open_folder(folder: Path, bits: int, host: str) -> Session:
+    from gramcore.model.decoder import Decoder
+    from gramcore.model.hf import stop_tokens
+    from gramcore.model.native import supports
+
+    transformers = require("transformers", "hf")
+    torch = require("torch", "torch")
+    dtype = torch.bfloat16 if bits == 16 else torch.float32
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    stops = stop_tokens(model, tokenizer)
+    dense = bits >= 16
+    if host == "native" or (host == "auto" and dense and supports(model.config)):
+        if not dense:
+            raise ValueError(f"host must be transformers for a folder at {bits} bits, got native; use --bits 16 or 32")
+        return Session(Decoder.from_module(model).host(), tokenizer, stops, "native")
+    if not dense:
+        from gramcore.quant import quantize_
+
+        quantize_(model, f"int{bits}_g32" if bits == 4 else "int8", progress=False)
+    return Session(model, tokenizer, stops, "transformers")

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 
+#include "bind/ngram_fm.inl.h"
 #include "bind/ngram_index.inl.h"
 #include "bind/token_ids.inl.h"
 #include "ngram/corpus_writer.h"
@@ -203,6 +204,7 @@ inline void bind_ngram(py::module_& parent) {
   bind_automaton(m);
   bind_index_build(m);
   bind_index(m);
+  bind_fm_index(m);
 }
 
 }  // namespace gramcore::ngram

@@ -32,7 +32,7 @@ def run_reference(
     """``steps`` steps of a reference rule over the gradients of :func:`set_grads`, all in ``dtype``."""
     shadow = [torch.nn.Parameter(p.detach().clone()) for p in params]
     values = [p.detach().float().numpy().astype(dtype) for p in params]
-    states: list[dict[str, Any]] = [{} for _ in params]
+    states: list[dict[str, Any]] = [{"index": i} for i in range(len(params))]
     for t in range(1, steps + 1):
         set_grads(shadow, t)
         for i, p in enumerate(shadow):

@@ -1,0 +1,184 @@
+"""Optimizers that keep their moments in a subspace of each matrix: Subspace x Adam x Lift x storage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from gramcore import _core
+from gramcore._checks import check_real
+from gramcore.optim.adamw import adam_hyper, check_adam
+from gramcore.optim.base import Batch, FusedOptimizer, dense, local, moment_state, next_step
+from gramcore.optim.lift import Lift, View
+from gramcore.optim.subspace import Subspace, generator_for
+
+__all__ = ["ProjectedOptimizer"]
+
+
+class ProjectedOptimizer(FusedOptimizer):
+    """Adam on the projection of each matrix; the engine of GaLore, Fira, APOLLO, FRUGAL, GWT and Grass.
+
+    R = down(G);  m, v ← moments of R;  N = m / (√v + ε);  W ← (1−ηλ) W − η lift(G, R, N)
+
+    Tensors to which the subspace does not apply (other than two axes, or too small) and groups with
+    ``"project": False`` get plain AdamW with the same numbers.
+
+    Args:
+        params: parameters or groups.
+        numbers: lr, betas, eps, weight_decay, eps_mode, decay as AdamW.
+        options: see :class:`~gramcore.optim.FusedOptimizer`.
+        subspace: where moments live.  lift: how a step comes back.
+        refresh_every: steps between refreshes; steps 1, 1 + refresh_every, … refresh.
+    """
+
+    rule = "adam"
+    slots = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self,
+        params: Any,
+        numbers: dict[str, Any],
+        options: dict[str, Any],
+        *,
+        subspace: Subspace,
+        lift: Lift,
+        refresh_every: int,
+    ) -> None:
+        self.subspace, self.lift, self.refresh_every = subspace, lift, refresh_every
+        super().__init__(params, {"project": True, **numbers}, options)
+
+    def hyper(self, group: Mapping[str, Any]) -> dict[str, float]:
+        return adam_hyper(group)
+
+    def check_hyper(self, group: Mapping[str, Any]) -> None:
+        check_adam(group)
+
+    def projects(self, group: Mapping[str, Any], p: torch.Tensor) -> bool:
+        """Whether this parameter's moments live in the subspace."""
+        return bool(group["project"]) and self.subspace.applies(p.shape)
+
+    def init_state(self, group: Mapping[str, Any], p: torch.Tensor) -> dict[str, torch.Tensor]:
+        if not self.projects(group, p):
+            return super().init_state(group, p)
+        if hasattr(p, "_local_tensor"):
+            raise TypeError("projected optimizers need whole matrices, got a distributed tensor; set project=False")
+        state = {"step": torch.zeros((), dtype=torch.float32)}
+        low = torch.empty(self.subspace.low_shape(p.shape), device="meta")
+        for name in self.slots:
+            state.update({k: v.clone() for k, v in moment_state(name, low, group["state"]).items()})
+        for k, v in state.items():
+            if v.is_meta:
+                state[k] = torch.zeros(v.shape, dtype=v.dtype)
+        state.update(self.subspace.empty(p.shape, p.dtype))
+        if self.lift.limited:
+            state["norm"] = torch.zeros((), dtype=torch.float32)
+        if self._compensated(group, p):
+            state["remainder"] = torch.zeros_like(p, requires_grad=False)
+        return state
+
+    def update(self, group: dict[str, Any], params: list[torch.Tensor]) -> None:
+        plain = [p for p in params if not self.projects(group, p)]
+        if plain:
+            super().update(group, plain)
+        for p in params:
+            if self.projects(group, p):
+                self._update_matrix(group, p)
+
+    def _update_matrix(self, group: dict[str, Any], p: torch.Tensor) -> None:
+        state = self.state[p]
+        t = next_step(state)
+        batch = Batch([p])
+        g = dense(batch.grads[0])
+        if self._grad_scale != 1.0 or group["maximize"]:
+            g = g * (-self._grad_scale if group["maximize"] else self._grad_scale)
+        if (t - 1) % self.refresh_every == 0:
+            self._refresh(group, p, state, g, (t - 1) // self.refresh_every)
+        since = (t - 1) % self.refresh_every + 1 if self.subspace.resets else t
+        bias1, bias2 = (1 - b**since for b in group["betas"])
+        eps = group["eps"] if group["eps_mode"] == "raw" else group["eps"] * math.sqrt(bias2)
+        r = self.subspace.down(state, g).contiguous()
+        n = self._rule_step(group, state, r, eps, self._index[p], t)
+        u = self.lift.update(
+            self.subspace,
+            View(g, r, n, self._denominator(state, eps), math.sqrt(bias2) / bias1, state, state.get("norm", g)),
+        )
+        self._apply(group, batch, state, u, self._index[p], t)
+        batch.write_back(False)
+        if self.zero_grads:
+            local(p.grad).zero_() if p.grad is not None else None
+
+    def _refresh(
+        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, count: int
+    ) -> None:
+        if not bool(torch.isfinite(g).all()):
+            return  # keep the old basis; the step itself lets the values through
+        state.update(self.subspace.refresh(g, generator_for(group["seed"], self._index[p], count)))
+        if self.subspace.resets and count:
+            fresh = self.init_state(group, p)
+            for key, value in state.items():
+                if key.startswith("exp_avg"):
+                    value.copy_(fresh[key])
+
+    def _rule_step(
+        self, group: dict[str, Any], state: dict[str, Any], r: torch.Tensor, eps: float, index: int, t: int
+    ) -> torch.Tensor:
+        """N, through the engine: Adam without bias correction on a parameter of zeros, with lr -1."""
+        n = torch.zeros(r.shape, dtype=torch.float32)
+        quantised = "exp_avg_scale" in state
+        hyper = {"lr": -1.0, "beta1": group["betas"][0], "beta2": group["betas"][1], "eps": eps, "correct_bias": 0.0}
+        _core.optim.step(
+            self.rule,
+            hyper,
+            [n],
+            [r],
+            [[state[name]] for name in self.slots],
+            [t],
+            [index],
+            scales=[[state[f"{name}_scale"]] for name in self.slots] if quantised else [],
+            stochastic=group["rounding"] == "stochastic",
+            seed=group["seed"],
+        )
+        return n
+
+    def _denominator(self, state: dict[str, Any], eps: float) -> torch.Tensor:
+        v = state["exp_avg_sq"]
+        return v if v.dtype is torch.uint8 else v.float().sqrt().add_(eps)
+
+    def _apply(
+        self, group: dict[str, Any], batch: Batch, state: dict[str, Any], u: torch.Tensor, index: int, t: int
+    ) -> None:
+        """W ← (1−ηλ) W − η U in one pass, with the rounding asked for."""
+        hyper = {"lr": float(group["lr"]), "weight_decay": group["weight_decay"]}
+        w = batch.params[0]
+        if u.stride() != w.stride():
+            u = torch.empty_like(w, dtype=u.dtype).copy_(u)
+        _core.optim.step(
+            "sgd",
+            {**hyper, "decay_after": float(group["decay"] == "after")},
+            [w],
+            [u],
+            [],
+            [t],
+            [index],
+            remainders=[state["remainder"]] if "remainder" in state else None,
+            stochastic=group["rounding"] == "stochastic",
+            seed=group["seed"],
+        )
+
+
+def adam_numbers(
+    lr: Any, betas: tuple[float, float], eps: float, weight_decay: float, eps_mode: str, decay: str
+) -> dict[str, Any]:
+    """The numbers every projected optimizer shares, checked."""
+    check_real("eps", eps, low=0.0)
+    return {
+        "lr": lr,
+        "betas": betas,
+        "eps": eps,
+        "weight_decay": weight_decay,
+        "eps_mode": eps_mode,
+        "decay": decay,
+    }

@@ -8,6 +8,7 @@
 #include "bind/tensor_arg.h"
 #include "grammar/matcher.h"
 #include "grammar/regex.h"
+#include "grammar/schema.h"
 
 namespace gramcore {
 namespace grammar_bind {
@@ -68,6 +69,23 @@ inline void bind_grammar_class(py::module_& m) {
             return g;
           },
           py::arg("text"), py::arg("search"), py::arg("boolean_operators"), py::arg("dot_all"))
+      .def_static(
+          "from_json_schema",
+          [](const std::string& text, bool strict, bool spaces) {
+            std::vector<ReportEntry> report;
+            auto g = std::make_shared<Grammar>();
+            {
+              const py::gil_scoped_release unlocked;
+              const Json root = parse_json(text);
+              SchemaCompiler compiler(root, {strict, spaces});
+              *g = compiler.run();
+              report = compiler.report();
+            }
+            py::list entries;
+            for (const auto& e : report) entries.append(py::make_tuple(e.pointer, e.keyword, e.status, e.detail));
+            return py::make_tuple(g, entries);
+          },
+          py::arg("text"), py::arg("strict"), py::arg("spaces"))
       .def_property_readonly("num_rules", [](const Grammar& g) { return g.rules.size(); });
 }
 

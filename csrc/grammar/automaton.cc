@@ -63,7 +63,11 @@ void Automaton::expand_one(StackId stack, ExprId e) {
               limits_.max_closure, " rules between two bytes, got more; simplify it");
   seen_.push_back(key);
   switch (n.kind) {
-    case Kind::kCat: work_.push_back({n.a, push(n.b, stack)}); break;
+    case Kind::kCat: {
+      const auto [head, rest] = split(e);
+      work_.push_back({head, push(rest, stack)});
+      break;
+    }
     case Kind::kAlt:
       for (const ExprId k : pool.kids(e)) work_.push_back({k, stack});
       break;
@@ -76,6 +80,25 @@ void Automaton::expand_one(StackId stack, ExprId e) {
     case Kind::kCall: work_.push_back({grammar_.rules[n.a].body, stack}); break;
     default: throw std::logic_error("an intersection or complement calls a rule");
   }
+}
+
+// A concatenation as its longest call-free head (or its first part) and what follows.
+std::pair<ExprId, ExprId> Automaton::split(ExprId e) {
+  const auto it = splits_.find(e);
+  if (it != splits_.end()) return it->second;
+  ExprPool& pool = grammar_.pool;
+  std::vector<ExprId> heads;
+  ExprId rest = e;
+  while (pool[rest].kind == Kind::kCat && (heads.empty() || !pool[pool[rest].a].has_call)) {
+    const bool call = pool[pool[rest].a].has_call;
+    heads.push_back(pool[rest].a);
+    rest = pool[rest].b;
+    if (call) break;
+  }
+  ExprId head = ExprPool::kEpsilon;
+  for (std::size_t i = heads.size(); i-- > 0;) head = pool.cat(heads[i], head);
+  splits_.emplace(e, std::make_pair(head, rest));
+  return {head, rest};
 }
 
 void Automaton::pop(StackId stack) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -68,6 +69,7 @@ class Automaton {
   void expand(StackId stack, ExprId e);
   void expand_one(StackId stack, ExprId e);
   void pop(StackId stack);
+  std::pair<ExprId, ExprId> split(ExprId e);
   StateId finish();
 
   Grammar grammar_;
@@ -78,6 +80,7 @@ class Automaton {
   std::vector<std::unique_ptr<StateId[]>> rows_;
   std::vector<StateId> popped_;
   InternTable state_table_, stack_table_;
+  std::unordered_map<ExprId, std::pair<ExprId, ExprId>> splits_;
   std::size_t num_rows_ = 0;
   StateId start_ = kDead;
   // the closure under way

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "grammar/json_text.h"
 #include "grammar/utf8.h"
 
 namespace gramcore::grammar {
@@ -135,6 +136,8 @@ class Parser {
     return true;
   }
 
+  ExprId lower(const CodeSet& set) { return options_.json ? options_.json->spelled(set) : set.to_expr(&pool_); }
+
   ExprId atom() {
     const std::size_t start = at_;
     if (take('(')) {
@@ -152,10 +155,10 @@ class Parser {
       if (!take(')')) fail_at("group must be closed, got no ')' for this '('", start);
       return e;
     }
-    if (take('[')) return char_class(start).to_expr(&pool_);
+    if (take('[')) return lower(char_class(start));
     if (take('.')) {
       CodeSet newline{{'\n', '\n'}};
-      return (options_.dot_all ? CodeSet{{0, kMaxCodePoint}} : newline.complement()).to_expr(&pool_);
+      return lower(options_.dot_all ? CodeSet{{0, kMaxCodePoint}} : newline.complement());
     }
     if (take('^')) return pool_.byte(kStartMark);
     if (take('$')) return pool_.byte(kEndMark);
@@ -169,7 +172,7 @@ class Parser {
       const std::uint32_t c = code_point();
       set.add(c, c);
     }
-    return set.to_expr(&pool_);
+    return lower(set);
   }
 
   std::uint32_t code_point() {
@@ -357,7 +360,8 @@ ExprId any_text(ExprPool* pool) {
 
 ExprId parse_regex(std::string_view text, const RegexOptions& options, ExprPool* pool) {
   const ExprId parsed = Parser(text, options, pool).run();
-  Anchors anchors(pool, options.search ? any_text(pool) : ExprPool::kEpsilon);
+  const ExprId any = options.json ? options.json->any_spelled() : any_text(pool);
+  Anchors anchors(pool, options.search ? any : ExprPool::kEpsilon);
   const ExprId e = anchors.at_end(anchors.at_start(parsed));
   GC_CHECK(!anchors.holds(e), "anchors must stand at the ends of the expression, got one inside '", std::string(text),
            "'; write it without");

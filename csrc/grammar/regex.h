@@ -11,10 +11,13 @@
 
 namespace gramcore::grammar {
 
+class JsonText;
+
 struct RegexOptions {
   bool search = false;             // match anywhere (JSON Schema `pattern`) instead of the whole text
   bool boolean_operators = false;  // & and ~
   bool dot_all = false;            // . matches a line feed too
+  JsonText* json = nullptr;        // spell every code point as inside a JSON string
 };
 
 // Throws InvalidArgument with line and column where the text is not such an expression.

@@ -21,6 +21,9 @@ class Vocab:
         ...
 class Grammar:
     @staticmethod
+    def from_json_schema(text: str, strict: bool, spaces: bool) -> tuple[Grammar, list]:
+        ...
+    @staticmethod
     def from_regex(text: str, search: bool, boolean_operators: bool, dot_all: bool) -> Grammar:
         ...
     @property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gramcore.grammar.errors import GrammarTooComplex
 from gramcore.grammar.grammar import Grammar
 from gramcore.grammar.matcher import CompiledGrammar, GrammarCompiler, GrammarMatcher
+from gramcore.grammar.report import KeywordReport, SchemaReport
 from gramcore.grammar.tokenizer import TokenizerInfo
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ __all__ = [
     "GrammarCompiler",
     "GrammarMatcher",
     "GrammarTooComplex",
+    "KeywordReport",
+    "SchemaReport",
     "TokenizerInfo",
     "allocate_bitmask",
     "apply_bitmask_",

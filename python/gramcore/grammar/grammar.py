@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from gramcore._core import grammar as _native
+from gramcore.grammar.report import KeywordReport, SchemaReport
 
 __all__ = ["Grammar"]
 
 
 class Grammar:
-    """A set of texts. Made by the ``from_…`` constructors, compiled by :class:`GrammarCompiler`."""
+    """A set of texts. Made by the ``from_…`` constructors, compiled by :class:`GrammarCompiler`.
 
-    def __init__(self, native: _native.Grammar) -> None:
+    Attributes:
+        report: what a JSON Schema's keywords became; None for other front ends.
+    """
+
+    def __init__(self, native: _native.Grammar, report: SchemaReport | None = None) -> None:
         self._native = native
+        self.report = report
+
+    @classmethod
+    def from_json_schema(
+        cls, schema: str | Mapping[str, Any] | bool, *, strict: bool = False, spaces: bool = True
+    ) -> Grammar:
+        """The JSON texts that a JSON Schema (drafts 4 to 2020-12) accepts.
+
+        Properties come in the schema's order, then others. Between tokens stands nothing, one space, or a line break
+        with at most 40 characters of indentation. Numbers have at most 40 digits before and after the point.
+
+        Args:
+            schema: as JSON text, a dict or a boolean; ``"{}"`` is any JSON value.
+            strict: refuse what cannot be enforced exactly instead of reporting it in ``report``.
+            spaces: whether white space may stand between tokens.
+
+        Raises:
+            ValueError: not JSON (line and column), not a schema, or a keyword that is refused (with its place).
+            GrammarTooComplex: more alternatives, rules or nesting than the budget.
+
+        Differs from paper: none. JSON Schema counts ``1.0`` as an integer; the grammar writes integers without point.
+
+        Example:
+            >>> from gramcore.grammar import Grammar, GrammarCompiler, GrammarMatcher, TokenizerInfo
+            >>> grammar = Grammar.from_json_schema({"type": "array", "items": {"enum": [1, 2]}, "maxItems": 2})
+            >>> matcher = GrammarMatcher(GrammarCompiler(TokenizerInfo([b"x"])).compile(grammar))
+            >>> matcher.accept_bytes(b"[1,2"), matcher.accept_bytes(b","), matcher.accept_bytes(b"]")
+            (True, False, True)
+        """
+        text = schema if isinstance(schema, str) else json.dumps(schema, ensure_ascii=False)
+        native, entries = _native.Grammar.from_json_schema(text, strict, spaces)
+        report = SchemaReport(tuple(KeywordReport(*entry) for entry in entries), json.loads(text))
+        return cls(native, report)
 
     @classmethod
     def from_regex(cls, text: str, *, boolean_operators: bool = False, dot_all: bool = False) -> Grammar:

@@ -1,0 +1,36 @@
+// JSON values as parsed from text; numbers keep their spelling, objects their order.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace gramcore::grammar {
+
+struct Json {
+  enum class Type : unsigned char { kNull, kFalse, kTrue, kNumber, kString, kArray, kObject };
+  Type type = Type::kNull;
+  std::string text;               // string: decoded UTF-8; number: as written
+  std::vector<Json> items;        // array elements, object values
+  std::vector<std::string> keys;  // object: keys, parallel to items (a later duplicate replaces an earlier one)
+
+  bool is(Type t) const { return type == t; }
+  bool is_bool() const { return type == Type::kFalse || type == Type::kTrue; }
+  const Json* find(std::string_view key) const;
+  bool operator==(const Json& other) const;  // JSON Schema equality: numbers by value, objects without order
+};
+
+// Throws InvalidArgument with line, column and what was expected.
+Json parse_json(std::string_view text);
+
+// A number as sign, integer digits and fraction digits, without leading or trailing zeros and without exponent.
+// Returns false if it would need more than 400 digits.
+struct Decimal {
+  bool negative = false;
+  std::string whole, fraction;
+  bool is_zero() const { return whole.empty() && fraction.empty(); }
+};
+bool to_decimal(const std::string& number, Decimal* out);
+int compare(const Decimal& a, const Decimal& b);
+
+}  // namespace gramcore::grammar

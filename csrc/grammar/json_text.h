@@ -1,0 +1,47 @@
+// Expressions of JSON spellings: white space, strings, numbers in ranges, given values.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "grammar/json.h"
+#include "grammar/utf8.h"
+
+namespace gramcore::grammar {
+
+struct Bound {
+  Decimal value;
+  bool exclusive = false;
+};
+
+// A string's content in the spelling that spelled() describes.
+std::string spell(std::string_view utf8);
+
+class JsonText {
+ public:
+  JsonText(ExprPool* pool, bool spaces);
+
+  ExprId space() const { return space_; }          // between tokens
+  ExprId character() const { return character_; }  // of a string, any spelling
+  ExprId quoted(ExprId content) { return pool_.cat({quote_, content, quote_}); }
+  // The code points as they must be spelled inside a string: raw, or the short escape where one is needed.
+  ExprId spelled(const CodeSet& set);
+  ExprId any_spelled() { return any_spelled_; }
+  ExprId number(bool integer, const std::optional<Bound>& low, const std::optional<Bound>& high);
+  ExprId fractions();  // numbers that are not integers
+  // A value with its keys in the order given.
+  ExprId value(const Json& value);
+
+ private:
+  ExprId digits(std::uint32_t min, std::uint32_t max);
+  ExprId whole_above(const std::string& whole);
+  ExprId fraction_above(const std::string& fraction, bool or_equal);
+  ExprId above(const Decimal& bound, bool or_equal, bool integer);
+  ExprId unsigned_number(bool integer);
+
+  ExprPool& pool_;
+  ExprId space_, quote_, digit_, character_, any_spelled_;
+};
+
+}  // namespace gramcore::grammar

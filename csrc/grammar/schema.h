@@ -1,0 +1,152 @@
+// JSON Schema -> grammar.
+//
+// A schema (or a conjunction of schemas, some negated) is brought into a disjunction of shapes: flat conjunctions of
+// constraints per JSON type.  Subschemas stay symbolic in a shape, as conjunctions of schema nodes, and become rules
+// keyed by that conjunction; recursion through $ref, allOf and not therefore ends by itself.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "grammar/ir.h"
+#include "grammar/json.h"
+#include "grammar/json_text.h"
+
+namespace gramcore::grammar {
+
+struct SchemaOptions {
+  bool strict = false;  // refuse what cannot be enforced exactly
+  bool spaces = true;   // at most one space, or a line break and indentation, between tokens
+};
+
+struct ReportEntry {
+  std::string pointer, keyword, status, detail;  // status: "exact", "approximated", "refused"
+};
+
+struct SchemaRef {
+  const Json* node;
+  bool negated;
+  bool operator<(const SchemaRef& o) const { return node != o.node ? node < o.node : negated < o.negated; }
+  bool operator==(const SchemaRef& o) const { return node == o.node && negated == o.negated; }
+};
+using SchemaKey = std::vector<SchemaRef>;  // a conjunction, sorted; empty: anything
+
+enum TypeBit : unsigned {
+  kNullBit = 1,
+  kFalseBit = 2,
+  kTrueBit = 4,
+  kIntegerBit = 8,
+  kFractionBit = 16,
+  kStringBit = 32,
+  kArrayBit = 64,
+  kObjectBit = 128,
+  kAllBits = 255
+};
+
+// The properties of one schema object; `additional` holds for the keys that the other two leave open.
+struct ObjectPart {
+  std::vector<std::pair<std::string, SchemaKey>> properties;
+  std::vector<std::pair<std::string, SchemaKey>> patterns;
+  SchemaKey additional;
+};
+struct ArrayPart {
+  std::vector<SchemaKey> prefix;
+  SchemaKey items;
+};
+struct ContainsPart {
+  SchemaKey key;
+  std::uint32_t min, max;
+};
+
+struct Shape {
+  unsigned types = kAllBits;
+  std::optional<std::vector<const Json*>> values;  // enum, const
+  std::vector<const Json*> excluded;
+  std::optional<Bound> low, high;
+  std::vector<std::string> multiples;
+  std::uint32_t min_length = 0, max_length = kUnbounded;
+  std::vector<ExprId> patterns;  // of a string's content, in JSON spelling
+  std::vector<ArrayPart> arrays;
+  std::vector<ContainsPart> contains;
+  std::uint32_t min_items = 0, max_items = kUnbounded;
+  std::vector<ObjectPart> objects;
+  std::vector<std::string> required;
+  SchemaKey names;
+  std::uint32_t min_properties = 0, max_properties = kUnbounded;
+};
+using Shapes = std::vector<Shape>;
+
+class SchemaCompiler {
+ public:
+  SchemaCompiler(const Json& root, const SchemaOptions& options);
+  // Throws InvalidArgument: not a schema, or refused keywords; GrammarTooComplex: a budget.
+  Grammar run();
+  const std::vector<ReportEntry>& report() const { return report_; }
+
+ private:
+  // schema_shape.cc: schemas to shapes
+  Shapes shapes_of(const SchemaKey& key);
+  Shapes shapes(const Json& node);
+  Shapes negated(const Json& node);
+  Shapes product(const Shapes& a, const Shapes& b);
+  Shapes exactly_one(const Json& list);
+  std::optional<Shape> meet(const Shape& a, const Shape& b) const;
+  void base(const Json& node, Shape* shape);
+  void base_object(const Json& node, Shape* shape);
+  void base_array(const Json& node, Shape* shape);
+  Shapes applicators(const Json& node, Shapes result);
+  void negate_numbers(const Json& node, Shapes* out);
+  void negate_objects(const Json& node, Shapes* out);
+  // schema_keyword.cc
+  unsigned type_bits(const Json& type, const Json& node);
+  Bound bound(const Json& value, const Json& node, const char* keyword, bool exclusive);
+  std::uint32_t count(const Json& value, const Json& node, const char* keyword);
+  ExprId pattern(const std::string& text, const Json& node);
+  ExprId format(const std::string& name);
+  const Json& resolve(const Json& node, const std::string& ref);
+  const Json& synthetic(std::string_view text);
+  void note(const Json& node, const std::string& keyword, const char* status, const std::string& detail);
+  [[noreturn]] void refuse(const Json& node, const std::string& keyword, const std::string& why);
+  std::string pointer_of(const Json& node) const;
+  void scan(const Json& node);
+  // schema_valid.cc
+  bool valid(const Json& value, const SchemaKey& key);
+  bool valid(const Json& value, const Shape& shape);
+  bool valid_object(const Json& value, const Shape& shape);
+  bool valid_array(const Json& value, const Shape& shape);
+  bool matches(ExprId content, const std::string& text);
+  // schema_emit.cc: shapes to expressions
+  ExprId value(const SchemaKey& key);
+  ExprId emit(const Shape& shape);
+  ExprId emit_number(const Shape& shape);
+  ExprId multiple_of(const std::string& divisor);
+  ExprId emit_string_content(const Shape& shape);
+  ExprId emit_array(const Shape& shape);
+  // schema_object.cc
+  ExprId emit_object(const Shape& shape);
+  SchemaKey key_for(const Shape& shape, const std::string& name);
+  std::vector<std::pair<ExprId, SchemaKey>> open_keys(const Shape& shape, const std::vector<std::string>& declared);
+
+  const Json& root_;
+  SchemaOptions options_;
+  Grammar grammar_;
+  JsonText text_;
+  std::map<SchemaKey, std::uint32_t> rules_;
+  std::vector<std::pair<SchemaKey, std::uint32_t>> pending_;
+  std::vector<ReportEntry> report_;
+  std::set<std::string> noted_;
+  std::vector<std::unique_ptr<Json>> synthetic_;
+  std::vector<const Json*> resolving_;
+  std::map<std::string, ExprId> plain_patterns_;
+  std::size_t work_ = 0;
+};
+
+SchemaKey join(SchemaKey a, const SchemaKey& b);
+SchemaKey key_of(const Json& node, bool negated = false);
+
+}  // namespace gramcore::grammar

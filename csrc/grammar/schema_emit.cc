@@ -1,0 +1,212 @@
+// Shapes to expressions and rules.
+#include <algorithm>
+
+#include "grammar/schema.h"
+
+namespace gramcore::grammar {
+namespace {
+
+using Type = Json::Type;
+
+bool never(const SchemaKey& key) {
+  return std::any_of(key.begin(), key.end(), [](const SchemaRef& r) {
+    return r.negated ? r.node->is(Type::kTrue) || (r.node->is(Type::kObject) && r.node->keys.empty())
+                     : r.node->is(Type::kFalse);
+  });
+}
+
+}  // namespace
+
+SchemaCompiler::SchemaCompiler(const Json& root, const SchemaOptions& options)
+    : root_(root), options_(options), text_(&grammar_.pool, options.spaces) {}
+
+Grammar SchemaCompiler::run() {
+  grammar_.start = value(key_of(root_));
+  for (std::size_t i = 0; i < pending_.size(); ++i) {
+    const auto [key, rule] = pending_[i];
+    std::vector<ExprId> kids;
+    for (const Shape& s : shapes_of(key)) kids.push_back(emit(s));
+    grammar_.rules[rule].body = grammar_.pool.alt(std::move(kids));
+  }
+  return std::move(grammar_);
+}
+
+// A call of the rule of a conjunction of schemas.
+ExprId SchemaCompiler::value(const SchemaKey& key) {
+  if (never(key)) return ExprPool::kEmpty;
+  const auto it = rules_.find(key);
+  if (it != rules_.end()) return grammar_.pool.call(it->second);
+  const std::uint32_t rule = grammar_.add_rule("value");
+  GC_CHECK_AS(GrammarTooComplex, rules_.size() < 20000, "schema must need at most 20000 rules, got more; simplify it");
+  rules_.emplace(key, rule);
+  pending_.push_back({key, rule});
+  return grammar_.pool.call(rule);
+}
+
+ExprId SchemaCompiler::emit(const Shape& s) {
+  ExprPool& pool = grammar_.pool;
+  std::vector<ExprId> kids;
+  if (s.values) {
+    for (const Json* v : *s.values) {
+      if (valid(*v, s)) kids.push_back(text_.value(*v));
+    }
+    return pool.alt(std::move(kids));
+  }
+  const auto excluded = [&](Type type) {
+    return std::any_of(s.excluded.begin(), s.excluded.end(), [&](const Json* v) { return v->is(type); });
+  };
+  if ((s.types & kNullBit) && !excluded(Type::kNull)) kids.push_back(pool.literal("null"));
+  if ((s.types & kFalseBit) && !excluded(Type::kFalse)) kids.push_back(pool.literal("false"));
+  if ((s.types & kTrueBit) && !excluded(Type::kTrue)) kids.push_back(pool.literal("true"));
+  if (s.types & (kIntegerBit | kFractionBit)) kids.push_back(emit_number(s));
+  if (s.types & kStringBit) {
+    const ExprId content = emit_string_content(s);
+    if (content != ExprPool::kEmpty) kids.push_back(text_.quoted(content));
+  }
+  for (const Json* v : s.excluded) {
+    if ((v->is(Type::kArray) && (s.types & kArrayBit)) || (v->is(Type::kObject) && (s.types & kObjectBit))) {
+      note(*v, "not", "approximated", "a given array or object is not excluded");
+    }
+  }
+  if (s.types & kArrayBit) kids.push_back(emit_array(s));
+  if (s.types & kObjectBit) kids.push_back(emit_object(s));
+  return pool.alt(std::move(kids));
+}
+
+ExprId SchemaCompiler::emit_number(const Shape& s) {
+  ExprPool& pool = grammar_.pool;
+  const bool integer = !(s.types & kFractionBit);
+  std::vector<ExprId> parts{text_.number(integer, s.low, s.high)};
+  if (!(s.types & kIntegerBit)) parts.push_back(text_.fractions());
+  for (const Json* v : s.excluded) {
+    Decimal d;
+    if (v->is(Type::kNumber) && to_decimal(v->text, &d)) {
+      parts.push_back(pool.complement(text_.number(false, Bound{d, false}, Bound{d, false})));
+      if (!integer) parts.push_back(text_.number(false, Bound{{true, std::string(41, '9'), ""}, false}, std::nullopt));
+    }
+  }
+  for (const std::string& m : s.multiples) {
+    const ExprId e = multiple_of(m);
+    if (e == ExprPool::kEmpty) {
+      note(root_, "multipleOf", "approximated", gramcore::cat("multiples of ", m, " are not enforced"));
+    } else if (grammar_.pool[e].has_call) {
+      if (parts.size() == 1 && !s.low && !s.high && s.multiples.size() == 1) return e;
+      note(root_, "multipleOf", "approximated", gramcore::cat("multiples of ", m, " are not enforced with bounds"));
+    } else {
+      parts.push_back(e);
+    }
+  }
+  return pool.conj(std::move(parts));
+}
+
+// Numbers that are multiples: a regular expression, or a call of remainder rules; kEmpty where unsupported.
+ExprId SchemaCompiler::multiple_of(const std::string& divisor) {
+  ExprPool& pool = grammar_.pool;
+  Decimal d;
+  if (!to_decimal(divisor, &d) || d.is_zero()) return ExprPool::kEmpty;
+  const ExprId digit = pool.byte_class(ByteSet::range('0', '9')), zero = pool.byte('0');
+  const ExprId sign = pool.optional(pool.byte('-'));
+  const ExprId point_zeros = pool.optional(pool.cat(pool.byte('.'), pool.repeat(zero, 1, kUnbounded)));
+  if (d.whole.empty()) {  // 10^-k
+    if (d.fraction.find_first_not_of('0') + 1 != d.fraction.size() || d.fraction.back() != '1') return ExprPool::kEmpty;
+    const auto k = static_cast<std::uint32_t>(d.fraction.size());
+    return pool.cat(
+        {sign, pool.star(digit), pool.optional(pool.cat({pool.byte('.'), pool.repeat(digit, 1, k), pool.star(zero)}))});
+  }
+  if (!d.fraction.empty() || d.whole.size() > 3) return ExprPool::kEmpty;
+  const auto n = static_cast<std::uint32_t>(std::stoul(d.whole));
+  if (n == 1) return pool.cat({sign, pool.star(digit), point_zeros});
+  const auto first = static_cast<std::uint32_t>(grammar_.rules.size());
+  for (std::uint32_t r = 0; r < n; ++r) grammar_.add_rule("remainder");
+  const auto next = [&](std::uint32_t r, std::uint32_t from) {
+    std::vector<ExprId> kids;
+    for (std::uint32_t c = from; c < 10; ++c) {
+      kids.push_back(pool.cat(pool.byte(static_cast<std::uint8_t>('0' + c)), pool.call(first + (10 * r + c) % n)));
+    }
+    return kids;
+  };
+  for (std::uint32_t r = 0; r < n; ++r) {
+    auto kids = next(r, 0);
+    if (r == 0) kids.push_back(ExprPool::kEpsilon);
+    grammar_.rules[first + r].body = pool.alt(std::move(kids));
+  }
+  auto kids = next(0, 1);
+  kids.push_back(zero);
+  return pool.cat(sign, pool.alt(std::move(kids)));
+}
+
+ExprId SchemaCompiler::emit_string_content(const Shape& s) {
+  ExprPool& pool = grammar_.pool;
+  std::vector<ExprId> parts = s.patterns;
+  for (const Json* v : s.excluded) {
+    if (v->is(Type::kString)) parts.push_back(pool.complement(pool.literal(spell(v->text))));
+  }
+  if (s.min_length > s.max_length) return ExprPool::kEmpty;
+  const ExprId letter = parts.empty() ? text_.character() : text_.spelled(CodeSet{{0, kMaxCodePoint}});
+  parts.push_back(pool.repeat(letter, s.min_length, s.max_length));
+  const ExprId e = pool.conj(std::move(parts));
+  return pool.is_empty(e) ? ExprPool::kEmpty : e;
+}
+
+ExprId SchemaCompiler::emit_array(const Shape& s) {
+  ExprPool& pool = grammar_.pool;
+  const ExprId space = text_.space(), open = pool.byte('['), close = pool.cat(space, pool.byte(']'));
+  const ExprId comma = pool.cat({space, pool.byte(','), space});
+  std::size_t prefix = 0;
+  SchemaKey rest_key;
+  for (const ArrayPart& p : s.arrays) {
+    prefix = std::max(prefix, p.prefix.size());
+    rest_key = join(rest_key, p.items);
+  }
+  if (s.min_items > s.max_items) return ExprPool::kEmpty;
+  const ExprId rest = value(rest_key);
+  if (!s.contains.empty()) {
+    const ContainsPart& c = s.contains[0];
+    if (s.contains.size() > 1 || prefix > 0 || s.max_items != kUnbounded || s.min_items > c.min || c.key.size() > 1) {
+      note(root_, "contains", "approximated", "contains is not enforced together with other array keywords");
+    } else {
+      const Json& node = c.key.empty() ? synthetic("{}") : *c.key[0].node;
+      const bool flip = !c.key.empty() && c.key[0].negated;
+      const ExprId hit = value(join(rest_key, c.key)), miss = value(join(rest_key, {{&node, !flip}}));
+      const ExprId misses = pool.star(pool.cat(comma, miss));
+      const ExprId one = pool.cat(misses, pool.cat(comma, hit));  // after a first element
+      const ExprId more = c.max == kUnbounded
+                              ? pool.star(pool.cat(comma, rest))
+                              : pool.cat(pool.repeat(one, 0, c.max > c.min ? c.max - c.min : 0), misses);
+      std::vector<ExprId> kids;
+      if (c.min == 0) kids.push_back(ExprPool::kEpsilon);
+      const std::uint32_t need = c.min;
+      kids.push_back(pool.cat({miss, pool.repeat(one, need, need), more}));
+      if (need > 0) {
+        kids.push_back(pool.cat({hit, pool.repeat(one, need - 1, need - 1), more}));
+      } else if (c.max > 0) {
+        const ExprId after = c.max == kUnbounded ? more : pool.cat(pool.repeat(one, 0, c.max - 1), misses);
+        kids.push_back(pool.cat(hit, after));
+      }
+      return pool.cat({open, space, pool.alt(std::move(kids)), close});
+    }
+  }
+  // from the last fixed position backwards; then a counted repetition of the rest
+  const auto fixed = static_cast<std::uint32_t>(std::min<std::size_t>(prefix, s.max_items));
+  const std::uint32_t least = s.min_items > fixed ? s.min_items - fixed : 0;
+  const std::uint32_t most = s.max_items == kUnbounded ? kUnbounded : s.max_items - fixed;
+  if (fixed == 0) {
+    ExprId items = ExprPool::kEpsilon;
+    if (most > 0) {
+      items = pool.cat(rest,
+                       pool.repeat(pool.cat(comma, rest), least ? least - 1 : 0, most == kUnbounded ? most : most - 1));
+      if (least == 0) items = pool.optional(items);
+    }
+    return pool.cat({open, space, items, close});
+  }
+  ExprId tail = pool.repeat(pool.cat(comma, rest), least, most);
+  for (std::uint32_t i = fixed; i-- > 0;) {
+    SchemaKey key;
+    for (const ArrayPart& p : s.arrays) key = join(key, i < p.prefix.size() ? p.prefix[i] : p.items);
+    tail = pool.cat({i ? comma : ExprPool::kEpsilon, value(key), tail});
+    if (i >= s.min_items) tail = pool.optional(tail);
+  }
+  return pool.cat({open, space, tail, close});
+}
+
+}  // namespace gramcore::grammar

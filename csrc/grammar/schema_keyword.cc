@@ -1,0 +1,204 @@
+// Single keywords: types, bounds, patterns, formats, references; and what is said about those not enforced.
+#include <algorithm>
+#include <cctype>
+
+#include "grammar/regex.h"
+#include "grammar/schema.h"
+
+namespace gramcore::grammar {
+namespace {
+
+using Type = Json::Type;
+
+struct Format {
+  const char* name;
+  const char* regex;
+};
+#define GC_DATE                                                                                                       \
+  "[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-" \
+  "9]|2[0-8]))"
+#define GC_TIME \
+  "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,9})?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+#define GC_BYTE "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+#define GC_LABEL "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+#define GC_HEX4 "[0-9A-Fa-f]{1,4}"
+constexpr Format kFormats[] = {
+    {"date-time", GC_DATE "[Tt]" GC_TIME},
+    {"date", GC_DATE},
+    {"time", GC_TIME},
+    {"duration",
+     "P(?:[0-9]{1,9}W|(?:[0-9]{1,9}Y)?(?:[0-9]{1,9}M)?[0-9]{1,9}D|(?:[0-9]{1,9}Y)?[0-9]{1,9}M|[0-9]{1,9}Y)"},
+    {"email", "[A-Za-z0-9_+-]+(?:\\.[A-Za-z0-9_+-]+)*@" GC_LABEL "(?:\\." GC_LABEL ")+"},
+    {"hostname", GC_LABEL "(?:\\." GC_LABEL "){0,8}"},
+    {"ipv4", GC_BYTE "(?:\\." GC_BYTE "){3}"},
+    {"ipv6", "(?:" GC_HEX4 ":){7}" GC_HEX4 "|(?:" GC_HEX4 ":){1,6}:" GC_HEX4 "|::(?:" GC_HEX4 ":){0,5}" GC_HEX4 "|::"},
+    {"uuid", "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}"},
+    {"uri", "[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~:/?#@!$&'()*+,;=-]|\\[|\\]|%[0-9A-Fa-f]{2})+"},
+    {"json-pointer", "(?:/(?:[^/~]|~[01])*)*"},
+};
+
+bool find_path(const Json& from, const Json& node, std::string* path) {
+  if (&from == &node) return true;
+  for (std::size_t i = 0; i < from.items.size(); ++i) {
+    const std::size_t length = path->size();
+    *path += gramcore::cat("/", from.is(Type::kObject) ? from.keys[i] : std::to_string(i));
+    if (find_path(from.items[i], node, path)) return true;
+    path->resize(length);
+  }
+  return false;
+}
+
+const Json* find_named(const Json& from, const std::string& name) {
+  for (const char* k : {"$anchor", "$id", "id", "$dynamicAnchor"}) {
+    const Json* v = from.find(k);
+    if (v && v->is(Type::kString) && (v->text == name || v->text == "#" + name)) return &from;
+  }
+  for (const Json& item : from.items) {
+    if (const Json* found = find_named(item, name)) return found;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::string SchemaCompiler::pointer_of(const Json& node) const {
+  std::string path = "#";
+  return find_path(root_, node, &path) ? path : "#";
+}
+
+void SchemaCompiler::refuse(const Json& node, const std::string& keyword, const std::string& why) {
+  const std::string at = pointer_of(node);
+  throw InvalidArgument(gramcore::cat("schema must use supported keywords only, got ",
+                                      keyword.empty() ? "a part" : "'" + keyword + "'", " at ", at, ": ", why));
+}
+
+void SchemaCompiler::note(const Json& node, const std::string& keyword, const char* status, const std::string& detail) {
+  if (options_.strict) refuse(node, keyword, detail + " (strict)");
+  const std::string at = pointer_of(node);
+  if (noted_.insert(at + "\n" + keyword).second) report_.push_back({at, keyword, status, detail});
+}
+
+void SchemaCompiler::scan(const Json& node) {
+  for (const char* k : {"$dynamicRef", "$recursiveRef", "extends", "disallow"}) {
+    if (node.find(k)) refuse(node, k, "it is not supported");
+  }
+  for (const char* k : {"unevaluatedProperties", "unevaluatedItems"}) {
+    const Json* v = node.find(k);
+    if (v && !v->is(Type::kTrue)) note(node, k, "approximated", "what other keywords leave open is not excluded");
+  }
+}
+
+const Json& SchemaCompiler::synthetic(std::string_view text) {
+  for (const auto& s : synthetic_) {
+    if (text == "false" && s->is(Type::kFalse)) return *s;
+  }
+  synthetic_.push_back(std::make_unique<Json>(parse_json(text)));
+  return *synthetic_.back();
+}
+
+unsigned SchemaCompiler::type_bits(const Json& type, const Json& node) {
+  if (type.is(Type::kArray)) {
+    unsigned bits = 0;
+    for (const Json& t : type.items) bits |= type_bits(t, node);
+    return bits;
+  }
+  constexpr std::pair<const char*, unsigned> kNames[] = {
+      {"null", kNullBit},       {"boolean", kFalseBit | kTrueBit},
+      {"integer", kIntegerBit}, {"number", kIntegerBit | kFractionBit},
+      {"string", kStringBit},   {"array", kArrayBit},
+      {"object", kObjectBit},   {"any", kAllBits}};
+  for (const auto& [name, bits] : kNames) {
+    if (type.text == name) return bits;
+  }
+  refuse(node, "type", gramcore::cat("type must be a type of JSON, got '", type.text, "'"));
+}
+
+Bound SchemaCompiler::bound(const Json& value, const Json& node, const char* keyword, bool exclusive) {
+  Bound b;
+  b.exclusive = exclusive;
+  if (!to_decimal(value.text, &b.value)) refuse(node, keyword, "bounds must have at most 400 digits");
+  return b;
+}
+
+std::uint32_t SchemaCompiler::count(const Json& value, const Json& node, const char* keyword) {
+  Decimal d;
+  if (!value.is(Type::kNumber) || !to_decimal(value.text, &d) || d.negative || !d.fraction.empty()) {
+    refuse(node, keyword, "it must be a non-negative integer");
+  }
+  return d.whole.size() > 9 ? 1000000000u : static_cast<std::uint32_t>(std::stoul("0" + d.whole));
+}
+
+// A string's content, or kEmpty where the expression cannot be enforced (which the report then says).
+ExprId SchemaCompiler::pattern(const std::string& text, const Json& node) {
+  const auto it = plain_patterns_.find(text);
+  if (it != plain_patterns_.end()) return it->second;
+  ExprId e = ExprPool::kEmpty;
+  try {
+    RegexOptions options;
+    options.search = true;
+    options.json = &text_;
+    e = parse_regex(text, options, &grammar_.pool);
+  } catch (const InvalidArgument& error) {
+    note(node, "pattern", "approximated", gramcore::cat("the pattern is not enforced: ", error.what()));
+  }
+  plain_patterns_[text] = e;
+  return e;
+}
+
+ExprId SchemaCompiler::format(const std::string& name) {
+  for (const Format& f : kFormats) {
+    if (name != f.name) continue;
+    RegexOptions options;
+    options.json = &text_;
+    return parse_regex(f.regex, options, &grammar_.pool);
+  }
+  return ExprPool::kEmpty;
+}
+
+const Json& SchemaCompiler::resolve(const Json& node, const std::string& ref) {
+  const std::size_t hash = ref.find('#');
+  const std::string base = ref.substr(0, hash);
+  const Json* at = &root_;
+  if (!base.empty()) {
+    at = find_named(root_, base);
+    if (at == nullptr) refuse(node, "$ref", gramcore::cat("references must stay inside the schema, got '", ref, "'"));
+  }
+  if (hash == std::string::npos || hash + 1 == ref.size()) return *at;
+  std::string path = ref.substr(hash + 1);
+  if (path[0] != '/') {
+    const Json* found = find_named(*at, path);
+    if (found == nullptr)
+      refuse(node, "$ref", gramcore::cat("references must name a part of the schema, got '", ref, "'"));
+    return *found;
+  }
+  std::size_t from = 1;
+  while (from <= path.size()) {
+    std::size_t to = std::min(path.find('/', from), path.size());
+    std::string key;
+    for (std::size_t i = from; i < to; ++i) {
+      if (path[i] == '~' && i + 1 < to) {
+        key.push_back(path[++i] == '1' ? '/' : '~');
+      } else if (path[i] == '%' && i + 2 < to && std::isxdigit(static_cast<unsigned char>(path[i + 1])) &&
+                 std::isxdigit(static_cast<unsigned char>(path[i + 2]))) {
+        key.push_back(static_cast<char>(std::stoi(path.substr(i + 1, 2), nullptr, 16)));
+        i += 2;
+      } else {
+        key.push_back(path[i]);
+      }
+    }
+    const Json* next = nullptr;
+    if (at->is(Type::kObject)) {
+      next = at->find(key);
+    } else if (at->is(Type::kArray) && !key.empty() && key.size() < 9 &&
+               key.find_first_not_of("0123456789") == std::string::npos && std::stoul(key) < at->items.size()) {
+      next = &at->items[std::stoul(key)];
+    }
+    if (next == nullptr)
+      refuse(node, "$ref", gramcore::cat("references must name a part of the schema, got '", ref, "'"));
+    at = next;
+    from = to + 1;
+  }
+  return *at;
+}
+
+}  // namespace gramcore::grammar

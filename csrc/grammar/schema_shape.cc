@@ -1,0 +1,276 @@
+// Schemas to disjunctions of shapes.
+#include <algorithm>
+
+#include "grammar/schema.h"
+
+namespace gramcore::grammar {
+namespace {
+
+using Type = Json::Type;
+constexpr std::size_t kMaxShapes = 512, kMaxWork = 20000;
+
+bool trivial(const Json& node) {
+  return node.is(Type::kTrue) || (node.is(Type::kObject) && node.keys.empty());
+}
+
+template <class T>
+void append(std::vector<T>* to, const std::vector<T>& from) {
+  to->insert(to->end(), from.begin(), from.end());
+}
+
+bool tighter(const Bound& a, const Bound& b, bool low) {  // a excludes more than b
+  const int c = compare(a.value, b.value);
+  return c == 0 ? a.exclusive && !b.exclusive : (low ? c > 0 : c < 0);
+}
+
+Shape only(unsigned types) {
+  Shape s;
+  s.types = types;
+  return s;
+}
+
+}  // namespace
+
+SchemaKey key_of(const Json& node, bool negated) {
+  if (!negated && trivial(node)) return {};
+  return {{&node, negated}};
+}
+
+SchemaKey join(SchemaKey a, const SchemaKey& b) {
+  append(&a, b);
+  std::sort(a.begin(), a.end());
+  a.erase(std::unique(a.begin(), a.end()), a.end());
+  return a;
+}
+
+std::optional<Shape> SchemaCompiler::meet(const Shape& a, const Shape& b) const {
+  Shape s = a;
+  s.types &= b.types;
+  if (s.types == 0) return std::nullopt;
+  if (b.values) {
+    if (s.values) {
+      auto& v = *s.values;
+      v.erase(std::remove_if(v.begin(), v.end(),
+                             [&](const Json* x) {
+                               return std::none_of(b.values->begin(), b.values->end(),
+                                                   [&](const Json* y) { return *x == *y; });
+                             }),
+              v.end());
+      if (v.empty()) return std::nullopt;
+    } else {
+      s.values = b.values;
+    }
+  }
+  append(&s.excluded, b.excluded);
+  if (b.low && (!s.low || tighter(*b.low, *s.low, true))) s.low = b.low;
+  if (b.high && (!s.high || tighter(*b.high, *s.high, false))) s.high = b.high;
+  append(&s.multiples, b.multiples);
+  s.min_length = std::max(s.min_length, b.min_length);
+  s.max_length = std::min(s.max_length, b.max_length);
+  append(&s.patterns, b.patterns);
+  append(&s.arrays, b.arrays);
+  append(&s.contains, b.contains);
+  s.min_items = std::max(s.min_items, b.min_items);
+  s.max_items = std::min(s.max_items, b.max_items);
+  append(&s.objects, b.objects);
+  append(&s.required, b.required);
+  s.names = join(s.names, b.names);
+  s.min_properties = std::max(s.min_properties, b.min_properties);
+  s.max_properties = std::min(s.max_properties, b.max_properties);
+  return s;
+}
+
+Shapes SchemaCompiler::product(const Shapes& a, const Shapes& b) {
+  Shapes out;
+  for (const Shape& x : a) {
+    for (const Shape& y : b) {
+      GC_CHECK_AS(GrammarTooComplex, ++work_ <= kMaxWork && out.size() <= kMaxShapes, "schema must combine at most ",
+                  kMaxShapes,
+                  " alternatives, got more; split or simplify its "
+                  "anyOf, oneOf, not and if");
+      if (auto s = meet(x, y)) out.push_back(std::move(*s));
+    }
+  }
+  return out;
+}
+
+Shapes SchemaCompiler::shapes_of(const SchemaKey& key) {
+  Shapes out{Shape{}};
+  for (const SchemaRef& ref : key) out = product(out, ref.negated ? negated(*ref.node) : shapes(*ref.node));
+  return out;
+}
+
+Shapes SchemaCompiler::shapes(const Json& node) {
+  if (node.is(Type::kFalse)) return {};
+  Shape shape;
+  if (node.is(Type::kTrue)) return {shape};
+  if (!node.is(Type::kObject)) refuse(node, "", "schema must be an object or a boolean");
+  scan(node);
+  base(node, &shape);
+  base_array(node, &shape);
+  base_object(node, &shape);
+  if (shape.types == 0) return {};
+  return applicators(node, {std::move(shape)});
+}
+
+// All of allOf, one of anyOf, ...: what combines whole schemas.
+Shapes SchemaCompiler::applicators(const Json& node, Shapes result) {
+  if (const Json* ref = node.find("$ref")) {
+    const Json& target = resolve(node, ref->text);
+    if (std::find(resolving_.begin(), resolving_.end(), &target) != resolving_.end()) {
+      refuse(node, "$ref", "a chain of references must reach a schema, got a circle");
+    }
+    resolving_.push_back(&target);
+    result = product(result, shapes(target));
+    resolving_.pop_back();
+  }
+  if (const Json* all = node.find("allOf")) {
+    for (const Json& part : all->items) result = product(result, shapes(part));
+  }
+  if (const Json* any = node.find("anyOf")) {
+    Shapes sum;
+    for (const Json& part : any->items) append(&sum, shapes(part));
+    result = product(result, sum);
+  }
+  if (const Json* one = node.find("oneOf")) result = product(result, exactly_one(*one));
+  if (const Json* inner = node.find("not")) result = product(result, negated(*inner));
+  if (const Json* condition = node.find("if")) {
+    const Json *then = node.find("then"), *otherwise = node.find("else");
+    if (then != nullptr || otherwise != nullptr) {
+      Shapes sum = shapes(*condition);
+      if (then != nullptr) sum = product(sum, shapes(*then));
+      Shapes rest = negated(*condition);
+      if (otherwise != nullptr) rest = product(rest, shapes(*otherwise));
+      append(&sum, rest);
+      result = product(result, sum);
+    }
+  }
+  for (const char* keyword : {"dependentRequired", "dependentSchemas", "dependencies"}) {
+    const Json* list = node.find(keyword);
+    for (std::size_t i = 0; list != nullptr && i < list->keys.size(); ++i) {
+      Shape absent = only(kAllBits), present = only(kObjectBit);
+      absent.objects.push_back({{{list->keys[i], key_of(synthetic("false"))}}, {}, {}});
+      present.required.push_back(list->keys[i]);
+      Shapes then{present};
+      if (list->items[i].is(Type::kArray)) {
+        for (const Json& name : list->items[i].items) then[0].required.push_back(name.text);
+      } else {
+        then = product(then, shapes(list->items[i]));
+      }
+      then.push_back(std::move(absent));
+      result = product(result, then);
+    }
+  }
+  return result;
+}
+
+Shapes SchemaCompiler::exactly_one(const Json& list) {
+  std::vector<Shapes> each;
+  for (const Json& part : list.items) each.push_back(shapes(part));
+  Shapes out;
+  for (std::size_t i = 0; i < each.size(); ++i) {
+    Shapes mine = each[i];
+    for (std::size_t j = 0; j < each.size(); ++j) {
+      if (j == i || product(mine, each[j]).empty()) continue;  // plainly disjoint
+      mine = product(mine, negated(list.items[j]));
+    }
+    append(&out, mine);
+  }
+  return out;
+}
+
+void SchemaCompiler::base(const Json& node, Shape* s) {
+  if (const Json* type = node.find("type")) s->types = type_bits(*type, node);
+  if (const Json* one = node.find("const")) s->values = {one};
+  if (const Json* list = node.find("enum")) {
+    Shape with;
+    with.values.emplace();
+    for (const Json& v : list->items) with.values->push_back(&v);
+    const auto both = meet(*s, with);
+    *s = both ? *both : only(0);
+  }
+  const Json *low = node.find("minimum"), *above = node.find("exclusiveMinimum");
+  if (low && low->is(Type::kNumber)) s->low = bound(*low, node, "minimum", above && above->is(Type::kTrue));
+  if (above && above->is(Type::kNumber)) {
+    const Bound b = bound(*above, node, "exclusiveMinimum", true);
+    if (!s->low || tighter(b, *s->low, true)) s->low = b;
+  }
+  const Json *high = node.find("maximum"), *below = node.find("exclusiveMaximum");
+  if (high && high->is(Type::kNumber)) s->high = bound(*high, node, "maximum", below && below->is(Type::kTrue));
+  if (below && below->is(Type::kNumber)) {
+    const Bound b = bound(*below, node, "exclusiveMaximum", true);
+    if (!s->high || tighter(b, *s->high, false)) s->high = b;
+  }
+  if (const Json* m = node.find("multipleOf")) s->multiples.push_back(m->text);
+  if (const Json* m = node.find("divisibleBy")) s->multiples.push_back(m->text);
+  if (const Json* n = node.find("minLength")) s->min_length = count(*n, node, "minLength");
+  if (const Json* n = node.find("maxLength")) s->max_length = count(*n, node, "maxLength");
+  if (const Json* p = node.find("pattern")) {
+    const ExprId e = pattern(p->text, node);
+    if (e != ExprPool::kEmpty) s->patterns.push_back(e);
+  }
+  if (const Json* f = node.find("format")) {
+    const ExprId e = format(f->text);
+    if (e != ExprPool::kEmpty) {
+      s->patterns.push_back(e);
+    } else {
+      note(node, "format", "approximated", gramcore::cat("format '", f->text, "' is not enforced"));
+    }
+  }
+}
+
+void SchemaCompiler::base_array(const Json& node, Shape* s) {
+  const Json *prefix = node.find("prefixItems"), *items = node.find("items"), *more = node.find("additionalItems");
+  if (prefix == nullptr && items != nullptr && items->is(Type::kArray)) {  // drafts before 2020-12
+    prefix = items;
+    items = more;
+  }
+  if (prefix != nullptr || items != nullptr) {
+    ArrayPart part;
+    for (std::size_t i = 0; prefix != nullptr && i < prefix->items.size(); ++i) {
+      part.prefix.push_back(key_of(prefix->items[i]));
+    }
+    if (items != nullptr) part.items = key_of(*items);
+    s->arrays.push_back(std::move(part));
+  }
+  if (const Json* n = node.find("minItems")) s->min_items = count(*n, node, "minItems");
+  if (const Json* n = node.find("maxItems")) s->max_items = count(*n, node, "maxItems");
+  if (const Json* c = node.find("contains")) {
+    const Json *least = node.find("minContains"), *most = node.find("maxContains");
+    s->contains.push_back({key_of(*c), least ? count(*least, node, "minContains") : 1,
+                           most ? count(*most, node, "maxContains") : kUnbounded});
+  }
+  const Json* unique = node.find("uniqueItems");
+  if (unique != nullptr && unique->is(Type::kTrue)) {
+    note(node, "uniqueItems", "approximated", "equal items are not excluded");
+  }
+}
+
+void SchemaCompiler::base_object(const Json& node, Shape* s) {
+  const Json *properties = node.find("properties"), *patterns = node.find("patternProperties"),
+             *more = node.find("additionalProperties");
+  if (properties || patterns || more) {
+    ObjectPart part;
+    for (std::size_t i = 0; properties && i < properties->keys.size(); ++i) {
+      part.properties.push_back({properties->keys[i], key_of(properties->items[i])});
+    }
+    for (std::size_t i = 0; patterns && i < patterns->keys.size(); ++i) {
+      part.patterns.push_back({patterns->keys[i], key_of(patterns->items[i])});
+    }
+    if (more) part.additional = key_of(*more);
+    s->objects.push_back(std::move(part));
+  }
+  const Json* required = node.find("required");
+  if (required && required->is(Type::kArray)) {
+    for (const Json& name : required->items) s->required.push_back(name.text);
+  }
+  for (std::size_t i = 0; properties && i < properties->keys.size(); ++i) {  // draft 3 and 4: required inside
+    const Json* inside = properties->items[i].find("required");
+    if (inside && inside->is(Type::kTrue)) s->required.push_back(properties->keys[i]);
+  }
+  if (const Json* names = node.find("propertyNames")) s->names = key_of(*names);
+  if (const Json* n = node.find("minProperties")) s->min_properties = count(*n, node, "minProperties");
+  if (const Json* n = node.find("maxProperties")) s->max_properties = count(*n, node, "maxProperties");
+}
+
+}  // namespace gramcore::grammar

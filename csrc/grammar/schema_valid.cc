@@ -1,0 +1,96 @@
+// Validation of given values (enum, const) against schemas, with the same meaning as the grammar.
+#include <algorithm>
+
+#include "grammar/schema.h"
+
+namespace gramcore::grammar {
+namespace {
+
+using Type = Json::Type;
+
+unsigned bit_of(const Json& v) {
+  switch (v.type) {
+    case Type::kNull: return kNullBit;
+    case Type::kFalse: return kFalseBit;
+    case Type::kTrue: return kTrueBit;
+    case Type::kString: return kStringBit;
+    case Type::kArray: return kArrayBit;
+    case Type::kObject: return kObjectBit;
+    case Type::kNumber: break;
+  }
+  Decimal d;
+  return to_decimal(v.text, &d) && d.fraction.empty() ? kIntegerBit : kFractionBit;
+}
+
+}  // namespace
+
+std::uint32_t code_points(const std::string& text) {
+  return static_cast<std::uint32_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+}
+
+bool SchemaCompiler::matches(ExprId content, const std::string& text) {
+  ByteSet same = ByteSet::all();
+  for (const char c : spell(text)) {
+    content = grammar_.pool.derivative(content, static_cast<std::uint8_t>(c), &same);
+    if (content == ExprPool::kEmpty) return false;
+  }
+  return grammar_.pool[content].nullable;
+}
+
+bool SchemaCompiler::valid(const Json& value, const SchemaKey& key) {
+  const auto shapes = shapes_of(key);
+  return std::any_of(shapes.begin(), shapes.end(), [&](const Shape& s) { return valid(value, s); });
+}
+
+bool SchemaCompiler::valid(const Json& v, const Shape& s) {
+  const unsigned bit = bit_of(v);
+  if (!(s.types & bit)) return false;
+  const auto equal = [&](const Json* other) { return *other == v; };
+  if (s.values && std::none_of(s.values->begin(), s.values->end(), equal)) return false;
+  if (std::any_of(s.excluded.begin(), s.excluded.end(), equal)) return false;
+  if (bit & (kIntegerBit | kFractionBit)) {
+    Decimal d;
+    if (!to_decimal(v.text, &d)) return !s.low && !s.high;
+    const int low = s.low ? compare(d, s.low->value) : 1, high = s.high ? compare(d, s.high->value) : -1;
+    return (low > 0 || (low == 0 && !s.low->exclusive)) && (high < 0 || (high == 0 && !s.high->exclusive));
+  }
+  if (bit == kStringBit) {
+    const std::uint32_t length = code_points(v.text);
+    if (length < s.min_length || length > s.max_length) return false;
+    return std::all_of(s.patterns.begin(), s.patterns.end(), [&](ExprId p) { return matches(p, v.text); });
+  }
+  if (bit == kArrayBit) return valid_array(v, s);
+  return bit != kObjectBit || valid_object(v, s);
+}
+
+bool SchemaCompiler::valid_array(const Json& v, const Shape& s) {
+  if (v.items.size() < s.min_items || v.items.size() > s.max_items) return false;
+  for (const ArrayPart& part : s.arrays) {
+    for (std::size_t i = 0; i < v.items.size(); ++i) {
+      if (!valid(v.items[i], i < part.prefix.size() ? part.prefix[i] : part.items)) return false;
+    }
+  }
+  for (const ContainsPart& c : s.contains) {
+    const auto n = std::count_if(v.items.begin(), v.items.end(), [&](const Json& x) { return valid(x, c.key); });
+    if (n < static_cast<std::ptrdiff_t>(c.min) || n > static_cast<std::ptrdiff_t>(c.max)) return false;
+  }
+  return true;
+}
+
+bool SchemaCompiler::valid_object(const Json& v, const Shape& s) {
+  if (v.keys.size() < s.min_properties || v.keys.size() > s.max_properties) return false;
+  for (const std::string& name : s.required) {
+    if (!v.find(name)) return false;
+  }
+  for (std::size_t i = 0; i < v.keys.size(); ++i) {
+    Json name;
+    name.type = Type::kString;
+    name.text = v.keys[i];
+    if (!s.names.empty() && !valid(name, s.names)) return false;
+    if (!valid(v.items[i], key_for(s, v.keys[i]))) return false;
+  }
+  return true;
+}
+
+}  // namespace gramcore::grammar

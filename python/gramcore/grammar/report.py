@@ -1,0 +1,105 @@
+"""What became of the keywords of a JSON Schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["KeywordReport", "SchemaReport"]
+
+#: keywords that say nothing about validity
+_ANNOTATIONS = frozenset(
+    [
+        "$schema",
+        "$id",
+        "$anchor",
+        "$comment",
+        "$defs",
+        "definitions",
+        "title",
+        "description",
+        "default",
+        "examples",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+        "contentEncoding",
+        "contentMediaType",
+        "id",
+        "$vocabulary",
+    ]
+)
+_SINGLE = frozenset(
+    [
+        "items",
+        "additionalItems",
+        "contains",
+        "additionalProperties",
+        "propertyNames",
+        "not",
+        "if",
+        "then",
+        "else",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+    ]
+)
+_LISTS = frozenset(["allOf", "anyOf", "oneOf", "prefixItems", "items"])
+_MAPS = frozenset(["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"])
+
+
+@dataclass(frozen=True)
+class KeywordReport:
+    """One keyword at one place.
+
+    Attributes:
+        pointer: the schema object, as a JSON pointer.
+        keyword: its keyword.
+        status: ``"exact"``, ``"approximated"`` (texts that violate it may pass) or ``"refused"``.
+        detail: what is not enforced; empty when exact.
+    """
+
+    pointer: str
+    keyword: str
+    status: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class SchemaReport:
+    """All that is not exact, and on request everything.
+
+    Attributes:
+        inexact: keywords that are approximated.
+    """
+
+    inexact: tuple[KeywordReport, ...]
+    _schema: Any = field(repr=False, compare=False, default=True)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every keyword is enforced exactly."""
+        return not self.inexact
+
+    def keywords(self) -> list[KeywordReport]:
+        """Every keyword of the schema that can affect validity, in reading order."""
+        known = {(r.pointer, r.keyword): r for r in self.inexact}
+        found = [known.pop(key, KeywordReport(*key, "exact")) for key in _walk(self._schema, "#")]
+        return found + list(known.values())
+
+
+def _walk(schema: Any, pointer: str) -> Iterator[tuple[str, str]]:
+    if not isinstance(schema, dict):
+        return
+    for keyword, value in schema.items():
+        if keyword not in _ANNOTATIONS:
+            yield pointer, keyword
+        if keyword in _MAPS and isinstance(value, dict):
+            for name, part in value.items():
+                yield from _walk(part, f"{pointer}/{keyword}/{name}")
+        elif keyword in _LISTS and isinstance(value, list):
+            for i, part in enumerate(value):
+                yield from _walk(part, f"{pointer}/{keyword}/{i}")
+        elif keyword in _SINGLE:
+            yield from _walk(value, f"{pointer}/{keyword}")

@@ -12,13 +12,6 @@
 namespace gramcore::torch {
 namespace {
 
-// The device every argument of a call must be on: -1 is the CPU.
-void check_device(const TensorView& t, const char* name, int device) {
-  if (device < 0) return check_cpu(t, name);
-  GC_CHECK_AS(TypeMismatch, t.device == device, name, " must be on cuda:", device, " like the first argument, got ",
-              t.device < 0 ? "the CPU" : "another device");
-}
-
 void check_float(const TensorView& t, const char* name, int device) {
   check_device(t, name, device);
   GC_CHECK_AS(TypeMismatch, t.dtype == DType::f32 || t.dtype == DType::bf16 || t.dtype == DType::f16, name,

@@ -1,4 +1,7 @@
-// Torch operators of packed low-bit weights.  A weight is its packed bytes and the numbers of its PackSpec.
+// Torch operators of packed low-bit weights, on the CPU and (compiled, emulated in the tests) on CUDA devices.  A
+// weight is its packed bytes, the same on both, and the numbers of its PackSpec.
+#include "core/cuda/status.h"
+#include "quant/cuda/linear_packed.h"
 #include "quant/linear.h"
 #include "quant/packed.h"
 #include "torch/registry.h"
@@ -20,64 +23,139 @@ quant::PackSpec spec_of(const OpCall& call, std::uint64_t first) {
   return s;
 }
 
-Span<const std::uint8_t> packed_bytes(const TensorView& t) {
+Span<const std::uint8_t> packed_bytes(const TensorView& t, int device) {
   check_tensor(t, "packed", DType::u8, 1);
   check_contiguous(t, "packed");
-  check_cpu(t, "packed");
+  check_device(t, "packed", device);
   return {t.as<const std::uint8_t>(), static_cast<std::size_t>(t.numel())};
 }
 
-void linear_packed(OpCall& call) {
-  const TensorView x = call.tensor(0), packed = call.tensor(1);
+struct LinearOperands {
+  TensorView x, y;
+  quant::PackedLinear w;
+  std::int64_t rows;
+  bool int8_activations;
+};
+
+LinearOperands read_linear(OpCall& call) {
+  LinearOperands o;
+  o.x = call.tensor(0);
+  const TensorView &x = o.x, packed = call.tensor(1);
   TensorView bias;
   const bool has_bias = call.optional_tensor(2, &bias);
-  const quant::PackedLinear w{spec_of(call, 3), packed_bytes(packed), has_bias ? bias.as<const float>() : nullptr};
-  GC_CHECK(x.rank >= 1 && x.shape[x.rank - 1] == w.spec.k, "x must have ", w.spec.k, " columns, got shape ",
-           shape_string(x));
+  o.w = {spec_of(call, 3), packed_bytes(packed, x.device), has_bias ? bias.as<const float>() : nullptr};
+  const quant::PackSpec& s = o.w.spec;
+  GC_CHECK(x.rank >= 1 && x.shape[x.rank - 1] == s.k, "x must have ", s.k, " columns, got shape ", shape_string(x));
   check_contiguous(x, "x");
-  check_cpu(x, "x");
   if (has_bias) {
     check_tensor(bias, "bias", DType::f32, 1);
     check_contiguous(bias, "bias");
-    GC_CHECK(bias.shape[0] == w.spec.n, "bias must have ", w.spec.n, " elements, got ", bias.shape[0]);
+    check_device(bias, "bias", x.device);
+    GC_CHECK(bias.shape[0] == s.n, "bias must have ", s.n, " elements, got ", bias.shape[0]);
   }
   std::int64_t shape[TensorView::kMaxRank];
   for (int i = 0; i < x.rank; ++i) shape[i] = x.shape[i];
-  shape[x.rank - 1] = w.spec.n;
-  const TensorView y = call.new_output(0, x.dtype, shape, x.rank);
-  const std::int64_t rows = x.numel() / w.spec.k;
-  quant::linear(w, quant::RowsView{x.data, x.dtype, rows, w.spec.k, w.spec.k},
-                quant::MutableRowsView{y.data, y.dtype, rows, w.spec.n, w.spec.n},
-                call.boolean(10) ? quant::Activations::int8 : quant::Activations::f32);
+  shape[x.rank - 1] = s.n;
+  o.y = call.new_output(0, x.dtype, shape, x.rank, x.device);
+  o.rows = x.numel() / s.k;
+  o.int8_activations = call.boolean(10);
+  return o;
 }
 
-void dequantize_packed(OpCall& call) {
+void linear_packed_cpu(OpCall& call) {
+  const LinearOperands o = read_linear(call);
+  const quant::PackSpec& s = o.w.spec;
+  check_cpu(o.x, "x");
+  quant::linear(o.w, quant::RowsView{o.x.data, o.x.dtype, o.rows, s.k, s.k},
+                quant::MutableRowsView{o.y.data, o.y.dtype, o.rows, s.n, s.n},
+                o.int8_activations ? quant::Activations::int8 : quant::Activations::f32);
+}
+
+void dequantize_packed_cpu(OpCall& call) {
   const TensorView packed = call.tensor(0);
   const quant::PackSpec s = spec_of(call, 1);
   const TensorView w = call.new_output(0, DType::f32, {s.n, s.k});
-  quant::dequantize(s, packed_bytes(packed), {w.as<float>(), static_cast<std::size_t>(s.n * s.k)});
+  quant::dequantize(s, packed_bytes(packed, -1), {w.as<float>(), static_cast<std::size_t>(s.n * s.k)});
 }
 
-void embedding_packed(OpCall& call) {
-  const TensorView ids = call.tensor(0), packed = call.tensor(1);
-  const quant::PackSpec s = spec_of(call, 2);
+struct GatherOperands {
+  TensorView ids, packed, y;
+  quant::PackSpec spec;
+};
+
+GatherOperands read_gather(OpCall& call) {
+  GatherOperands o{call.tensor(0), call.tensor(1), {}, spec_of(call, 2)};
+  const TensorView& ids = o.ids;
   check_tensor(ids, "ids", DType::i64, -1);
   check_contiguous(ids, "ids");
   std::int64_t shape[TensorView::kMaxRank];
   GC_CHECK(ids.rank < TensorView::kMaxRank, "ids must have fewer than ", TensorView::kMaxRank, " dimensions");
   for (int i = 0; i < ids.rank; ++i) shape[i] = ids.shape[i];
-  shape[ids.rank] = s.k;
-  const TensorView y = call.new_output(0, DType::f32, shape, ids.rank + 1);
-  quant::gather_rows(s, packed_bytes(packed), {ids.as<const std::int64_t>(), static_cast<std::size_t>(ids.numel())},
-                     {y.as<float>(), static_cast<std::size_t>(y.numel())});
+  shape[ids.rank] = o.spec.k;
+  o.y = call.new_output(0, DType::f32, shape, ids.rank + 1, ids.device);
+  return o;
 }
+
+void embedding_packed_cpu(OpCall& call) {
+  const GatherOperands o = read_gather(call);
+  quant::gather_rows(o.spec, packed_bytes(o.packed, -1),
+                     {o.ids.as<const std::int64_t>(), static_cast<std::size_t>(o.ids.numel())},
+                     {o.y.as<float>(), static_cast<std::size_t>(o.y.numel())});
+}
+
+#if defined(GRAMCORE_WITH_CUDA)
+void linear_packed_cuda(OpCall& call) {
+  const LinearOperands o = read_linear(call);
+  o.w.validate();
+  const CudaStream stream(o.x.device);
+  quant::LinearPackedArgs args{};
+  args.x = o.x.data;
+  args.packed = o.w.packed.data();
+  args.bias = o.w.bias;
+  args.y = o.y.data;
+  args.rows = o.rows;
+  args.x_stride = o.w.spec.k;
+  args.y_stride = o.w.spec.n;
+  args.spec = o.w.spec;
+  args.dtype = static_cast<std::int32_t>(o.x.dtype);
+  args.int8_activations = o.int8_activations ? 1 : 0;
+  args.workspace_bytes = gc_cuda_linear_packed_workspace(&args);
+  args.workspace = call.scratch(DType::u8, args.workspace_bytes, o.x.device).data;
+  cuda::check_status(gc_cuda_linear_packed(&args, stream.get()));
+}
+
+void gather(const quant::PackSpec& spec, const TensorView& packed, const std::int64_t* ids, std::int64_t rows,
+            const TensorView& out) {
+  const Span<const std::uint8_t> bytes = packed_bytes(packed, out.device);
+  GC_CHECK(bytes.size() == static_cast<std::size_t>(spec.packed_bytes()), "packed must have ", spec.packed_bytes(),
+           " elements, got ", bytes.size());
+  const CudaStream stream(out.device);
+  const quant::GatherPackedArgs args{bytes.data(), ids, out.as<float>(), rows, spec};
+  cuda::check_status(gc_cuda_gather_packed(&args, stream.get()));
+}
+
+void dequantize_packed_cuda(OpCall& call) {
+  const TensorView packed = call.tensor(0);
+  const quant::PackSpec s = spec_of(call, 1);
+  gather(s, packed, nullptr, s.n, call.new_output(0, DType::f32, {s.n, s.k}, packed.device));
+}
+
+void embedding_packed_cuda(OpCall& call) {
+  const GatherOperands o = read_gather(call);
+  gather(o.spec, o.packed, o.ids.as<const std::int64_t>(), o.ids.numel(), o.y);
+}
+constexpr BoxedFn kLinearCuda = boxed<linear_packed_cuda>, kDequantizeCuda = boxed<dequantize_packed_cuda>,
+                  kEmbeddingCuda = boxed<embedding_packed_cuda>;
+#else
+constexpr BoxedFn kLinearCuda = nullptr, kDequantizeCuda = nullptr, kEmbeddingCuda = nullptr;
+#endif
 
 #define GC_SPEC "int n, int k, int bits, int group, int zero, bool has_min, bool scale_f32"
 const Ops ops{
     {"linear_packed(Tensor x, Tensor packed, Tensor? bias, " GC_SPEC ", bool int8_activations) -> Tensor",
-     boxed<linear_packed>},
-    {"dequantize_packed(Tensor packed, " GC_SPEC ") -> Tensor", boxed<dequantize_packed>},
-    {"embedding_packed(Tensor ids, Tensor packed, " GC_SPEC ") -> Tensor", boxed<embedding_packed>},
+     boxed<linear_packed_cpu>, kLinearCuda},
+    {"dequantize_packed(Tensor packed, " GC_SPEC ") -> Tensor", boxed<dequantize_packed_cpu>, kDequantizeCuda},
+    {"embedding_packed(Tensor ids, Tensor packed, " GC_SPEC ") -> Tensor", boxed<embedding_packed_cpu>, kEmbeddingCuda},
 };
 #undef GC_SPEC
 

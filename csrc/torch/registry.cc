@@ -199,6 +199,12 @@ CudaStream::~CudaStream() {
   if (guard_) api().aoti_torch_delete_cuda_guard(guard_);
 }
 
+void check_device(const TensorView& t, const char* name, int device) {
+  if (device < 0) return check_cpu(t, name);
+  GC_CHECK_AS(TypeMismatch, t.device == device, name, " must be on cuda:", device, " like the first argument, got ",
+              t.device < 0 ? "the CPU" : "another device");
+}
+
 std::vector<std::pair<std::string, bool>> register_ops() {
   static std::once_flag once;
   std::call_once(once, [] {

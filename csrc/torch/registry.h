@@ -63,6 +63,9 @@ class CudaStream {
   void* stream_ = nullptr;
 };
 
+// Throws TypeMismatch unless t is on the device every argument of a call must be on: -1 is the CPU.
+void check_device(const TensorView& t, const char* name, int device);
+
 template <void (*Fn)(OpCall&)>
 void boxed(IValue* stack, std::uint64_t num_inputs, std::uint64_t num_outputs) {
   OpCall call(stack, num_inputs, num_outputs);

@@ -62,3 +62,16 @@ def rounding_noise(seed: int, step: int, tensor: int, numel: int, field: int) ->
 def stochastic_bf16_bits(x: npt.NDArray[np.float32], noise: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint16]:
     """Adds the noise below the kept bits and truncates; for finite values below the largest bfloat16."""
     return ((x.view(np.uint32) + noise) >> 16).astype(np.uint16)
+
+
+def round_blocks(x: npt.NDArray[np.float32]) -> Array:
+    """x with every block of 32 columns rounded to multiples of its largest magnitude / 127, for finite values."""
+    out = np.zeros(x.shape)
+    for row in range(x.shape[0]):
+        for begin in range(0, x.shape[1], 32):
+            block = x[row, begin : begin + 32]
+            largest = np.abs(block).max()
+            if largest >= 1e-30:
+                codes = np.rint(block * np.float32(np.float32(127) / largest))
+                out[row, begin : begin + 32] = codes.astype(np.float64) * np.float64(largest / np.float32(127))
+    return out

@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "core/cuda/any_float.cuh"
 #include "core/cuda/launch.h"
 #include "core/half.h"
 #include "kvcache/cuda/tree_attention.h"
@@ -66,22 +67,6 @@ struct SoftmaxSum {
     for (int i = 0; i < kDims; ++i) acc[i] = __fmaf_rn(next.acc[i], other, __fmul_rn(acc[i], mine));
   }
 };
-
-__device__ __forceinline__ float load_any(const void* data, DType dtype, std::int64_t i) {
-  switch (dtype) {
-    case DType::bf16: return to_f32(static_cast<const bf16*>(data)[i]);
-    case DType::f16: return to_f32(static_cast<const f16*>(data)[i]);
-    default: return static_cast<const float*>(data)[i];
-  }
-}
-
-__device__ __forceinline__ void store_any(void* data, DType dtype, std::int64_t i, float x) {
-  switch (dtype) {
-    case DType::bf16: static_cast<bf16*>(data)[i] = to_bf16(x); break;
-    case DType::f16: static_cast<f16*>(data)[i] = to_f16(x); break;
-    default: static_cast<float*>(data)[i] = x; break;
-  }
-}
 
 // Position of set bit number k (from 0) of a word with more than k set bits.
 __device__ __forceinline__ int select_bit(std::uint64_t word, int k) {
@@ -196,7 +181,7 @@ __device__ __forceinline__ void store_row(const AttentionProblem& p, std::int64_
 #pragma unroll
   for (int i = 0; i < kDims; ++i) {
     const int d = lane + 32 * i;
-    if (d < p.head_dim) store_any(p.out, p.query_dtype, at + d, sum.acc[i] * inverse);
+    if (d < p.head_dim) cuda::store_any(p.out, p.query_dtype, at + d, sum.acc[i] * inverse);
   }
 }
 
@@ -237,7 +222,7 @@ __global__ void __launch_bounds__(TreeAttentionPolicy::kWarps * 32, TreeAttentio
   const std::int64_t query_at = batch * p.query_batch + head * p.query_head + node * p.query_node;
   float* const q = queries + warp * kPadded;
   for (int d = lane; d < kPadded; d += 32) {
-    q[d] = d < head_dim ? load_any(p.query, p.query_dtype, query_at + d) * (p.scale * kAttentionLog2E) : 0.0f;
+    q[d] = d < head_dim ? cuda::load_any(p.query, p.query_dtype, query_at + d) * (p.scale * kAttentionLog2E) : 0.0f;
   }
   __syncwarp();
 

@@ -14,6 +14,7 @@
 #include "kvcache/cuda/tree_attention.h"
 #include "native/test.h"
 #include "optim/cuda/adamw.h"
+#include "quant/cuda/linear_packed.h"
 
 using gramcore::bf16;
 using gramcore::DType;
@@ -134,7 +135,43 @@ void run_compact(std::int64_t element, std::int64_t dim) {
   }
 }
 
+// Scales are 0, so y is the bias.
+void run_linear(int bits, std::int64_t rows, std::int64_t n, std::int64_t k, bool has_min, bool int8) {
+  namespace quant = gramcore::quant;
+  quant::PackSpec spec;
+  spec.n = n, spec.k = k, spec.bits = bits, spec.zero = 1 << (bits - 1), spec.has_min = has_min;
+  spec.group = rows % 2 == 0 ? 64 : 32;
+  const std::vector<std::uint8_t> packed(static_cast<std::size_t>(spec.packed_bytes()));
+  const std::vector<float> x(static_cast<std::size_t>(rows * k), 2.0f), bias(static_cast<std::size_t>(n), 3.0f);
+  std::vector<float> y(static_cast<std::size_t>(rows * n));
+  quant::LinearPackedArgs args{};
+  args.x = x.data(), args.packed = packed.data(), args.bias = bias.data(), args.y = y.data();
+  args.rows = rows, args.x_stride = k, args.y_stride = n, args.spec = spec;
+  args.dtype = dtype_of<float>();
+  args.int8_activations = int8 ? 1 : 0;
+  args.workspace_bytes = gc_cuda_linear_packed_workspace(&args);
+  std::vector<char> workspace(static_cast<std::size_t>(args.workspace_bytes));
+  args.workspace = workspace.data();
+  expect_ok(gc_cuda_linear_packed(&args, nullptr));
+  for (const float value : y) EXPECT_EQ(value, 3.0f);
+
+  std::vector<float> out(static_cast<std::size_t>(n * k), 5.0f);
+  const quant::GatherPackedArgs gather{packed.data(), nullptr, out.data(), n, spec};
+  expect_ok(gc_cuda_gather_packed(&gather, nullptr));
+  for (const float value : out) EXPECT_EQ(value, 0.0f);
+}
+
 }  // namespace
+
+GC_TEST(cuda_kernel_linear_packed_stays_in_bounds) {
+  for (const int bits : {2, 3, 4, 8}) {
+    for (const bool int8 : {false, true}) {
+      run_linear(bits, 1, 1, 1, false, int8);
+      run_linear(bits, 4, 17, 33, true, int8);
+      run_linear(bits, 9, 66, 161, bits == 3, int8);
+    }
+  }
+}
 
 GC_TEST(cuda_kernel_tree_attention_stays_in_bounds) {
   for (const bool tree : {false, true}) {

@@ -24,6 +24,7 @@ class Problem(ctypes.Structure):
         ("value", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("key_batch", "key_head", "key_slot")),
         *((name, ctypes.c_int64) for name in ("value_batch", "value_head", "value_slot")),
+        ("key_tiles", ctypes.c_bool),
         ("out", ctypes.c_void_p),
         ("query_dtype", ctypes.c_uint8),
         ("kv_dtype", ctypes.c_uint8),
@@ -212,6 +213,7 @@ def test_values_that_only_the_device_sees_end_the_launch(emulated: ctypes.CDLL) 
         ({"capacity": 2}, "batch and nodes must be >= 0 and nodes <= capacity, got 1, 3 (capacity 2)"),
         ({"words": 0}, "ancestors must have 1 words per node, got 0 (3 nodes)"),
         ({"query_dtype": 1}, "query, key and value must be float32, bfloat16 or float16, got dtype codes 1 and 0"),
+        ({"key_tiles": 1}, "key_tiles must be false on a CUDA device"),
         ({"key": None}, "query, key, value, out and lengths must not be null"),
     ],
 )

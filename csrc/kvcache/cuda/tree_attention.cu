@@ -40,6 +40,7 @@ int check(const AttentionProblem& p) {
   if (p.kv_heads < 1 || p.heads < 1 || p.heads % p.kv_heads != 0) {
     return invalid("query heads must be a multiple of key-value heads, got ", p.heads, " and ", p.kv_heads);
   }
+  if (p.key_tiles) return invalid("key_tiles must be false on a CUDA device");
   if (p.ancestors != nullptr && p.words < ceil_div(p.nodes, 64)) {
     return invalid("ancestors must have ", ceil_div(p.nodes, 64), " words per node, got ", p.words, " (", p.nodes,
                    " nodes)");

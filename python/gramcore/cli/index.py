@@ -69,3 +69,24 @@ def accelerate(path: Annotated[Path, typer.Argument(help="index directory")]) ->
     from gramcore.ngram import accelerate as write
 
     typer.echo(f"{path}: {write(path)} bytes of acceleration files")
+
+
+@index_app.command()
+def serve(
+    path: Annotated[list[Path], typer.Argument(help="index directories")],
+    tokenizer: Annotated[str, typer.Option(help="tokenizer.json for text, or bytes")] = "bytes",
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
+    max_tokens: Annotated[int, typer.Option(help="longest query")] = 2048,
+    max_concurrent: Annotated[int, typer.Option(help="requests at once")] = 16,
+    max_seconds: Annotated[float, typer.Option(help="longest answer")] = 10.0,
+) -> None:
+    """Serve an index over HTTP, with a page to look at it."""
+    from gramcore._checks import require
+    from gramcore.ngram import Index
+    from gramcore.ngram.serve import Limits, create_app
+
+    loaded = None if tokenizer == "bytes" else require("tokenizers", "hf").Tokenizer.from_file(tokenizer)
+    limits = Limits(max_tokens=max_tokens, max_concurrent=max_concurrent, max_seconds=max_seconds)
+    application = create_app(Index(path), tokenizer=loaded, limits=limits)
+    require("uvicorn", "serve").run(application, host=host, port=port)

@@ -1,0 +1,172 @@
+"""An index over many machines: shards built as Ray tasks, queries scattered to actors that hold shards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gramcore._checks import check_int, require
+from gramcore.errors import LimitError
+from gramcore.ngram.index import Ids, Index, Queries, flatten
+from gramcore.ngram.results import Distribution, Probability
+
+__all__ = ["DistributedIndex", "build_shards"]
+
+
+def _ray() -> Any:
+    return require("ray", "ray")
+
+
+def build_shards(sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], **options: Any) -> list[Path]:
+    """Build one index directory per source, each as a Ray task; returns their paths in order.
+
+    Args:
+        sources: files, directories or globs that every worker can read.
+        out: directory on a file system that all nodes share; part i goes to ``out/part-i``. Parts that are complete are
+            kept, interrupted ones go on, so a second call after a failure does the rest.
+        options: of :func:`gramcore.ngram.build_index`.
+    Raises: MissingExtraError without Ray; what the build of a part raises.
+    """
+    ray = _ray()
+    parts = [Path(out) / f"part-{i}" for i in range(len(sources))]
+
+    def build(source: str, part: str) -> None:
+        from gramcore.ngram.build import build_index
+        from gramcore.ngram.files import Description
+
+        if Description.read(Path(part)) is None:
+            build_index(source, part, progress=False, **options)
+
+    task = ray.remote(build)
+    ray.get([task.remote(os.fspath(s), str(p)) for s, p in zip(sources, parts, strict=True)])
+    return parts
+
+
+class _Holder:
+    """Runs in an actor: the shards of some directories, open."""
+
+    def __init__(self, paths: list[str], options: dict[str, Any]) -> None:
+        self.index = Index(paths, **options)
+
+    def facts(self) -> tuple[int, int]:
+        return self.index.num_tokens, self.index.num_documents
+
+    def count_batch(self, ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return self.index.count_batch((ids, offsets))
+
+    def suffix_counts(self, ids: Sequence[int]) -> npt.NDArray[np.int64]:
+        return self.index.suffix_counts(ids)
+
+    def suffix_and_next(self, ids: Sequence[int], token: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Counts of every suffix alone and followed by the token."""
+        longer = self.index.suffix_counts([*ids, token])[1:]
+        return self.index.suffix_counts(ids), longer
+
+    def ntd(self, ids: Sequence[int]) -> tuple[int, npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+        found = self.index.ntd(ids)
+        return found.prompt_cnt, found.token_ids, found.cont_cnts
+
+
+class DistributedIndex:
+    """The queries of :class:`Index` over directories held by Ray actors; the same answers as a local index.
+
+    Directories are dealt to ``num_actors`` actors in turn. A query goes to all of them at once and the counts add up;
+    actors return counts of every suffix length, so infini-gram probabilities take one round trip. When an actor is
+    lost, another is started with its directories and the call is repeated, at most ``max_retries`` times per query.
+
+    Args: paths: directories every node can read. num_actors: >= 1. max_retries: >= 0. options: of :class:`Index`.
+    Raises: MissingExtraError without Ray; LimitError when an actor fails more than ``max_retries`` times in a query.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        *,
+        num_actors: int = 2,
+        max_retries: int = 3,
+        **options: Any,
+    ) -> None:
+        if not len(paths):
+            raise ValueError("paths must name at least one index directory, got none")
+        self._ray = _ray()
+        self._class = self._ray.remote(_Holder)
+        self._options = options
+        self._max_retries = check_int("max_retries", max_retries, low=0)
+        number = min(check_int("num_actors", num_actors, low=1), len(paths))
+        self._paths = [[os.fspath(p) for p in paths[i::number]] for i in range(number)]
+        self._actors = [self._start(i) for i in range(number)]
+        facts = self._all(lambda actor: actor.facts.remote())
+        self.num_tokens, self.num_documents = (sum(f[i] for f in facts) for i in range(2))
+
+    def _start(self, number: int) -> Any:
+        return self._class.remote(self._paths[number], self._options)
+
+    def _all(self, call: Callable[[Any], Any]) -> list[Any]:
+        """Results of a call on every actor, in order; lost actors are replaced and asked again."""
+        pending = {i: call(actor) for i, actor in enumerate(self._actors)}
+        results: dict[int, Any] = {}
+        for attempt in range(self._max_retries + 1):
+            lost = []
+            for i, reference in pending.items():
+                try:
+                    results[i] = self._ray.get(reference)
+                except self._ray.exceptions.RayActorError as error:
+                    if attempt == self._max_retries:
+                        raise LimitError(
+                            f"actor {i} must answer within {self._max_retries} retries, got {error}; check its node"
+                        ) from error
+                    lost.append(i)
+            if not lost:
+                break
+            for i in lost:
+                self._actors[i] = self._start(i)
+            pending = {i: call(self._actors[i]) for i in lost}
+        return [results[i] for i in range(len(self._actors))]
+
+    def count(self, ids: Ids) -> int:
+        """Occurrences of an n-gram."""
+        return int(self.count_batch([ids])[0])
+
+    def count_batch(self, queries: Queries) -> npt.NDArray[np.int64]:
+        """(Q,) counts of many n-grams, one round trip."""
+        ids, offsets = flatten(queries)
+        return np.sum(self._all(lambda actor: actor.count_batch.remote(ids, offsets)), axis=0)
+
+    def suffix_counts(self, ids: Ids) -> npt.NDArray[np.int64]:
+        """Counts of the last 0, 1, 2, ... tokens."""
+        prompt = [int(i) for i in ids]
+        return np.sum(self._all(lambda actor: actor.suffix_counts.remote(prompt)), axis=0)
+
+    def prob(self, prompt_ids: Ids, cont_id: int) -> Probability:
+        """n-gram probability, one round trip."""
+        before, after = self.count_batch([prompt_ids, [*prompt_ids, cont_id]]).tolist()
+        return Probability(before, after, after / before if before else -1.0, len(prompt_ids))
+
+    def infgram_prob(self, prompt_ids: Ids, cont_id: int) -> Probability:
+        """Infini-gram probability, one round trip."""
+        prompt = [int(i) for i in prompt_ids]
+        both = self._all(lambda actor: actor.suffix_and_next.remote(prompt, cont_id))
+        before, after = np.sum([b for b, _ in both], axis=0), np.sum([a for _, a in both], axis=0)
+        length = int(np.flatnonzero(before)[-1])
+        counts = int(before[length]), int(after[length])
+        return Probability(*counts, counts[1] / counts[0], length)
+
+    def ntd(self, prompt_ids: Ids) -> Distribution:
+        """Exact next-token distribution, one round trip."""
+        prompt = [int(i) for i in prompt_ids]
+        parts = self._all(lambda actor: actor.ntd.remote(prompt))
+        tokens, inverse = np.unique(np.concatenate([t for _, t, _ in parts]), return_inverse=True)
+        counts = np.zeros(len(tokens), np.int64)
+        np.add.at(counts, inverse, np.concatenate([c for _, _, c in parts]))
+        return Distribution(sum(n for n, _, _ in parts), tokens, counts, len(prompt))
+
+    def close(self) -> None:
+        """Stop the actors."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+        self._actors = []

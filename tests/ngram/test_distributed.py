@@ -1,0 +1,75 @@
+"""The index over Ray actors gives the local answers, also after an actor is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gramcore.errors import LimitError
+from gramcore.ngram import Index
+
+ray_marks = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+pytestmark = ray_marks
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    ray = pytest.importorskip("ray")
+    root = Path(__file__).resolve().parents[2] / "python"
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=100 << 20,
+            runtime_env={"env_vars": {"PYTHONPATH": path}},
+        )
+        yield ray
+        ray.shutdown()
+
+
+def test_same_answers_as_local_and_lost_actors_are_replaced(cluster: Any, tmp_path: Path) -> None:
+    from gramcore.ngram.distributed import DistributedIndex, build_shards
+
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        lines = [json.dumps({"text": "".join(rng.choice(list("abc "), 60))}) for _ in range(20)]
+        (tmp_path / f"{i}.jsonl").write_text("\n".join(lines))
+    sources = [tmp_path / f"{i}.jsonl" for i in range(3)]
+    paths = build_shards(sources, tmp_path / "out", token_dtype="u8")
+    assert paths == build_shards(sources, tmp_path / "out", token_dtype="u8")
+    local, distributed = Index(paths), DistributedIndex(paths, num_actors=2)
+    assert (local.num_tokens, local.num_documents) == (distributed.num_tokens, distributed.num_documents)
+    queries = [rng.choice(list(b"abc d"), rng.integers(0, 7)).tolist() for _ in range(60)]
+
+    def compare(some: list[list[int]]) -> None:
+        assert distributed.count_batch(some).tolist() == local.count_batch(some).tolist()
+        for ids in some[:8]:
+            assert distributed.count(ids) == local.count(ids)
+            assert distributed.prob(ids, 97) == local.prob(ids, 97)
+            assert distributed.infgram_prob(ids, 97) == local.infgram_prob(ids, 97)
+            assert distributed.suffix_counts(ids).tolist() == local.suffix_counts(ids).tolist()
+            ours, theirs = distributed.ntd(ids), local.ntd(ids)
+            assert ours.prompt_cnt == theirs.prompt_cnt
+            assert ours.token_ids.tolist() == theirs.token_ids.tolist()
+            assert ours.cont_cnts.tolist() == theirs.cont_cnts.tolist()
+
+    compare(queries)
+    for actor in distributed._actors:
+        cluster.kill(actor)
+    compare(queries[30:])
+    stubborn = DistributedIndex(paths, num_actors=1, max_retries=0)
+    cluster.kill(stubborn._actors[0])
+    with pytest.raises(LimitError, match="within 0 retries"):
+        stubborn.count([97])
+    distributed.close()
+    with pytest.raises(ValueError, match="at least one"):
+        DistributedIndex([])

@@ -154,7 +154,7 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
   a.x_blocks = x.blocks_;
   a.tile_rows = kTile;
   a.out = scratch(&results, std::min(x.rows_, kRowsAtOnce) * kPanelRows);
-  std::uint8_t* raw = scratch(&expanded, s.k_padded() * kPanelRows + 64);
+  std::uint8_t* raw = scratch(&expanded, 8192 + kRowsAtOnce / kTile * 2048 + 64);
   a.scratch = raw + (64 - reinterpret_cast<std::uintptr_t>(raw) % 64) % 64;
   for (std::int64_t row = 0; row < x.rows_; row += kRowsAtOnce) {
     a.rows = std::min(kRowsAtOnce, x.rows_ - row);
@@ -202,7 +202,7 @@ void linear_columns(const PackedLinear& w, const FloatRows& x, std::int64_t n0, 
   a.zero = s.zero;
   a.x_stride = x.stride_;
   a.out = scratch(&results, std::min(x.rows_, kRowsAtOnce) * kPanelRows);
-  a.scratch = scratch(&expanded, s.k_padded() * kPanelRows);
+  a.scratch = scratch(&expanded, 4096 + 64 * kRowsAtOnce);
   for (std::int64_t row = 0; row < x.rows_; row += kRowsAtOnce) {
     a.rows = std::min(kRowsAtOnce, x.rows_ - row);
     a.x = x.values_.data() + row * x.stride_;

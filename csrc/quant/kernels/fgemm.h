@@ -16,7 +16,7 @@ struct FloatPanelArgs {
   std::int64_t x_stride;  // floats between rows
   std::int64_t rows;
   float* out;      // (rows, 16)
-  float* scratch;  // groups * blocks_per_group * 512 floats
+  float* scratch;  // 4096 + 64 * rows floats
 };
 
 struct FgemmKernels {

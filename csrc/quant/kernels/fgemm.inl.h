@@ -1,8 +1,8 @@
 // out[m, r] = sum_k x[m, k] * w[r, k],  w = scale * code + (min - zero * scale)  in fp32.
 //
 // Four partial sums per output, over k mod 4, added pairwise at the end: one fixed order for every number of rows, so a
-// row's result does not depend on its neighbours.  Few rows dequantise in registers; more expand the panel to fp32 once
-// (scratch[k][16], L2) and reuse it.
+// row's result does not depend on its neighbours.  Few rows dequantise in registers; more expand some blocks to fp32
+// (scratch, L1), add them to all rows, and go on.
 #include "quant/kernels/fgemm.h"
 #include "quant/kernels/simd.inl.h"
 
@@ -14,6 +14,7 @@ typedef std::int32_t SignedLanes __attribute__((vector_size(4 * kLanes)));
 typedef float FloatLanes __attribute__((vector_size(4 * kLanes)));
 
 constexpr std::int64_t kExpandRows = 4;           // from this many rows on, expand first
+constexpr std::int64_t kExpandBlocks = 8;         // blocks expanded at a time: 16 KiB
 constexpr int kFloatRows = kLanes == 16 ? 6 : 2;  // rows per pass over an expanded panel
 
 // Codes of one column (position i of 4) of all lanes, as floats; undoes the sign flip of unpack.
@@ -22,6 +23,10 @@ GC_INLINE Floats column(Bytes v) {
   const Bytes codes = kBits == 8 && kSigned8 ? flip(v, fill_bytes(0x80)) : v;
   const Lanes shifted = (Lanes)codes >> (8 * i);
   return (Floats) __builtin_convertvector((SignedLanes)(shifted & 255u), FloatLanes);
+}
+
+GC_INLINE Floats load_floats(const float* p) {
+  return load_f32(reinterpret_cast<const std::uint8_t*>(p));
 }
 
 struct Affine {
@@ -52,28 +57,33 @@ GC_INLINE void accumulate(Floats (*acc)[4], int i, Floats w, const float* x, std
   for (int r = 0; r < kRows; ++r) acc[r][i] = fma(w, fill_float(x[r * stride]), acc[r][i]);
 }
 
-// fn(column index, position of 4, weights) for every column of the lanes from `first`.
+// Where a walk over the panel stands: the block to read next.
+struct Cursor {
+  const std::uint8_t* p;  // codes of the block
+  int block;              // its index in the group
+};
+
+// fn(column of this walk, position of 4, weights) for the next `blocks` blocks of the lanes from `first`.
 template <int kBits, class F>
-GC_INLINE void for_each_column(const FloatPanelArgs& a, int first, F fn) {
-  const std::int64_t block_bytes = 64 * kBits, codes_bytes = a.blocks_per_group * block_bytes;
-  const std::int64_t value_bytes = 16 * (a.scale_f32 ? 4 : 2) * (a.has_min ? 2 : 1);
-  const std::uint8_t* p = a.panel;
-  std::int64_t k = 0;
-  for (std::int64_t g = 0; g < a.groups; ++g) {
-    const Affine affine = load_affine(a, p + codes_bytes, first);
-    for (int b = 0; b < a.blocks_per_group; ++b) {
-      Bytes v[8];
-      unpack<kBits>(p + 4 * first, v);
-      for (int j = 0; j < 8; ++j) {
-        fn(k, 0, fma(affine.scale, column<kBits, 0>(v[j]), affine.offset));
-        fn(k + 1, 1, fma(affine.scale, column<kBits, 1>(v[j]), affine.offset));
-        fn(k + 2, 2, fma(affine.scale, column<kBits, 2>(v[j]), affine.offset));
-        fn(k + 3, 3, fma(affine.scale, column<kBits, 3>(v[j]), affine.offset));
-        k += 4;
-      }
-      p += block_bytes;
+GC_INLINE void walk(const FloatPanelArgs& a, int first, Cursor* at, std::int64_t blocks, F fn) {
+  const std::int64_t block_bytes = 64 * kBits, value_bytes = 16 * (a.scale_f32 ? 4 : 2) * (a.has_min ? 2 : 1);
+  Affine affine = load_affine(a, at->p + (a.blocks_per_group - at->block) * block_bytes, first);
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    Bytes v[8];
+    unpack<kBits>(at->p + 4 * first, v);
+    for (int j = 0; j < 8; ++j) {
+      const std::int64_t k = 32 * b + 4 * j;
+      fn(k, 0, fma(affine.scale, column<kBits, 0>(v[j]), affine.offset));
+      fn(k + 1, 1, fma(affine.scale, column<kBits, 1>(v[j]), affine.offset));
+      fn(k + 2, 2, fma(affine.scale, column<kBits, 2>(v[j]), affine.offset));
+      fn(k + 3, 3, fma(affine.scale, column<kBits, 3>(v[j]), affine.offset));
     }
-    p += value_bytes;
+    at->p += block_bytes;
+    if (++at->block == a.blocks_per_group) {
+      at->p += value_bytes;
+      at->block = 0;
+      if (b + 1 < blocks) affine = load_affine(a, at->p + a.blocks_per_group * block_bytes, first);
+    }
   }
 }
 
@@ -85,49 +95,64 @@ static void in_registers(const FloatPanelArgs& a, std::int64_t r0) {
     for (int r = 0; r < kRows; ++r) {
       for (int i = 0; i < 4; ++i) acc[r][i] = zero_floats();
     }
-    for_each_column<kBits>(a, first, [&](std::int64_t k, int i, Floats w) __attribute__((always_inline)) {
-      accumulate<kRows>(acc, i, w, x + k, a.x_stride);
-    });
+    Cursor at{a.panel, 0};
+    walk<kBits>(a, first, &at, a.groups * a.blocks_per_group,
+                [&](std::int64_t k, int i, Floats w)
+                    __attribute__((always_inline)) { accumulate<kRows>(acc, i, w, x + k, a.x_stride); });
     finish<kRows>(acc, a.out + 16 * r0 + first);
   }
 }
 
+// Adds the expanded columns k0 .. k0 + columns - 1 to the partial sums [row][4][kLanes] of kRows rows.
 template <int kRows>
-static void from_scratch(const FloatPanelArgs& a, std::int64_t r0) {
-  const std::int64_t columns = a.groups * a.blocks_per_group * 32;
-  const float* x = a.x + r0 * a.x_stride;
-  for (int first = 0; first < 16; first += kLanes) {
-    Floats acc[kRows][4];
-    for (int r = 0; r < kRows; ++r) {
-      for (int i = 0; i < 4; ++i) acc[r][i] = zero_floats();
-    }
-    const float* w = a.scratch + first;
-    for (std::int64_t k = 0; k < columns; k += 4) {
-      for (int i = 0; i < 4; ++i) {
-        accumulate<kRows>(acc, i, load_f32(reinterpret_cast<const std::uint8_t*>(w + 16 * i)), x + k + i, a.x_stride);
-      }
-      w += 64;
-    }
-    finish<kRows>(acc, a.out + 16 * r0 + first);
+static void from_scratch(const FloatPanelArgs& a, std::int64_t r0, std::int64_t k0, std::int64_t columns,
+                         float* partial) {
+  const float *x = a.x + r0 * a.x_stride + k0, *w = a.scratch;
+  Floats acc[kRows][4];
+  for (int r = 0; r < kRows; ++r) {
+    for (int i = 0; i < 4; ++i) acc[r][i] = load_floats(partial + ((r0 + r) * 4 + i) * kLanes);
+  }
+  for (std::int64_t k = 0; k < columns; k += 4) {
+    for (int i = 0; i < 4; ++i) accumulate<kRows>(acc, i, load_floats(w + kLanes * i), x + k + i, a.x_stride);
+    w += 4 * kLanes;
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int i = 0; i < 4; ++i) store(partial + ((r0 + r) * 4 + i) * kLanes, acc[r][i]);
+  }
+}
+
+template <int kBits>
+static void expanded(const FloatPanelArgs& a, int first) {
+  float* partial = a.scratch + kExpandBlocks * 32 * kLanes;
+  for (std::int64_t i = 0; i < a.rows * 4 * kLanes; ++i) partial[i] = 0;
+  const std::int64_t blocks = a.groups * a.blocks_per_group;
+  Cursor at{a.panel, 0};
+  for (std::int64_t b = 0; b < blocks; b += kExpandBlocks) {
+    const std::int64_t here = blocks - b < kExpandBlocks ? blocks - b : kExpandBlocks;
+    float* to = a.scratch;
+    walk<kBits>(a, first, &at, here,
+                [&](std::int64_t k, int, Floats w) __attribute__((always_inline)) { store(to + kLanes * k, w); });
+    std::int64_t r = 0;
+    for (; r + kFloatRows <= a.rows; r += kFloatRows) from_scratch<kFloatRows>(a, r, 32 * b, 32 * here, partial);
+    for (; r + 2 <= a.rows; r += 2) from_scratch<2>(a, r, 32 * b, 32 * here, partial);
+    if (r < a.rows) from_scratch<1>(a, r, 32 * b, 32 * here, partial);
+  }
+  for (std::int64_t r = 0; r < a.rows; ++r) {
+    Floats acc[1][4];
+    for (int i = 0; i < 4; ++i) acc[0][i] = load_floats(partial + (r * 4 + i) * kLanes);
+    finish<1>(acc, a.out + 16 * r + first);
   }
 }
 
 template <int kBits>
 static void float_panel(const FloatPanelArgs& a) {
-  std::int64_t r = 0;
-  if (a.rows < kExpandRows) {
-    for (; r + 2 <= a.rows; r += 2) in_registers<kBits, 2>(a, r);
-    if (r < a.rows) in_registers<kBits, 1>(a, r);
+  if (a.rows >= kExpandRows) {
+    for (int first = 0; first < 16; first += kLanes) expanded<kBits>(a, first);
     return;
   }
-  for (int first = 0; first < 16; first += kLanes) {
-    float* to = a.scratch + first;
-    for_each_column<kBits>(
-        a, first, [&](std::int64_t k, int, Floats w) __attribute__((always_inline)) { store(to + 16 * k, w); });
-  }
-  for (; r + kFloatRows <= a.rows; r += kFloatRows) from_scratch<kFloatRows>(a, r);
-  for (; r + 2 <= a.rows; r += 2) from_scratch<2>(a, r);
-  if (r < a.rows) from_scratch<1>(a, r);
+  std::int64_t r = 0;
+  for (; r + 2 <= a.rows; r += 2) in_registers<kBits, 2>(a, r);
+  if (r < a.rows) in_registers<kBits, 1>(a, r);
 }
 
 extern const FgemmKernels kFgemm;

@@ -22,7 +22,7 @@ struct PanelArgs {
   std::int64_t tile_rows;  // rows of every tile but the last
   std::int64_t rows;       // all rows
   float* out;              // (rows, 16)
-  std::uint8_t* scratch;   // groups * blocks_per_group * 512 bytes, 64-byte aligned
+  std::uint8_t* scratch;   // 8 KiB and 2 KiB per tile, 64-byte aligned
 };
 
 struct QgemmKernels {

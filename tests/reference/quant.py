@@ -105,3 +105,30 @@ def int8_activation_bound(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         step[:, b : b + 32] = np.abs(x[:, b : b + 32]).max(axis=1, keepdims=True) / 127
     magnitude = np.abs(x) @ np.abs(weight).T
     return 0.5001 * step @ np.abs(weight).T + 1e-5 * magnitude + 1e-30
+
+
+def bipolar_values(bits: int) -> list[int]:
+    """All sums of ``+-2^i`` for i below ``bits``."""
+    values = [0]
+    for i in range(bits):
+        values = [v + sign * 2**i for v in values for sign in (-1, 1)]
+    return sorted(values)
+
+
+def fp8_values(fmt: str) -> np.ndarray:
+    """Every finite value of an 8-bit format, from its definition, ascending."""
+    exponent_bits, mantissa_bits, bias = {"e4m3": (4, 3, 7), "e5m2": (5, 2, 15)}[fmt]
+    values = set()
+    for code in range(128):
+        exponent, mantissa = code >> mantissa_bits, code & ((1 << mantissa_bits) - 1)
+        if fmt == "e5m2" and exponent == 31:
+            continue  # infinity and NaN
+        if fmt == "e4m3" and code == 127:
+            continue  # NaN
+        if exponent == 0:
+            value = mantissa * 2.0 ** (1 - bias - mantissa_bits)
+        else:
+            value = (1 + mantissa / 2**mantissa_bits) * 2.0 ** (exponent - bias)
+        values |= {value, -value}
+    assert exponent_bits + mantissa_bits == 7
+    return np.array(sorted(values))

@@ -13,6 +13,12 @@ from gramcore.quant.gguf import GgufFile, GgufTensor
 
 if TYPE_CHECKING:
     from gramcore.quant.base import Codec, QTensor, linear
+    from gramcore.quant.bipolar import BipolarInt
+    from gramcore.quant.dgq import DGQ
+    from gramcore.quant.evaluate import Divergence, compare, perplexity
+    from gramcore.quant.files import load_quantized_, save_quantized
+    from gramcore.quant.finequant import FineQuant
+    from gramcore.quant.fp8 import Fp8, Fp8Linear, Fp8Stats, Fp8Tensor, fp8_round
     from gramcore.quant.from_gguf import packed_from_gguf
     from gramcore.quant.integer import IntCodec
     from gramcore.quant.modules import LayerReport, QuantEmbedding, QuantLinear, QuantReport, quantize_
@@ -20,7 +26,15 @@ if TYPE_CHECKING:
     from gramcore.quant.schemes import scheme_names
 
 __all__ = [
+    "DGQ",
+    "BipolarInt",
     "Codec",
+    "Divergence",
+    "FineQuant",
+    "Fp8",
+    "Fp8Linear",
+    "Fp8Stats",
+    "Fp8Tensor",
     "GgufFile",
     "GgufTensor",
     "IntCodec",
@@ -30,14 +44,27 @@ __all__ = [
     "QuantEmbedding",
     "QuantLinear",
     "QuantReport",
+    "compare",
+    "fp8_round",
     "linear",
+    "load_quantized_",
     "packed_from_gguf",
+    "perplexity",
     "quantize_",
+    "save_quantized",
     "scheme_names",
 ]
 
 _HOMES = {
+    "BipolarInt": "bipolar",
     "Codec": "base",
+    "DGQ": "dgq",
+    "Divergence": "evaluate",
+    "FineQuant": "finequant",
+    "Fp8": "fp8",
+    "Fp8Linear": "fp8",
+    "Fp8Stats": "fp8",
+    "Fp8Tensor": "fp8",
     "IntCodec": "integer",
     "LayerReport": "modules",
     "PackedTensor": "packed",
@@ -45,9 +72,14 @@ _HOMES = {
     "QuantEmbedding": "modules",
     "QuantLinear": "modules",
     "QuantReport": "modules",
+    "compare": "evaluate",
+    "fp8_round": "fp8",
     "linear": "base",
+    "load_quantized_": "files",
     "packed_from_gguf": "from_gguf",
+    "perplexity": "evaluate",
     "quantize_": "modules",
+    "save_quantized": "files",
     "scheme_names": "schemes",
 }
 
@@ -66,7 +98,47 @@ register(
         factory="gramcore.quant:IntCodec",
         summary="round-to-nearest 8/4/3/2-bit codes, group scales and minima",
         paper="Krishnamoorthi 2018, arXiv:1806.08342",
-        facts={"lossless_zero": True, "max_error": 0.12},
+        facts={"max_error": 0.12},
         test_kwargs={"bits": 4, "group_size": 32},
+    ),
+    Row(
+        name="FineQuant",
+        family="quant",
+        protocol="codec",
+        factory="gramcore.quant:FineQuant",
+        summary="group size chosen per matrix, data-free",
+        paper="Kim et al. 2023, arXiv:2308.09723",
+        facts={"max_error": 0.13},
+        test_kwargs={"bits": 4, "alpha": 0.02},
+    ),
+    Row(
+        name="DGQ",
+        family="quant",
+        protocol="codec",
+        factory="gramcore.quant:DGQ",
+        summary="4-bit groups inside one int8 scale per channel, calibrated",
+        paper="Zhang et al. 2023, arXiv:2310.04836",
+        facts={"max_error": 0.16},
+        test_kwargs={"group_size": 64},
+    ),
+    Row(
+        name="BipolarInt",
+        family="quant",
+        protocol="codec",
+        factory="gramcore.quant:BipolarInt",
+        summary="odd symmetric 2/3/4-bit values of -1/+1 bit planes",
+        paper="Fang et al. 2024, arXiv:2409.17870",
+        facts={"max_error": 0.25},
+        test_kwargs={"bits": 3},
+    ),
+    Row(
+        name="Fp8",
+        family="quant",
+        protocol="codec",
+        factory="gramcore.quant:Fp8",
+        summary="e4m3 / e5m2 weights, nearest or stochastic rounding",
+        paper="Micikevicius et al. 2022, arXiv:2209.05433",
+        facts={"max_error": 0.04},
+        test_kwargs={"fmt": "e4m3", "stochastic": True},
     ),
 )

@@ -11,7 +11,7 @@ import torch
 from gramcore._checks import check_choice
 from gramcore.errors import FormatError
 
-__all__ = ["ACTIVATIONS", "Codec", "QTensor", "check_weight", "linear", "restore"]
+__all__ = ["ACTIVATIONS", "Codec", "QTensor", "check_inputs", "check_weight", "linear", "restore"]
 
 #: How products treat activations.
 ACTIVATIONS = ("int8", "float32")
@@ -122,6 +122,18 @@ def check_weight(weight: torch.Tensor) -> torch.Tensor:
         bad = (~torch.isfinite(w)).nonzero()[0].tolist()
         raise ValueError(f"weight must be finite, got {float(w[bad[0], bad[1]])} at row {bad[0]}, column {bad[1]}")
     return w
+
+
+def check_inputs(inputs: torch.Tensor | None, columns: int) -> torch.Tensor:
+    """Sample activations ``(T, columns)`` as finite fp32 on the CPU."""
+    if inputs is None:
+        raise ValueError("inputs must be given for a calibrated codec, got None; pass sample activations (T, K)")
+    if not inputs.is_floating_point() or inputs.dim() != 2 or inputs.shape[1] != columns or inputs.shape[0] == 0:
+        raise ValueError(f"inputs must have {columns} columns and at least one row, got shape {tuple(inputs.shape)}")
+    x = inputs.detach().to("cpu", torch.float32)
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("inputs must be finite, got NaN or infinity; check the calibration text")
+    return x
 
 
 def restore(meta: Mapping[str, Any], buffers: Mapping[str, torch.Tensor]) -> QTensor:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gramcore.quant.base import Codec
+from gramcore.quant.bipolar import BipolarInt
+from gramcore.quant.dgq import DGQ
+from gramcore.quant.finequant import FineQuant
+from gramcore.quant.fp8 import Fp8
 from gramcore.quant.integer import IntCodec
 
 __all__ = ["resolve", "scheme_names"]
@@ -22,7 +26,16 @@ def _integers() -> dict[str, Callable[[], Codec]]:
     return table
 
 
-_SCHEMES: dict[str, Callable[[], Codec]] = _integers()
+_SCHEMES: dict[str, Callable[[], Codec]] = {
+    **_integers(),
+    "finequant": FineQuant,
+    "dgq": DGQ,
+    "bipolar_w2a8": lambda: BipolarInt(bits=2),
+    "bipolar_w3a8": lambda: BipolarInt(bits=3),
+    "bipolar_w4a8": lambda: BipolarInt(bits=4),
+    "fp8_e4m3": Fp8,
+    "fp8_e5m2": lambda: Fp8(fmt="e5m2"),
+}
 
 
 def scheme_names() -> tuple[str, ...]:

@@ -1,0 +1,81 @@
+"""``gramcore quantize``: quantise a model, report what it cost, save it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gramcore.cli import app
+
+
+@app.command()
+def quantize(
+    model: Annotated[str, typer.Argument(help="GGUF file, folder with one, or smollm2")],
+    scheme: Annotated[str, typer.Option(help="a scheme name; `list` prints them")] = "int4_g32_asym",
+    out: Annotated[Path | None, typer.Option(help="write the quantised model here (safetensors)")] = None,
+    text: Annotated[Path | None, typer.Option(help="text for calibration and perplexity")] = None,
+    max_tokens: Annotated[int, typer.Option(help="tokens of the text to use")] = 2048,
+    plot: Annotated[Path | None, typer.Option(help="write a per-layer error plot here (needs matplotlib)")] = None,
+) -> None:
+    """Quantise a dense copy of a model; print bits and error per layer, and perplexity before and after on --text."""
+    from gramcore.quant.schemes import resolve, scheme_names
+
+    if scheme == "list":
+        typer.echo("\n".join(scheme_names()))
+        return
+    codec = resolve(scheme)
+    if codec.needs_inputs and text is None:
+        raise ValueError(f"--text must be given for scheme {scheme}, which is calibrated; pass a file of sample text")
+
+    import copy
+
+    import torch
+
+    from gramcore.model import load
+    from gramcore.quant import compare, quantize_, save_quantized
+
+    dense, tokenizer = load(model, bits=32)
+    ids = torch.tensor(tokenizer(_read(text))["input_ids"][:max_tokens]) if text else None
+    quantised = copy.deepcopy(dense)
+    calibration = None if ids is None else [ids[i : i + 512].unsqueeze(0) for i in range(0, len(ids), 512)]
+    report = quantize_(quantised, codec, calibration=calibration if codec.needs_inputs else None)
+    typer.echo(str(report))
+    if ids is not None:
+        d = compare(quantised, dense, ids)
+        typer.echo(
+            f"perplexity {d.reference_perplexity:.3f} -> {d.perplexity:.3f}, KL {d.kl:.4f} nats, "
+            f"same top token {100 * d.agreement_frac:.1f} % ({d.num_tokens} tokens)"
+        )
+    if plot is not None:
+        _plot(report, plot, scheme)
+    if out is not None:
+        save_quantized(quantised, out)
+        typer.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _read(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"text must be a file, got {str(path)!r}")
+    content = path.read_text(errors="replace")
+    if not content.strip():
+        raise ValueError(f"text must not be empty, got {str(path)!r}")
+    return content
+
+
+def _plot(report: object, path: Path, scheme: str) -> None:
+    from gramcore._checks import require
+    from gramcore.quant import QuantReport
+
+    assert isinstance(report, QuantReport)
+    require("matplotlib", "bench").use("Agg")
+    pyplot = require("matplotlib.pyplot", "bench")
+    figure, axes = pyplot.subplots(figsize=(10, 4), layout="constrained")
+    axes.plot([r.error for r in report.layers], marker=".", linewidth=0.8)
+    axes.set(
+        xlabel="layer in model order", ylabel="relative RMS error of the weight", title=f"{scheme}: error per layer"
+    )
+    axes.set_ylim(bottom=0)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

@@ -81,9 +81,9 @@ inline void bind_grammar_class(py::module_& m) {
               *g = compiler.run();
               report = compiler.report();
             }
-            py::list entries;
-            for (const auto& e : report) entries.append(py::make_tuple(e.pointer, e.keyword, e.status, e.detail));
-            return py::make_tuple(g, entries);
+            std::vector<std::tuple<std::string, std::string, std::string, std::string>> entries;
+            for (const auto& e : report) entries.emplace_back(e.pointer, e.keyword, e.status, e.detail);
+            return std::make_pair(g, entries);
           },
           py::arg("text"), py::arg("strict"), py::arg("spaces"))
       .def_property_readonly("num_rules", [](const Grammar& g) { return g.rules.size(); });
@@ -118,6 +118,12 @@ inline void bind_matcher(py::module_& m) {
             return true;
           },
           py::arg("out"), py::arg("row") = 0)
+      .def(
+          "fill_bitmask_slowly",
+          [](Matcher& x, TensorArg& out) {
+            x.compiled()->fill_slowly(x.state(), mask_row(out, 0, x.compiled()->vocab().words()));
+          },
+          py::arg("out"))
       .def("allowed_tokens",
            [](Matcher& x) {
              std::vector<std::int32_t> bits(x.compiled()->vocab().words()), ids;

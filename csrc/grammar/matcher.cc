@@ -10,30 +10,12 @@ Grammar prepared(Grammar grammar) {
   return grammar;
 }
 
-// Sets the bits of all tokens of the trie that the automaton accepts from `state`.
-void walk(Automaton* automaton, const Trie& trie, StateId state, std::size_t max_depth, std::int32_t* out) {
-  std::vector<StateId> at(max_depth + 1);
-  at[0] = state;
-  const std::uint32_t end = trie.nodes[0].end;
-  for (std::uint32_t i = 1; i < end;) {
-    const Trie::Node& node = trie.nodes[i];
-    const StateId next = automaton->step(at[node.depth - 1], node.byte);
-    if (next == Automaton::kDead) {
-      i = node.end;
-      continue;
-    }
-    at[node.depth] = next;
-    for (std::uint32_t t = node.first_token; t < trie.nodes[i + 1].first_token; ++t) bitmask_set(out, trie.tokens[t]);
-    ++i;
-  }
-}
-
 }  // namespace
 
 Compiled::Compiled(std::shared_ptr<const Vocab> vocab, Grammar grammar, Limits limits)
     : vocab_(std::move(vocab)),
-      limits_(limits),
       automaton_(prepared(std::move(grammar)), limits),
+      masks_(vocab_.get(), &automaton_, static_cast<std::size_t>(limits.max_bytes / 2)),
       start_(automaton_.start()) {}
 
 StateId Compiled::advance(StateId state, Span<const std::uint8_t> bytes) {
@@ -62,7 +44,7 @@ std::uint32_t Compiled::num_states() {
 
 std::size_t Compiled::bytes() {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return automaton_.bytes() + masks_.size() * vocab_->words() * sizeof(std::int32_t);
+  return automaton_.bytes() + masks_.bytes();
 }
 
 std::vector<std::uint8_t> Compiled::forced_bytes(StateId state, std::size_t limit) {
@@ -70,28 +52,15 @@ std::vector<std::uint8_t> Compiled::forced_bytes(StateId state, std::size_t limi
   return automaton_.forced_bytes(state, limit);
 }
 
-const std::vector<std::int32_t>& Compiled::mask(StateId state) {
-  if (mask_of_.size() < automaton_.num_states()) mask_of_.resize(automaton_.num_states(), -1);
-  if (mask_of_[state] < 0) {
-    if (masks_.size() * vocab_->words() * sizeof(std::int32_t) > limits_.max_bytes / 4) {  // start over
-      masks_.clear();
-      std::fill(mask_of_.begin(), mask_of_.end(), -1);
-    }
-    std::vector<std::int32_t> bits(vocab_->words(), 0);
-    walk(&automaton_, vocab_->trie(), state, vocab_->max_token_bytes(), bits.data());
-    if (automaton_.accepting(state)) {
-      for (const auto id : vocab_->stop()) bitmask_set(bits.data(), id);
-    }
-    mask_of_.resize(automaton_.num_states(), -1);
-    mask_of_[state] = static_cast<std::int32_t>(masks_.size());
-    masks_.push_back(std::move(bits));
-  }
-  return masks_[static_cast<std::size_t>(mask_of_[state])];
-}
-
 void Compiled::fill(StateId state, std::int32_t* out) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const auto& bits = mask(state);
+  const auto& bits = masks_.mask(state);
+  std::copy(bits.begin(), bits.end(), out);
+}
+
+void Compiled::fill_slowly(StateId state, std::int32_t* out) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto bits = masks_.walked(state);
   std::copy(bits.begin(), bits.end(), out);
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "grammar/automaton.h"
+#include "grammar/mask.h"
 #include "grammar/vocab.h"
 
 namespace gramcore::grammar {
@@ -25,20 +26,18 @@ class Compiled {
   bool at_end(StateId state);
   // Writes words() words: bit t = token t may come next (stop tokens: the text may end here).
   void fill(StateId state, std::int32_t* out);
+  // The same by one walk of the whole vocabulary, remembering nothing: the twin that tests compare with.
+  void fill_slowly(StateId state, std::int32_t* out);
   std::vector<std::uint8_t> forced_bytes(StateId state, std::size_t limit);
   std::uint32_t num_states();
   std::size_t bytes();
 
  private:
-  const std::vector<std::int32_t>& mask(StateId state);
-
   std::shared_ptr<const Vocab> vocab_;
-  Limits limits_;
   std::mutex mutex_;
   Automaton automaton_;
+  Masks masks_;
   StateId start_;
-  std::vector<std::int32_t> mask_of_;  // per state: index into masks_ or -1
-  std::vector<std::vector<std::int32_t>> masks_;
 };
 
 class Matcher {

@@ -53,3 +53,41 @@ def test_every_token_over_the_whole_vocabulary(smollm: TokenizerInfo, pattern: s
         assert allowed.tolist() == [t for t, ok in enumerate(brute_mask(matcher, len(smollm))) if ok]
         if not len(allowed) or not matcher.accept(int(rng.choice(allowed))):
             break
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "tags": {"type": "array", "items": {"enum": ["red", "green", "a b"]}, "maxItems": 3},
+        "n": {"type": "number", "minimum": -1.5, "maximum": 20},
+        "next": {"$ref": "#"},
+    },
+    "required": ["name"],
+}
+
+
+def test_masks_of_a_schema_are_what_one_walk_gives(smollm: TokenizerInfo) -> None:
+    matcher = GrammarMatcher(GrammarCompiler(smollm).compile(Grammar.from_json_schema(SCHEMA)))
+    rng = np.random.default_rng(2)
+    fast, slow = np.zeros((2, (len(smollm) + 31) // 32), np.int32)
+    checked = 0
+    for _ in range(8):
+        matcher.reset()
+        for _ in range(30):
+            matcher.fill_bitmask(fast)
+            matcher._native.fill_bitmask_slowly(slow)
+            assert (fast == slow).all()
+            checked += 1
+            allowed = matcher.allowed_tokens()
+            allowed = allowed[allowed != smollm.stop_tokens[0]]
+            if not len(allowed) or not matcher.accept(int(rng.choice(allowed))):
+                break
+    assert checked > 60
+
+
+@pytest.mark.parametrize("text", ['{"name": "', '{"name": "abc", ', '{"name":"x","n":1'])
+def test_every_token_of_a_schema(smollm: TokenizerInfo, text: str) -> None:
+    matcher = GrammarMatcher(GrammarCompiler(smollm).compile(Grammar.from_json_schema(SCHEMA)))
+    assert matcher.accept_bytes(text.encode())
+    assert matcher.allowed_tokens().tolist() == [t for t, ok in enumerate(brute_mask(matcher, len(smollm))) if ok]

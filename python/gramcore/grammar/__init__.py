@@ -13,11 +13,13 @@ from gramcore.grammar.tokenizer import TokenizerInfo
 
 if TYPE_CHECKING:
     from gramcore.grammar.bitmask import allocate_bitmask, apply_bitmask_
+    from gramcore.grammar.processor import GrammarLogitsProcessor
 
 __all__ = [
     "CompiledGrammar",
     "Grammar",
     "GrammarCompiler",
+    "GrammarLogitsProcessor",
     "GrammarMatcher",
     "GrammarTooComplex",
     "KeywordReport",
@@ -29,6 +31,7 @@ __all__ = [
 
 #: names that need torch: imported when first used
 _LAZY = {
+    "GrammarLogitsProcessor": "gramcore.grammar.processor",
     "allocate_bitmask": "gramcore.grammar.bitmask",
     "apply_bitmask_": "gramcore.grammar.bitmask",
 }

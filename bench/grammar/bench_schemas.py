@@ -1,0 +1,196 @@
+"""Compile, mask and accept times over real schemas, teacher-forced on their instances, beside xgrammar and llguidance.
+
+    python -m bench.grammar.bench_schemas FOLDER [--limit N] [--peers]
+
+FOLDER holds files of guidance-ai/jsonschemabench (maskbench/data): {"schema": …, "tests": [{"valid": …, "data": …}]}.
+One thread, the vocabulary of SmolLM2 (49,152 tokens).  Verdicts are counted before times are believed; a mask is
+checked against accept at every step (the forced token's bit must be set exactly when it is accepted).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gramcore.grammar import Grammar, GrammarCompiler, GrammarMatcher, TokenizerInfo
+
+from bench.harness import peer_version
+
+__all__ = ["Engine", "main", "measure"]
+
+#: compile(schema) -> new matcher factory; a matcher is (fill(mask) -> None, accept(token) -> bool, done() -> bool)
+Engine = Callable[[str], Callable[[], tuple[Callable[[Any], Any], Callable[[int], bool], Callable[[], bool]]]]
+
+
+def gramcore_engine(info: TokenizerInfo) -> Engine:
+    compiler = GrammarCompiler(info)
+
+    def compile_schema(text: str) -> Any:
+        compiled = compiler.compile(Grammar.from_json_schema(text))
+
+        def new() -> Any:
+            matcher = GrammarMatcher(compiled)._native
+            return matcher.fill_bitmask, matcher.accept, matcher.can_terminate
+
+        return new
+
+    return compile_schema
+
+
+def xgrammar_engine(tokenizer: Any, vocab_size: int) -> Engine:
+    import xgrammar
+
+    info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=vocab_size)
+    compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
+
+    def compile_schema(text: str) -> Any:
+        compiled = compiler.compile_json_schema(text)
+
+        def new() -> Any:
+            matcher = xgrammar.GrammarMatcher(compiled)
+            stop = info.stop_token_ids[0]
+
+            def done() -> bool:
+                ok = matcher.accept_token(stop)
+                if ok:
+                    matcher.rollback(1)
+                return bool(ok)
+
+            return matcher.fill_next_token_bitmask, matcher.accept_token, done
+
+        return new
+
+    return compile_schema
+
+
+def llguidance_engine(tokenizer: Any, vocab_size: int) -> Engine:
+    import llguidance
+    import llguidance.hf
+
+    ll = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab_size)
+
+    def compile_schema(text: str) -> Any:
+        grammar = llguidance.LLMatcher.grammar_from_json_schema(text)
+        error = llguidance.LLMatcher.validate_grammar(grammar, ll)
+        if error:
+            raise ValueError(error)
+
+        def new() -> Any:
+            matcher = llguidance.LLMatcher(ll, grammar, log_level=0)
+            return (
+                lambda out: matcher.unsafe_compute_mask_ptr(out.ctypes.data, out.nbytes),
+                matcher.consume_token,
+                matcher.is_accepting,
+            )
+
+        return new
+
+    return compile_schema
+
+
+def percentiles(values: list[float]) -> str:
+    if not values:
+        return "none"
+    v = np.asarray(values) * 1e6
+    return f"avg {v.mean():8.1f}  p50 {np.percentile(v, 50):8.1f}  p99 {np.percentile(v, 99):9.1f}  max {v.max():10.1f}"
+
+
+def measure(
+    engine: Engine, cases: list[dict[str, Any]], encode: Callable[[str], list[int]], vocab: int, torch_mask: bool
+) -> None:
+    """Print verdicts and times of one engine."""
+    clock = time.perf_counter
+    compile_s, first_s, mask_s, accept_s = [], [], [], []
+    refused = right = valid_rejected = invalid_accepted = disagreements = 0
+    words = np.zeros((1, (vocab + 31) // 32), np.int32)
+    mask: Any = words
+    if torch_mask:
+        import torch
+
+        mask = torch.from_numpy(words)
+    for case in cases:
+        text = json.dumps(case["schema"])
+        start = clock()
+        try:
+            new = engine(text)
+            fill, _, _ = new()
+            mid = clock()
+            fill(mask)
+        except Exception:  # peers raise their own types
+            refused += 1
+            continue
+        compile_s.append(clock() - start)
+        first_s.append(clock() - mid)
+        all_right = True
+        for test in case.get("tests", ()):
+            fill, accept, done = new()
+            ok = True
+            for token in encode(json.dumps(test["data"], ensure_ascii=False)):
+                start = clock()
+                fill(mask)
+                middle = clock()
+                allowed = bool(words[0, token // 32] >> (token % 32) & 1)
+                begun = clock()
+                ok = bool(accept(token))
+                accept_s.append(clock() - begun)
+                mask_s.append(middle - start)
+                disagreements += allowed != ok
+                if not ok:
+                    break
+            ok = ok and done()
+            valid_rejected += test["valid"] and not ok
+            invalid_accepted += ok and not test["valid"]
+            all_right &= ok == test["valid"]
+        right += all_right
+    print(f"  refused {refused}, wholly right {right} of {len(cases)}")
+    print(f"  valid rejected {valid_rejected}, invalid accepted {invalid_accepted}")
+    print(f"  mask disagrees with accept {disagreements}")
+    for name, values in (
+        ("compile + first mask", compile_s),
+        ("first mask", first_s),
+        ("mask", mask_s),
+        ("accept", accept_s),
+    ):
+        print(f"  {name:21s} us  {percentiles(values)}")
+
+
+def load_cases(folder: Path, limit: int) -> Iterator[dict[str, Any]]:
+    for path in sorted(folder.rglob("*.json"))[:limit]:
+        yield json.loads(path.read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--limit", type=int, default=300)
+    parser.add_argument("--engines", default="gramcore,llguidance,xgrammar")
+    options = parser.parse_args()
+    from gramcore.model.hf import find_model
+    from gramcore.model.tokenizer import load_tokenizer
+    from gramcore.quant import GgufFile
+
+    with GgufFile(find_model("smollm2")) as file:
+        tokenizer = load_tokenizer(file)
+    info = TokenizerInfo.from_gguf(find_model("smollm2"))
+    cases = list(load_cases(options.folder, options.limit))
+
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False)
+
+    for name in options.engines.split(","):
+        version = "" if name == "gramcore" else " " + peer_version(name)
+        print(f"{name}{version}")
+        if name == "gramcore":
+            measure(gramcore_engine(info), cases, encode, len(info), False)
+        else:
+            made = {"xgrammar": xgrammar_engine, "llguidance": llguidance_engine}[name](tokenizer, len(info))
+            measure(made, cases, encode, len(info), name == "xgrammar")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""``gramcore grammar check``: what a JSON Schema becomes, and where an instance leaves it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gramcore.cli import app
+
+__all__: list[str] = []
+
+grammar_app = typer.Typer(help="Grammars for constrained decoding.", no_args_is_help=True)
+app.add_typer(grammar_app, name="grammar")
+
+
+@grammar_app.command()
+def check(
+    schema: Annotated[Path, typer.Argument(help="a JSON Schema file")],
+    instance: Annotated[Path | None, typer.Option(help="a JSON file to match against it")] = None,
+    strict: Annotated[bool, typer.Option(help="refuse what cannot be enforced exactly")] = False,
+) -> None:
+    """Compile SCHEMA and say, keyword by keyword, what is exact and what is approximated."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from gramcore.grammar import Grammar, GrammarCompiler, GrammarMatcher, TokenizerInfo
+
+    grammar = Grammar.from_json_schema(schema.read_text(encoding="utf-8"), strict=strict)
+    compiled = GrammarCompiler(TokenizerInfo([bytes([b]) for b in range(256)])).compile(grammar)
+    assert grammar.report is not None
+    table = Table("place", "keyword", "status", "detail")
+    for entry in grammar.report.keywords():
+        table.add_row(entry.pointer, entry.keyword, entry.status, entry.detail)
+    console = Console()
+    console.print(table)
+    console.print("every keyword is enforced exactly" if grammar.report.is_exact else "some keywords are approximated")
+    if instance is None:
+        return
+    data = instance.read_bytes().strip()
+    matcher = GrammarMatcher(compiled)
+    taken = next((i for i in range(len(data)) if not matcher.accept_bytes(data[i : i + 1])), len(data))
+    if taken == len(data) and matcher.can_terminate():
+        console.print(f"{instance}: matches")
+        return
+    before = data[:taken]
+    line, column = before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode(errors="replace")) + 1
+    got = repr(data[taken : taken + 1].decode(errors="replace")) if taken < len(data) else "the end"
+    expected = ", ".join(repr(chr(t)) if t < 128 else "non-ASCII" for t in matcher.allowed_tokens()[:12].tolist())
+    raise ValueError(f"instance must match the schema, got {got} at line {line}, column {column}; allowed: {expected}")

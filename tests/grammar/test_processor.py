@@ -1,0 +1,111 @@
+"""Grammar and logits: the transformers processor, the command line, speculative decoding's guide."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from gramcore.grammar import Grammar, GrammarCompiler, GrammarLogitsProcessor, GrammarMatcher, TokenizerInfo
+
+ALPHABET = '{}[]":, abcdefghijklmnopqrstuvwxyz0123456789-.'
+TOKENS = [c.encode() for c in ALPHABET] + [b'{"', b'":', b'",', b"true", b"null", b"</s>"]
+STOP = len(TOKENS) - 1
+INFO = TokenizerInfo(TOKENS, stop=[STOP])
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 4}, "ok": {"type": "boolean"}},
+    "required": ["name", "ok"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=len(TOKENS) + 5,  # more logits than tokens, as in padded models
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        bos_token_id=None,
+        eos_token_id=STOP,
+        pad_token_id=STOP,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("how", [{"do_sample": False}, {"do_sample": True}, {"num_beams": 3, "do_sample": False}])
+def test_generated_texts_are_valid(model: Any, how: dict[str, Any]) -> None:
+    compiled = GrammarCompiler(INFO).compile(Grammar.from_json_schema(SCHEMA, spaces=False))
+    prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    out = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        logits_processor=[GrammarLogitsProcessor([compiled, compiled])],
+        max_new_tokens=64,
+        **how,
+    )
+    for row in out[:, 3:].tolist():
+        text = b"".join(TOKENS[t] for t in row if t != STOP)
+        assert STOP in row
+        jsonschema.validate(json.loads(text), SCHEMA)
+
+
+def test_processor_refuses_wrong_rows_and_foreign_text() -> None:
+    compiled = GrammarCompiler(INFO).compile(Grammar.from_regex("ab"))
+    processor = GrammarLogitsProcessor([compiled, compiled])
+    with pytest.raises(ValueError, match="multiple of 2 rows"):
+        processor(torch.zeros(3, 1, dtype=torch.long), torch.zeros(3, len(TOKENS)))
+    with pytest.raises(ValueError, match="one compiled grammar"):
+        GrammarLogitsProcessor([])
+    processor(torch.zeros(2, 1, dtype=torch.long), torch.zeros(2, len(TOKENS)))
+    wrong = torch.tensor([[0, 0], [0, 0]])
+    with pytest.raises(ValueError, match="refuses"):
+        processor(wrong, torch.zeros(2, len(TOKENS)))
+
+
+def test_the_guide_of_speculative_decoding_takes_a_matcher() -> None:
+    from gramcore.spec.base import DraftTree
+    from gramcore.spec.guide import GrammarGuide
+
+    matcher = GrammarMatcher(GrammarCompiler(INFO).compile(Grammar.from_regex("a(?:b|c)d")))
+    guide = GrammarGuide(matcher, len(TOKENS))
+    a, b, c, d, x = (ALPHABET.index(letter) for letter in "abcdx")
+    tree = DraftTree([a, b, x, d, c], [-1, 0, 0, 1, 0])
+    assert guide.allowed(tree).tolist() == [True, True, False, True, True]
+    masked = guide.mask([a], torch.zeros(len(TOKENS)))
+    assert torch.isfinite(masked).nonzero().flatten().tolist() == sorted([b, c])
+
+
+def run_cli(capsys: Any, *arguments: str) -> tuple[int, str]:
+    from gramcore.cli import main
+
+    with pytest.raises(SystemExit) as stop:
+        main(["grammar", "check", *arguments])
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out + captured.err
+
+
+def test_command_line_reports_and_locates(tmp_path: Path, capsys: Any) -> None:
+    schema, good, bad = tmp_path / "s.json", tmp_path / "good.json", tmp_path / "bad.json"
+    schema.write_text(json.dumps({**SCHEMA, "uniqueItems": True}))
+    good.write_text('{"name": "ab", "ok": true}\n')
+    bad.write_text('{"name": "ab",\n "ok": 1}')
+    code, text = run_cli(capsys, str(schema), "--instance", str(good))
+    assert code == 0
+    assert "approximated" in text
+    assert "matches" in text
+    code, text = run_cli(capsys, str(schema), "--instance", str(bad))
+    assert code == 2
+    assert "line 2, column 8" in text
+    code, text = run_cli(capsys, str(schema), "--strict")
+    assert code == 2
+    assert "uniqueItems" in text

@@ -31,6 +31,7 @@ from gramcore.spec.learned_drafters import TokenRecycling, TrigramDrafter
 from gramcore.spec.match_verifiers import GreedyVerifier, SeededVerifier
 from gramcore.spec.ngram_drafter import NgramDrafter
 from gramcore.spec.optimal import optimal_acceptance
+from gramcore.spec.picture import RecordingVerifier, draw_tree, save_tree_png
 from gramcore.spec.policies import BassLength, CostModelLength, FixedLength
 from gramcore.spec.random_trees import GreedyTailTree, IidTree, RsdConstantTree, RsdStochasticTree
 from gramcore.spec.residual_verifiers import (
@@ -46,12 +47,14 @@ from gramcore.spec.trees import ChainTree, Eagle2Tree, OptTree, StaticTree, Tree
 if TYPE_CHECKING:
     from gramcore.spec.cache import SlotCache
     from gramcore.spec.generation import generate
+    from gramcore.spec.hosts_hf import BatchProposer, hf_generate
     from gramcore.spec.model_drafter import ModelDrafter, early_exit
     from gramcore.spec.transformers_host import TransformersHost
 
 __all__ = [
     "AdaptiveDrafter",
     "BassLength",
+    "BatchProposer",
     "BlockVerifier",
     "ChainTree",
     "Context",
@@ -76,6 +79,7 @@ __all__ = [
     "ModelDrafter",
     "NgramDrafter",
     "OptTree",
+    "RecordingVerifier",
     "RecursiveVerifier",
     "RsdConstantTree",
     "RsdStochasticTree",
@@ -97,12 +101,16 @@ __all__ = [
     "Verifier",
     "best_choices",
     "chain_rejection",
+    "draw_tree",
     "early_exit",
     "generate",
+    "hf_generate",
     "optimal_acceptance",
+    "save_tree_png",
 ]
 
 _LAZY = {"generate": "generation", "SlotCache": "cache", "TransformersHost": "transformers_host"}
+_LAZY |= {"BatchProposer": "hosts_hf", "hf_generate": "hosts_hf"}
 _LAZY |= {"ModelDrafter": "model_drafter", "early_exit": "model_drafter"}  # these import torch
 
 

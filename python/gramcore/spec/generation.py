@@ -63,7 +63,8 @@ def generate(
     """Decode with a transformers causal language model, drafting and verifying several tokens per forward.
 
     Args:
-        model: a decoder-only model of transformers with full attention, in evaluation mode, or a :class:`Host`.
+        model: a decoder-only model of transformers with full attention, in evaluation mode; a :class:`Host`;
+            or an object whose ``host()`` makes one.
         input_ids: ``(T,)`` or ``(B, T)`` token ids, tensor, array or list; or a list of B lists of different length.
         attention_mask: ``(B, T)``, 0 = padding (either side), for a rectangular batch.
         drafter: guesses continuations; None is plain decoding through the same loop.
@@ -97,7 +98,7 @@ def generate(
     check_int("max_new_tokens", max_new_tokens, low=1)
     if streamer is not None and len(prompts) > 1:
         raise ValueError(f"streamer must be None for a batch, got a batch of {len(prompts)}")
-    host = model if isinstance(model, Host) else TransformersHost(model)
+    host = _host(model)
     limit = host.context_limit
     longest = max(len(p) for p in prompts)
     if limit is not None and longest >= limit:
@@ -131,6 +132,15 @@ def generate(
                 None if matchers[b] is None else GrammarGuide(matchers[b], host.vocab_size),
             )
         return run.finish()
+
+
+def _host(model: Any) -> Host:
+    if isinstance(model, Host):
+        return model
+    made = model.host() if callable(getattr(model, "host", None)) else TransformersHost(model)
+    if not isinstance(made, Host):
+        raise TypeError(f"model.host() must return a Host, got {type(made).__name__}")
+    return made
 
 
 class _Sequence:
@@ -361,7 +371,7 @@ def _check_ids(prompts: list[IntArray], vocab_size: int) -> None:
 def _eos(model: Any, given: int | Iterable[int] | None) -> frozenset[int]:
     if given is None:
         config = getattr(model, "generation_config", None)
-        given = getattr(config, "eos_token_id", None)
+        given = getattr(config, "eos_token_id", getattr(model, "eos_token_ids", None))
     if given is None:
         return frozenset()
     return frozenset([int(given)]) if isinstance(given, int) else frozenset(int(t) for t in given)

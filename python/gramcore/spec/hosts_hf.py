@@ -1,0 +1,149 @@
+"""Entry points in the shape of other engines: transformers' ``custom_generate`` and a batch proposer."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from gramcore._checks import check_int
+from gramcore.spec.base import Context, CounterRng, Drafter, LengthPolicy, Sampling, Verifier
+from gramcore.spec.generation import generate
+from gramcore.spec.suffix_drafter import SuffixDrafter
+
+__all__ = ["BatchProposer", "hf_generate"]
+
+
+def hf_generate(
+    model: Any,
+    input_ids: torch.Tensor,
+    logits_processor: Any = None,
+    stopping_criteria: Any = None,
+    generation_config: Any = None,
+    streamer: Any = None,
+    drafter: Drafter | None = None,
+    verifier: Verifier | None = None,
+    policy: LengthPolicy | None = None,
+    **model_kwargs: Any,
+) -> torch.Tensor:
+    """Decoding function for ``model.generate(..., custom_generate=gramcore.spec.hf_generate)``.
+
+    Processors and warpers are those transformers prepared, in its order, applied at every visited node; stopping
+    criteria are asked after every token. With ``do_sample`` the seed is drawn from torch's default generator, so
+    ``torch.manual_seed`` makes runs repeatable; the numbers are not those of transformers' own sampling.
+
+    Args:
+        drafter: default ``SuffixDrafter()``.
+        verifier, policy: as in :func:`generate`.
+
+    Returns:
+        ``(B, T + new)`` ids; shorter rows are filled with the pad token.
+
+    Differs from paper: none.   Reference: arXiv:2211.17192, Algorithm 1.
+    """
+    if generation_config is None:
+        raise ValueError("generation_config must be given by model.generate(..., custom_generate=hf_generate)")
+    attention_mask = model_kwargs.get("attention_mask")
+    prompt = input_ids[0] if attention_mask is None else input_ids[0][attention_mask[0].bool()]
+    single = len(input_ids) == 1
+
+    def stop(new: list[int]) -> bool:
+        ids = torch.cat([prompt, torch.tensor(new, device=prompt.device)])[None]
+        return bool(torch.as_tensor(stopping_criteria(ids, None)).all())
+
+    limit = generation_config.max_length - input_ids.shape[1]
+    result = generate(
+        model,
+        input_ids,
+        attention_mask=attention_mask,
+        drafter=SuffixDrafter() if drafter is None else drafter,
+        verifier=verifier,
+        policy=policy,
+        processors=list(logits_processor or ()),
+        temperature=1.0 if generation_config.do_sample else 0.0,
+        generator=torch.default_generator if generation_config.do_sample else None,
+        max_new_tokens=max(1, limit),
+        eos_token_id=_ids(generation_config.eos_token_id),
+        stop=stop if single and stopping_criteria else None,
+        streamer=_Stream(streamer) if streamer is not None else None,
+    )
+    longest = max(len(s) for s in result.sequences)
+    pad = generation_config.pad_token_id or 0
+    rows = [s + [pad] * (longest - len(s)) for s in result.sequences]
+    return torch.cat([input_ids, torch.tensor(rows, device=input_ids.device)], dim=1)
+
+
+class _Stream:
+    """transformers' streamers take tensors."""
+
+    def __init__(self, streamer: Any) -> None:
+        self._streamer = streamer
+
+    def put(self, ids: list[int]) -> None:
+        for token in ids:
+            self._streamer.put(torch.tensor([token]))
+
+    def end(self) -> None:
+        self._streamer.end()
+
+
+def _ids(value: Any) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    return (int(value),) if isinstance(value, int) else tuple(int(t) for t in torch.as_tensor(value).reshape(-1))
+
+
+class BatchProposer:
+    """Chain drafts for many requests: ``propose(histories) -> drafts``, the shape serving engines call.
+
+    One forked drafter per request follows its history: only tokens that are new since the last call are read.
+
+    Args:
+        drafter: prototype; default ``SuffixDrafter()``. Trees are cut to their first path.
+        num_tokens: ``>= 1``; longest draft.
+
+    Differs from paper: none.   Reference: Hu et al. 2024, arXiv:2411.10666.
+
+    >>> BatchProposer(num_tokens=3).propose([[5, 6, 7, 8, 5, 6], [1, 2, 3]])
+    [[7, 8, 5], []]
+    """
+
+    def __init__(self, drafter: Drafter | None = None, *, num_tokens: int = 8) -> None:
+        self.drafter = SuffixDrafter() if drafter is None else drafter
+        self.num_tokens = check_int("num_tokens", num_tokens, low=1)
+        self._requests: dict[Hashable, tuple[Drafter, list[int]]] = {}
+
+    def propose(
+        self, histories: Sequence[Sequence[int]], request_ids: Sequence[Hashable] | None = None
+    ) -> list[list[int]]:
+        """A draft per history. ``request_ids`` name the requests across calls; default: their place in the batch."""
+        names = list(range(len(histories))) if request_ids is None else list(request_ids)
+        if len(names) != len(histories):
+            raise ValueError(f"request_ids must be one per history, got {len(names)} for {len(histories)}")
+        return [self._one(name, [int(t) for t in h]) for name, h in zip(names, histories, strict=True)]
+
+    def forget(self, request_id: Hashable) -> None:
+        """Drop a finished request."""
+        self._requests.pop(request_id, None)
+
+    def _one(self, name: Hashable, history: list[int]) -> list[int]:
+        drafter, seen = self._requests.get(name) or (self.drafter.fork(), [])
+        common = 0
+        while common < min(len(seen), len(history)) and seen[common] == history[common]:
+            common += 1
+        if common < len(seen):
+            drafter.rollback(len(seen) - common)
+        drafter.observe(np.array(history[common:], np.int32))
+        self._requests[name] = (drafter, history)
+        if not history:
+            return []
+        text = np.array(history, np.int32)
+        tree = drafter.propose(Context(text, len(text), Sampling(), CounterRng(0)), self.num_tokens)
+        path: list[int] = []
+        row = 0
+        while len(children := tree.children(row)):
+            path.append(int(tree.tokens[children[0]]))
+            row = int(children[0]) + 1
+        return path

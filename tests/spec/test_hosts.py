@@ -1,0 +1,132 @@
+"""Other doors into the loop: transformers' custom_generate, a batch proposer, hosts, pictures."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import gramcore.spec
+import numpy as np
+import pytest
+import torch
+from gramcore.spec import (
+    BatchProposer,
+    DraftTree,
+    FixedLength,
+    GreedyVerifier,
+    NgramDrafter,
+    RecordingVerifier,
+    TransformersHost,
+    Verdict,
+    draw_tree,
+    generate,
+    hf_generate,
+    save_tree_png,
+)
+
+PROMPT = [*range(5, 20), *range(5, 20)]
+
+
+@pytest.mark.parametrize("drafter", [None, NgramDrafter()])
+def test_custom_generate_equals_transformers_greedy(model: Any, drafter: Any) -> None:
+    ids = torch.tensor([PROMPT])
+    mask = torch.ones_like(ids)
+    settings = {"attention_mask": mask, "max_new_tokens": 30, "do_sample": False, "pad_token_id": 0}
+    theirs = model.generate(ids, **settings)
+    ours = model.generate(ids, **settings, custom_generate=hf_generate, drafter=drafter)
+    assert torch.equal(ours, theirs)
+    penalised = {**settings, "repetition_penalty": 1.5, "no_repeat_ngram_size": 2}
+    assert torch.equal(
+        model.generate(ids, **penalised, custom_generate=hf_generate, drafter=drafter), model.generate(ids, **penalised)
+    )
+
+
+def test_custom_generate_stops_and_pads_like_transformers(model: Any) -> None:
+    ids = torch.tensor([[0] * 5 + PROMPT[:10], PROMPT[:15]])
+    mask = torch.tensor([[0] * 5 + [1] * 10, [1] * 15])
+    free = model.generate(ids, attention_mask=mask, max_new_tokens=20, do_sample=False, pad_token_id=0)
+    settings = {"attention_mask": mask, "max_new_tokens": 20, "do_sample": False, "pad_token_id": 0}
+    settings["eos_token_id"] = int(free[1, 18])
+    ours = model.generate(ids, **settings, custom_generate=hf_generate)
+    assert torch.equal(ours, model.generate(ids, **settings))
+
+
+def test_custom_generate_samples_repeatably(model: Any) -> None:
+    ids = torch.tensor([PROMPT])
+    texts = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        texts.append(
+            model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=20,
+                do_sample=True,
+                temperature=0.8,
+                top_p=0.9,
+                pad_token_id=0,
+                custom_generate=hf_generate,
+            ).tolist()
+        )
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_proposer_follows_its_requests() -> None:
+    proposer = BatchProposer(NgramDrafter(), num_tokens=4)
+    a, b = [1, 2, 3, 1, 2], [9, 8, 9, 8, 9]
+    assert proposer.propose([a, b], ["a", "b"]) == [[3, 1, 2, 3], [8, 9, 8, 9]]
+    assert proposer.propose([[*b, 8], [*a, 3]], ["b", "a"]) == [[9, 8, 9, 8], [1, 2, 3, 1]]
+    assert proposer.propose([[1, 2, 7, 1, 2]], ["a"]) == [[7, 1, 2, 7]]  # a changed history is followed too
+    proposer.forget("a")
+    assert proposer.propose([[4]], ["a"]) == [[]]
+    assert proposer.propose([[], [1]]) == [[], []]
+    with pytest.raises(ValueError, match="one per history"):
+        proposer.propose([[1]], [])
+
+
+def test_hosts_are_taken_directly_and_by_method(model: Any) -> None:
+    class Wrapped:
+        eos_token_ids = (7,)
+
+        def host(self) -> TransformersHost:
+            return TransformersHost(model)
+
+    expected = generate(model, PROMPT, max_new_tokens=20).tokens
+    assert generate(TransformersHost(model), PROMPT, max_new_tokens=20).tokens == expected
+    assert generate(Wrapped(), PROMPT, max_new_tokens=20, eos_token_id=()).tokens == expected
+    ended = generate(Wrapped(), PROMPT, max_new_tokens=20).tokens
+    assert ended == (expected[: expected.index(7) + 1] if 7 in expected else expected)
+
+    class Wrong:
+        def host(self) -> int:
+            return 1
+
+    with pytest.raises(TypeError, match="must return a Host"):
+        generate(Wrong(), PROMPT)
+
+
+def test_pictures(model: Any, tmp_path: Path) -> None:
+    recorder = RecordingVerifier(GreedyVerifier())
+    plain = generate(model, PROMPT, max_new_tokens=30).tokens
+    fast = generate(model, PROMPT, drafter=NgramDrafter(), verifier=recorder, policy=FixedLength(6), max_new_tokens=30)
+    assert fast.tokens == plain
+    assert recorder.last is not None
+    text = draw_tree(*recorder.last)
+    assert text.count("✓") == len(recorder.last[1].path)
+    assert all(0 <= share <= 1 for share in recorder.last[2])
+    pytest.importorskip("matplotlib")
+    tree = DraftTree(np.int32([1, 2, 3]), np.int32([-1, -1, 0]))
+    save_tree_png(tmp_path / "t.png", tree, Verdict(np.int32([0]), 4), [0.5, 0.2, 0.1])
+    assert (tmp_path / "t.png").read_bytes()[:4] == b"\x89PNG"
+    assert [p.name for p in tmp_path.iterdir()] == ["t.png"]
+
+
+MODULES = [m.name for m in pkgutil.iter_modules(gramcore.spec.__path__)]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(f"gramcore.spec.{name}")).failed == 0

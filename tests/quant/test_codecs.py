@@ -13,11 +13,13 @@ from gramcore.cli import main
 from gramcore.errors import FormatError
 from gramcore.quant import (
     DGQ,
+    BiLLM,
     BipolarInt,
     FineQuant,
     Fp8,
     Fp8Linear,
     IntCodec,
+    PowerCodec,
     QuantEmbedding,
     QuantLinear,
     compare,
@@ -29,7 +31,7 @@ from gramcore.quant import (
 )
 from torch import nn
 
-from tests.reference.quant import bipolar_values, fp8_values, write_model
+from tests.reference.quant import bipolar_values, fp8_values, power_error, write_model
 
 
 def gaussian(n: int, k: int, seed: int = 0) -> torch.Tensor:
@@ -279,6 +281,62 @@ def test_bad_arguments() -> None:
         (lambda: Fp8(fmt="e3m4"), "fmt must be one of e4m3, e5m2"),
         (lambda: fp8_round(torch.zeros(1), "e1"), "fmt must be one of"),
         (lambda: DGQ().quantize(torch.zeros(2, 64), torch.full((2, 64), float("nan"))), "inputs must be finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+def test_power_exponent_is_near_the_best_of_a_grid() -> None:
+    w = gaussian(6, 64)
+    for bits in (3, 4, 8):
+        q = PowerCodec(bits=bits, group_size=64).quantize(w)
+        grid = [sum(power_error(row, bits, a) for row in w.numpy()) for a in np.linspace(0.2, 1, 81)]
+        ours = float((q.dequantize() - w).double().square().sum())
+        assert ours <= 1.1 * min(grid)
+        assert ours == pytest.approx(sum(power_error(row, bits, q.exponent) for row in w.numpy()), rel=1e-3)
+
+
+def test_power_scale_refinement_never_hurts() -> None:
+    w = gaussian(16, 100)
+    plain, refined = (PowerCodec(bits=3, steps=steps).quantize(w).dequantize() for steps in (0, 5))
+    assert (refined - w).norm() <= (plain - w).norm()
+
+
+def test_billm_matches_its_parts_by_hand() -> None:
+    # Uncorrelated inputs of equal size: nothing is carried over, and the salient columns are the large ones.
+    w = 0.1 * gaussian(5, 16)
+    w[:, 3] += 3.0
+    x = torch.eye(16).repeat(4, 1)
+    q = BiLLM(block=16, max_salient=1).quantize(w, x)
+    dense = q.dequantize()
+    # One salient column: its mean is itself, both residual levels are zero.
+    torch.testing.assert_close(dense[:, 3], w[:, 3], rtol=1e-6, atol=1e-6)
+    rest = [c for c in range(16) if c != 3]
+    for row in range(5):
+        assert torch.equal(dense[row, rest] >= 0, w[row, rest] >= 0)
+        sizes = dense[row, rest].abs()
+        for size in sizes.unique():
+            members = w[row, rest][sizes == size].abs()
+            assert float(members.mean()) == pytest.approx(float(size), rel=1e-4)
+
+
+def test_billm_beats_one_bit_and_compensation_helps_the_output() -> None:
+    w, x = gaussian(48, 256), gaussian(600, 256, 1) @ (torch.eye(256) + 0.3 * gaussian(256, 256, 2) / 16)
+    exact = x @ w.T
+    one_bit = w.sign() * w.abs().mean(1, keepdim=True)
+    q = BiLLM(block=64).quantize(w, x)
+    assert (x @ q.dequantize().T - exact).norm() < 0.8 * (x @ one_bit.T - exact).norm()
+    assert 2 < q.bits_per_weight() < 5.5
+
+
+def test_codec_arguments_of_power_and_binary() -> None:
+    for make, message in (
+        (lambda: PowerCodec(bits=9), "bits must be in"),
+        (lambda: PowerCodec(group_size=0), "group_size must be in"),
+        (lambda: PowerCodec(steps=-1), "steps must be in"),
+        (lambda: BiLLM(block=4), "block must be in"),
+        (lambda: BiLLM(block=16, max_salient=16), "max_salient must be in"),
+        (lambda: BiLLM(damping=0), "damping must be in"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

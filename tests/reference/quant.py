@@ -132,3 +132,13 @@ def fp8_values(fmt: str) -> np.ndarray:
         values |= {value, -value}
     assert exponent_bits + mantissa_bits == 7
     return np.array(sorted(values))
+
+
+def power_error(row: np.ndarray, bits: int, a: float) -> float:
+    """Squared error of one group coded as ``sgn(w) (|w| / s)^a`` rounded to integers, element by element."""
+    top, s = 2 ** (bits - 1) - 1, float(np.abs(row).max())
+    total = 0.0
+    for w in row.astype(np.float64):
+        q = round(top * (abs(w) / s) ** a)
+        total += (abs(w) - s * (q / top) ** (1 / a)) ** 2
+    return total

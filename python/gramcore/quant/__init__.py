@@ -13,6 +13,7 @@ from gramcore.quant.gguf import GgufFile, GgufTensor
 
 if TYPE_CHECKING:
     from gramcore.quant.base import Codec, QTensor, linear
+    from gramcore.quant.billm import BiLLM, BinaryTensor
     from gramcore.quant.bipolar import BipolarInt
     from gramcore.quant.dgq import DGQ
     from gramcore.quant.evaluate import Divergence, compare, perplexity
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from gramcore.quant.from_gguf import packed_from_gguf
     from gramcore.quant.integer import IntCodec
     from gramcore.quant.modules import LayerReport, QuantEmbedding, QuantLinear, QuantReport, quantize_
+    from gramcore.quant.nupes import PowerCodec, PowerTensor
     from gramcore.quant.packed import PackedTensor
     from gramcore.quant.schemes import scheme_names
 
 __all__ = [
     "DGQ",
+    "BiLLM",
+    "BinaryTensor",
     "BipolarInt",
     "Codec",
     "Divergence",
@@ -40,6 +44,8 @@ __all__ = [
     "IntCodec",
     "LayerReport",
     "PackedTensor",
+    "PowerCodec",
+    "PowerTensor",
     "QTensor",
     "QuantEmbedding",
     "QuantLinear",
@@ -56,6 +62,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "PowerTensor": "nupes",
+    "PowerCodec": "nupes",
+    "BinaryTensor": "billm",
+    "BiLLM": "billm",
     "BipolarInt": "bipolar",
     "Codec": "base",
     "DGQ": "dgq",
@@ -140,5 +150,25 @@ register(
         paper="Micikevicius et al. 2022, arXiv:2209.05433",
         facts={"max_error": 0.04},
         test_kwargs={"fmt": "e4m3", "stochastic": True},
+    ),
+    Row(
+        name="NUPES",
+        family="quant",
+        protocol="codec",
+        factory="gramcore.quant:PowerCodec",
+        summary="power-exponent codes, exponent searched, scales refined",
+        paper="Yvinec et al. 2023, arXiv:2308.05600",
+        facts={"max_error": 0.12},
+        test_kwargs={"bits": 4, "steps": 2},
+    ),
+    Row(
+        name="BiLLM",
+        family="quant",
+        protocol="codec",
+        factory="gramcore.quant:BiLLM",
+        summary="binary weights, salient columns by Hessian, two magnitudes",
+        paper="Huang et al. 2024, arXiv:2402.04291",
+        facts={"max_error": 0.6},
+        test_kwargs={"block": 64, "max_salient": 8},
     ),
 )

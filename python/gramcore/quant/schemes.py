@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gramcore.quant.base import Codec
+from gramcore.quant.billm import BiLLM
 from gramcore.quant.bipolar import BipolarInt
 from gramcore.quant.dgq import DGQ
 from gramcore.quant.finequant import FineQuant
 from gramcore.quant.fp8 import Fp8
 from gramcore.quant.integer import IntCodec
+from gramcore.quant.nupes import PowerCodec
 
 __all__ = ["resolve", "scheme_names"]
 
@@ -30,6 +32,9 @@ _SCHEMES: dict[str, Callable[[], Codec]] = {
     **_integers(),
     "finequant": FineQuant,
     "dgq": DGQ,
+    "billm": BiLLM,
+    "nupes4": lambda: PowerCodec(bits=4, steps=4),
+    "nupes8": lambda: PowerCodec(bits=8, group_size=None),
     "bipolar_w2a8": lambda: BipolarInt(bits=2),
     "bipolar_w3a8": lambda: BipolarInt(bits=3),
     "bipolar_w4a8": lambda: BipolarInt(bits=4),

@@ -354,3 +354,58 @@ def gwt(p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float, level
         d = d / denominator / limit
         out = np.stack(((out + d) / f(2**0.5), (out - d) / f(2**0.5)), axis=2).reshape(p.shape[0], -1)
     return p - f(lr * 0.25 * _factor(t)) * out[:, : p.shape[1]]
+
+
+def _second_moment(g: Array, state: dict[str, Array], beta: float, eps: float, key: str = "second") -> Array:
+    """Full second moment (one axis), or its rank-1 estimate from row and column means over the last two axes."""
+    f = g.dtype.type
+    if g.ndim < 2:
+        v = state.setdefault(key, np.zeros_like(g))
+        v[...] = f(beta) * v + f(1 - beta) * (g * g + f(eps))
+        return v
+    return _factored(g * g + f(eps), state, beta, key)
+
+
+def _factored(x: Array, state: dict[str, Array], beta: float, key: str) -> Array:
+    f = x.dtype.type
+    row = state.setdefault(key + "r", np.zeros(x.shape[:-1], x.dtype))
+    col = state.setdefault(key + "c", np.zeros(x.shape[:-2] + x.shape[-1:], x.dtype))
+    row[...] = f(beta) * row + f(1 - beta) * x.mean(-1)
+    col[...] = f(beta) * col + f(1 - beta) * x.mean(-2)
+    return (row / row.mean(-1, keepdims=True))[..., :, None] * col[..., None, :]
+
+
+def _rms(x: Array) -> Array:
+    return np.sqrt(np.mean(x * x))
+
+
+def adafactor(p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float, relative_step: bool = True) -> Array:
+    """Shazeer and Stern 2018, Alg. 4 and 5, without a first moment; AdaLomo's rule without the relative step."""
+    f = p.dtype.type
+    u = g / np.sqrt(_second_moment(g, state, 1 - t**-0.8, 1e-30))
+    u = u / max(f(1), _rms(u))
+    rho = min(lr, t**-0.5) if relative_step else lr
+    return p - f(rho) * max(f(1e-3), _rms(p)) * u
+
+
+def came(p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float) -> Array:
+    """Luo et al. 2023, Alg. 2."""
+    f = p.dtype.type
+    u = g / np.sqrt(_second_moment(g, state, 0.999, 1e-30))
+    u = u / max(f(1), _rms(u))
+    m = state.setdefault("exp_avg", np.zeros_like(p))
+    m[...] = f(0.9) * m + f(1 - 0.9) * u
+    if p.ndim < 2:
+        return p - f(lr) * m
+    return p - f(lr) * m / np.sqrt(_factored((u - m) ** 2 + f(1e-16), state, 0.9999, "instability"))
+
+
+def adam_mini(p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float) -> Array:
+    """Zhang et al. 2024, Alg. 1, one block per row."""
+    f = p.dtype.type
+    m = state.setdefault("exp_avg", np.zeros_like(p))
+    m[...] = f(0.9) * m + f(1 - 0.9) * g
+    axes = tuple(range(1, p.ndim))
+    v = state.setdefault("v", np.zeros((p.shape[0],) + (1,) * (p.ndim - 1), p.dtype))
+    v[...] = f(0.999) * v + f(1 - 0.999) * np.mean(g * g, axis=axes, keepdims=True)
+    return p - f(lr) * (m / f(1 - 0.9**t)) / (np.sqrt(v / f(1 - 0.999**t)) + f(1e-8))

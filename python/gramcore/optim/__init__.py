@@ -8,17 +8,37 @@ from typing import TYPE_CHECKING, Any
 from gramcore._registry import Row, register
 
 if TYPE_CHECKING:
+    from gramcore.optim.adam_mini import AdamMini, adam_mini_groups
     from gramcore.optim.adamw import AdamW
     from gramcore.optim.base import FusedOptimizer, GradientError
     from gramcore.optim.by_name import create, param_groups, state_bytes
+    from gramcore.optim.factored import CAME, Adafactor
+    from gramcore.optim.fused_backward import FusedBackward
     from gramcore.optim.grams import Grams
+    from gramcore.optim.lawa import LAWA
     from gramcore.optim.lion import Lion
     from gramcore.optim.lowrank import apollo, apollo_mini, fira, frugal, galore, galore_plus, grass, gwt
+    from gramcore.optim.mezo import MeZO
+    from gramcore.optim.sam import SAM
     from gramcore.optim.sgd import SGD
     from gramcore.optim.sophia import Sophia
+    from gramcore.optim.spdf import SparseMask
+    from gramcore.optim.spectrum import signal_to_noise, spectrum_freeze, spectrum_select
 
 #: Where each public name lives; importing one imports torch.
 _HOME = {
+    "Adafactor": "factored",
+    "CAME": "factored",
+    "AdamMini": "adam_mini",
+    "adam_mini_groups": "adam_mini",
+    "FusedBackward": "fused_backward",
+    "SAM": "sam",
+    "MeZO": "mezo",
+    "LAWA": "lawa",
+    "SparseMask": "spdf",
+    "signal_to_noise": "spectrum",
+    "spectrum_freeze": "spectrum",
+    "spectrum_select": "spectrum",
     "AdamW": "adamw",
     "FusedOptimizer": "base",
     "GradientError": "base",
@@ -40,13 +60,22 @@ _HOME = {
 }
 
 __all__ = [
+    "CAME",
+    "LAWA",
+    "SAM",
     "SGD",
+    "Adafactor",
+    "AdamMini",
     "AdamW",
+    "FusedBackward",
     "FusedOptimizer",
     "GradientError",
     "Grams",
     "Lion",
+    "MeZO",
     "Sophia",
+    "SparseMask",
+    "adam_mini_groups",
     "apollo",
     "apollo_mini",
     "create",
@@ -57,6 +86,9 @@ __all__ = [
     "grass",
     "gwt",
     "param_groups",
+    "signal_to_noise",
+    "spectrum_freeze",
+    "spectrum_select",
     "state_bytes",
 ]
 
@@ -222,5 +254,71 @@ register(
         lr=1e-2,
         rank=2,
         refresh_every=10,
+    ),
+    _row(
+        "Adafactor",
+        "factored:Adafactor",
+        "row and column second moments, no first moment",
+        "Shazeer and Stern 2018, arXiv:1804.04235",
+        "adafactor",
+        lr=1e-2,
+    ),
+    _row(
+        "AdaLomo",
+        "factored:Adafactor",
+        "Adafactor's grouped rule, for steps fused into backward",
+        "Lv et al. 2023, arXiv:2310.10195",
+        "adafactor",
+        lr=1e-2,
+        relative_step=False,
+    ),
+    _row(
+        "CAME",
+        "factored:CAME",
+        "factored second moment with confidence-guided momentum",
+        "Luo et al. 2023, arXiv:2307.02047",
+        "came",
+        lr=1e-3,
+    ),
+    _row(
+        "Adam-mini",
+        "adam_mini:AdamMini",
+        "one second-moment number per block of rows",
+        "Zhang et al. 2024, arXiv:2406.16793",
+        "adam_mini",
+        lr=1e-2,
+    ),
+)
+
+
+def _tool(name: str, home: str, summary: str, paper: str, **test_kwargs: Any) -> Row:
+    """A row of something that works around an optimizer; tests/optim/test_tools.py drives these."""
+    return Row(name, "optim", "optimizer_tool", f"gramcore.optim.{home}", summary, paper, {}, test_kwargs)
+
+
+register(
+    _tool("LOMO", "fused_backward:FusedBackward", "steps fused into backward", "Lv et al. 2023, arXiv:2306.09782"),
+    _tool("SAM", "sam:SAM", "gradient at the worst nearby weights", "Foret et al. 2021, arXiv:2010.01412"),
+    _tool(
+        "FSAM",
+        "sam:SAM",
+        "SAM on the weights of largest Fisher information",
+        "Zhong et al. 2022, arXiv:2210.05497",
+        keep_frac=0.1,
+    ),
+    _tool("MeZO", "mezo:MeZO", "two forward passes and a seed", "Malladi et al. 2023, arXiv:2305.17333"),
+    _tool("LAWA", "lawa:LAWA", "mean of the latest snapshots", "Kaddour 2022, arXiv:2209.14981", every=10),
+    _tool(
+        "SPDF",
+        "spdf:SparseMask",
+        "sparse pre-training, dense fine-tuning",
+        "Thangarasa et al. 2023, arXiv:2303.10464",
+        sparsity_frac=0.75,
+    ),
+    _tool(
+        "Spectrum",
+        "spectrum:spectrum_freeze",
+        "train the layers of best signal-to-noise ratio",
+        "Hartford et al. 2024, arXiv:2406.06623",
     ),
 )

@@ -11,14 +11,15 @@ import torch
 from gramcore import _core
 from gramcore._checks import check_real
 from gramcore.optim.adamw import adam_hyper, check_adam
-from gramcore.optim.base import Batch, FusedOptimizer, dense, local, moment_state, next_step
+from gramcore.optim.base import FusedOptimizer, moment_state
+from gramcore.optim.direction import DirectionOptimizer
 from gramcore.optim.lift import Lift, View
 from gramcore.optim.subspace import Subspace, generator_for
 
 __all__ = ["ProjectedOptimizer"]
 
 
-class ProjectedOptimizer(FusedOptimizer):
+class ProjectedOptimizer(DirectionOptimizer):
     """Adam on the projection of each matrix; the engine of GaLore, Fira, APOLLO, FRUGAL, GWT and Grass.
 
     R = down(G);  m, v ← moments of R;  N = m / (√v + ε);  W ← (1−ηλ) W − η lift(G, R, N)
@@ -82,18 +83,14 @@ class ProjectedOptimizer(FusedOptimizer):
     def update(self, group: dict[str, Any], params: list[torch.Tensor]) -> None:
         plain = [p for p in params if not self.projects(group, p)]
         if plain:
-            super().update(group, plain)
+            FusedOptimizer.update(self, group, plain)
         for p in params:
             if self.projects(group, p):
-                self._update_matrix(group, p)
+                self.update_one(group, p)
 
-    def _update_matrix(self, group: dict[str, Any], p: torch.Tensor) -> None:
-        state = self.state[p]
-        t = next_step(state)
-        batch = Batch([p])
-        g = dense(batch.grads[0])
-        if self._grad_scale != 1.0 or group["maximize"]:
-            g = g * (-self._grad_scale if group["maximize"] else self._grad_scale)
+    def direction(
+        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
+    ) -> torch.Tensor:
         if (t - 1) % self.refresh_every == 0:
             self._refresh(group, p, state, g, (t - 1) // self.refresh_every)
         since = (t - 1) % self.refresh_every + 1 if self.subspace.resets else t
@@ -101,14 +98,8 @@ class ProjectedOptimizer(FusedOptimizer):
         eps = group["eps"] if group["eps_mode"] == "raw" else group["eps"] * math.sqrt(bias2)
         r = self.subspace.down(state, g).contiguous()
         n = self._rule_step(group, state, r, eps, self._index[p], t)
-        u = self.lift.update(
-            self.subspace,
-            View(g, r, n, self._denominator(state, eps), math.sqrt(bias2) / bias1, state, state.get("norm", g)),
-        )
-        self._apply(group, batch, state, u, self._index[p], t)
-        batch.write_back(False)
-        if self.zero_grads:
-            local(p.grad).zero_() if p.grad is not None else None
+        view = View(g, r, n, self._denominator(state, eps), math.sqrt(bias2) / bias1, state, state.get("norm", g))
+        return self.lift.update(self.subspace, view)
 
     def _refresh(
         self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, count: int
@@ -146,27 +137,6 @@ class ProjectedOptimizer(FusedOptimizer):
     def _denominator(self, state: dict[str, Any], eps: float) -> torch.Tensor:
         v = state["exp_avg_sq"]
         return v if v.dtype is torch.uint8 else v.float().sqrt().add_(eps)
-
-    def _apply(
-        self, group: dict[str, Any], batch: Batch, state: dict[str, Any], u: torch.Tensor, index: int, t: int
-    ) -> None:
-        """W ← (1−ηλ) W − η U in one pass, with the rounding asked for."""
-        hyper = {"lr": float(group["lr"]), "weight_decay": group["weight_decay"]}
-        w = batch.params[0]
-        if u.stride() != w.stride():
-            u = torch.empty_like(w, dtype=u.dtype).copy_(u)
-        _core.optim.step(
-            "sgd",
-            {**hyper, "decay_after": float(group["decay"] == "after")},
-            [w],
-            [u],
-            [],
-            [t],
-            [index],
-            remainders=[state["remainder"]] if "remainder" in state else None,
-            stochastic=group["rounding"] == "stochastic",
-            seed=group["seed"],
-        )
 
 
 def adam_numbers(

@@ -1,0 +1,221 @@
+"""Optimizers with row and column statistics in place of a full second moment: Adafactor, AdaLomo's rule, CAME."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from gramcore._checks import check_real
+from gramcore.optim.base import check_betas
+from gramcore.optim.direction import DirectionOptimizer
+
+__all__ = ["CAME", "Adafactor"]
+
+
+def _rms(x: torch.Tensor) -> float:
+    return float(x.norm()) / max(1, x.numel()) ** 0.5
+
+
+def _zeros(p: torch.Tensor, shape: tuple[int, ...] | torch.Size) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.float32, device=p.device)
+
+
+class _Factored(DirectionOptimizer):
+    """Row and column means over the last two axes; tensors of one axis keep the whole statistic."""
+
+    #: Names of the factored statistics.
+    statistics: tuple[str, ...] = ("second",)
+
+    def check_hyper(self, group: Mapping[str, Any]) -> None:
+        check_real("weight_decay", group["weight_decay"], low=0.0)
+        check_real("clip", group["clip"], low=0.0, low_open=True)
+        for i, e in enumerate(group["eps"]):
+            check_real(f"eps[{i}]", e, low=0.0)
+        if group["state"] not in ("fp32",):
+            raise ValueError(f"state must be fp32 for factored statistics, got {group['state']!r}; they are small")
+
+    def hyper(self, group: Mapping[str, Any]) -> dict[str, float]:
+        return {"lr": float(group["lr"])}
+
+    def init_state(self, group: Mapping[str, Any], p: torch.Tensor) -> dict[str, torch.Tensor]:
+        if hasattr(p, "_local_tensor"):
+            raise TypeError(
+                "factored optimizers need whole tensors, got a distributed one; use AdamW with state='int8'"
+            )
+        state = super().init_state(group, p)
+        for name in self.statistics:
+            if p.ndim >= 2:
+                state[f"{name}_row"] = _zeros(p, p.shape[:-1])
+                state[f"{name}_col"] = _zeros(p, (*p.shape[:-2], p.shape[-1]))
+        if p.ndim < 2:
+            state["second"] = _zeros(p, p.shape)
+        return state
+
+    @staticmethod
+    def fold(state: dict[str, Any], name: str, x: torch.Tensor, beta: float) -> None:
+        """EMA of the row and column means of x."""
+        state[f"{name}_row"].lerp_(x.mean(dim=-1), 1 - beta)
+        state[f"{name}_col"].lerp_(x.mean(dim=-2), 1 - beta)
+
+    @staticmethod
+    def inverse_root(state: dict[str, Any], name: str, x: torch.Tensor) -> torch.Tensor:
+        """x divided by the root of the rank-1 estimate row·col / mean(row)."""
+        row = state[f"{name}_row"]
+        scaled = (row / row.mean(dim=-1, keepdim=True)).rsqrt_().unsqueeze(-1)
+        return x * scaled * state[f"{name}_col"].rsqrt().unsqueeze(-2)
+
+    def normalised(self, group: Mapping[str, Any], state: dict[str, Any], g: torch.Tensor, beta: float) -> torch.Tensor:
+        """The gradient over the root of its second moment, its RMS clipped."""
+        square = g * g + group["eps"][0]
+        if g.ndim >= 2:
+            self.fold(state, "second", square, beta)
+            u = self.inverse_root(state, "second", g)
+        else:
+            state["second"].lerp_(square, 1 - beta)
+            u = g * state["second"].rsqrt()
+        return u.div_(max(1.0, _rms(u) / group["clip"]))
+
+
+class Adafactor(_Factored):
+    """Adam's step from row and column means of the squared gradient: m + n numbers for an m × n matrix.
+
+    β2ₜ = 1 − t^decay_rate;  R, C ← means of g² + ε₁ over rows and columns;  u = g / √(R Cᵀ / mean R);
+    u ← u / max(1, RMS(u)/clip);  W ← W − ηₜ (u + λ W),  ηₜ = min(η, 1/√t) · max(ε₂, RMS(W))
+
+    State: M + N fp32 numbers per matrix; tensors of one axis keep a full second moment.
+
+    Args:
+        params: parameters or groups; the last two axes are factored.
+        lr: η >= 0.
+        eps: (ε₁, ε₂), each >= 0.
+        clip: RMS above which the update is scaled down, > 0.
+        decay_rate: < 0.
+        weight_decay: λ >= 0.
+        scale_parameter: multiply by max(ε₂, RMS(W)).
+        relative_step: bound lr by 1/√t.
+        options: see :class:`~gramcore.optim.FusedOptimizer`.
+
+    With ``relative_step=False`` this is the rule of AdaLomo (arXiv:2310.10195); run it inside
+    :class:`~gramcore.optim.FusedBackward` for AdaLomo itself.
+
+    Raises:
+        ValueError: a number outside its interval.  TypeError: an unknown option or another kind of tensor.
+
+    Differs from paper: no first moment; weight decay is multiplied by ηₜ.
+
+    Reference: Shazeer and Stern 2018, arXiv:1804.04235, Alg. 4 and 5.
+
+    Example:
+        >>> import torch
+        >>> from gramcore.optim import Adafactor
+        >>> w = torch.nn.Parameter(torch.ones(2, 2))
+        >>> optimizer = Adafactor([w], lr=0.1)
+        >>> w.sum().backward(); optimizer.step()
+        >>> [round(x, 4) for x in w.flatten().tolist()]
+        [0.9, 0.9, 0.9, 0.9]
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        lr: Any = 1e-2,
+        eps: tuple[float, float] = (1e-30, 1e-3),
+        clip: float = 1.0,
+        decay_rate: float = -0.8,
+        weight_decay: float = 0.0,
+        scale_parameter: bool = True,
+        relative_step: bool = True,
+        **options: Any,
+    ) -> None:
+        numbers = {"lr": lr, "eps": eps, "clip": clip, "decay_rate": decay_rate, "weight_decay": weight_decay}
+        flags = {"scale_parameter": bool(scale_parameter), "relative_step": bool(relative_step)}
+        super().__init__(params, {**numbers, **flags}, options)
+
+    def check_hyper(self, group: Mapping[str, Any]) -> None:
+        super().check_hyper(group)
+        check_real("decay_rate", group["decay_rate"], high=0.0, high_open=True)
+
+    def lr_factor(self, group: dict[str, Any], w: torch.Tensor, t: int) -> float:
+        lr = float(group["lr"])
+        bound = min(lr, t**-0.5) / lr if group["relative_step"] and lr > 0 else 1.0
+        return bound * max(group["eps"][1], _rms(w.float())) if group["scale_parameter"] else bound
+
+    def direction(
+        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
+    ) -> torch.Tensor:
+        return self.normalised(group, state, g.float(), 1.0 - t ** group["decay_rate"])
+
+
+class CAME(_Factored):
+    """Adafactor with momentum whose entries count less where they are unstable.
+
+    û as Adafactor with constant β2;  m ← β1 m + (1−β1) û;  U = (û − m)² + ε₂, factored with β3;
+    W ← (1−ηλ) W − η m / √U
+
+    State: M·N + 2(M + N) fp32 numbers per matrix; tensors of one axis keep m and a full second moment, without the
+    instability term.
+
+    Args:
+        params: parameters or groups.
+        lr: η >= 0, 0.5 to 0.9 times AdamW's.
+        betas: (β1, β2, β3), each in [0, 1).
+        eps: (ε₁, ε₂), each >= 0.
+        clip: RMS above which û is scaled down, > 0.
+        weight_decay: λ >= 0.
+        options: see :class:`~gramcore.optim.FusedOptimizer`.
+
+    Raises:
+        ValueError: a number outside its interval.  TypeError: an unknown option or another kind of tensor.
+
+    Differs from paper: ε₂ and the rule for tensors of one axis, absent from the pseudo-code, follow the published code.
+    A constant gradient makes U vanish and the step large: ε₂ bounds it. Without bias correction the first steps are
+    large too: warm up.
+
+    Reference: Luo et al. 2023, arXiv:2307.02047, Alg. 2.
+
+    Example:
+        >>> import torch
+        >>> from gramcore.optim import CAME
+        >>> w = torch.nn.Parameter(torch.ones(2, 2))
+        >>> optimizer = CAME([w], lr=0.01)
+        >>> w.sum().backward(); optimizer.step()
+        >>> [round(x, 4) for x in w.flatten().tolist()]
+        [0.8889, 0.8889, 0.8889, 0.8889]
+    """
+
+    statistics = ("second", "instability")
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        lr: Any = 2e-4,
+        betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+        eps: tuple[float, float] = (1e-30, 1e-16),
+        clip: float = 1.0,
+        weight_decay: float = 0.0,
+        **options: Any,
+    ) -> None:
+        numbers = {"lr": lr, "betas": betas, "eps": eps, "clip": clip, "weight_decay": weight_decay}
+        super().__init__(params, numbers, options)
+
+    def check_hyper(self, group: Mapping[str, Any]) -> None:
+        super().check_hyper(group)
+        check_betas(group["betas"], 3)
+
+    def init_state(self, group: Mapping[str, Any], p: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {**super().init_state(group, p), "exp_avg": _zeros(p, p.shape)}
+
+    def direction(
+        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
+    ) -> torch.Tensor:
+        beta1, beta2, beta3 = group["betas"]
+        u = self.normalised(group, state, g.float(), beta2)
+        m = state["exp_avg"].lerp_(u, 1 - beta1)
+        if g.ndim < 2:
+            return m
+        self.fold(state, "instability", (u - m).square_().add_(group["eps"][1]), beta3)
+        return self.inverse_root(state, "instability", m)

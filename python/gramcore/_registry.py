@@ -14,7 +14,7 @@ from typing import Any
 __all__ = ["FAMILIES", "Row", "register", "rows"]
 
 #: Families in reading order.  A family appears here when its first algorithm does.
-FAMILIES: tuple[str, ...] = ("ngram", "optim", "quant", "spec", "grammar")
+FAMILIES: tuple[str, ...] = ("ngram", "optim", "quant", "spec", "grammar", "dist")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/thread_pool.h"
+#include "ngram/shard_view.h"
 
 namespace gramcore::ngram {
 namespace {
@@ -113,7 +114,9 @@ std::pair<std::int64_t, std::int64_t> Index::continuation(Ids prompt, std::uint3
   for (const auto& s : shards_) {
     const RankRange range = s->find(prompt);
     before += range.size();
-    if (range.size() > 0) after += s->narrow(range, whole, prompt.size()).size();
+    if (range.size() == 0) continue;
+    const bool pair_known = s->accelerated() && prompt.size() < 2;  // sooner than a search of the prompt's range
+    after += (pair_known ? s->find(whole) : s->narrow(range, whole, prompt.size())).size();
   }
   return {before, after};
 }
@@ -176,43 +179,50 @@ std::vector<std::int64_t> Index::suffix_counts(Ids ids, std::int64_t max_len) co
 }
 
 void Index::score(Ids ids, Span<Score> out) const {
+  with_token_type(shards_[0]->token_bytes(), [&](auto t) { score_typed<decltype(t)>(ids, out); });
+}
+
+template <class T>
+void Index::score_typed(Ids ids, Span<Score> out) const {
+  const std::vector<T> passage(ids.begin(), ids.end());  // ids that do not fit are caught below
+  const Span<const T> typed(passage);
+  std::vector<ShardView<T>> views;
+  for (const auto& s : shards_) views.push_back(s->template view<T>());
   std::size_t start = 0;  // the longest suffix of ids[0, i) that occurs is ids[start, i)
   std::vector<RankRange> here = find(ids.first(0)), next(shards_.size());
   std::int64_t count_here = total(here);
   for (std::size_t i = 0; i < ids.size(); ++i) {
-    const auto extend = [&] {
-      std::int64_t sum = 0;
-      for (std::size_t s = 0; s < shards_.size(); ++s) {
-        next[s] = here[s].size() > 0 ? shards_[s]->narrow(here[s], ids.subspan(start, i + 1 - start), i - start)
-                                     : RankRange{};
-        sum += next[s].size();
-      }
-      return sum;
-    };
-    std::int64_t grown = extend();
-    out[i] = {static_cast<std::int64_t>(i - start), count_here, grown};
+    const bool possible = ids[i] <= separator<T>();
+    for (std::size_t s = 0; s < views.size(); ++s) {
+      next[s] = {};
+      if (!possible || here[s].size() == 0) continue;
+      const Span<const T> grown = typed.subspan(start, i + 1 - start);
+      next[s] = i == start ? views[s].find(grown) : views[s].narrow(here[s], grown, i - start);
+    }
+    std::int64_t count_grown = total(next);
+    out[i] = {static_cast<std::int64_t>(i - start), count_here, count_grown};
     // Drop tokens from the front until the suffix ending in ids[i] occurs: one by one at first, since matches mostly
     // shrink a little, then by bisection.
-    for (int tries = 0; grown == 0 && start <= i; ++tries) {
-      ++start;
-      if (start > i) break;
-      const Ids rest = ids.subspan(start, i + 1 - start);
+    for (int tries = 0; count_grown == 0 && start < i && possible; ++tries) {
+      const Ids rest = ids.subspan(start + 1, i - start);
       if (tries < kLinearTries) {
-        next = find(rest);
+        ++start;
+        for (std::size_t s = 0; s < views.size(); ++s) next[s] = views[s].find(typed.subspan(start, rest.size()));
       } else {
         SuffixMatch m = longest_suffix(rest);
         start = i + 1 - static_cast<std::size_t>(m.suffix_len);
         next = std::move(m.ranges);
+        if (m.suffix_len == 0) break;
       }
-      grown = start > i ? 0 : total(next);
+      count_grown = total(next);
     }
-    if (start > i) {  // not even the token alone
+    if (count_grown == 0) {  // not even the token alone
       start = i + 1;
       next = find(ids.first(0));
-      grown = total(next);
+      count_grown = total(next);
     }
     std::swap(here, next);
-    count_here = grown;
+    count_here = count_grown;
   }
 }
 

@@ -59,6 +59,9 @@ class Index {
   void count_batch(const QueryBatch& batch, Span<std::int64_t> counts) const;
 
  private:
+  template <class T>
+  void score_typed(Ids ids, Span<Score> out) const;
+
   std::vector<std::unique_ptr<Shard>> shards_;
 };
 

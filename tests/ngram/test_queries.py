@@ -177,6 +177,9 @@ def test_damaged_acceleration_is_refused_or_harmless(tmp_path: Path) -> None:
 def test_bad_arguments(tmp_path: Path) -> None:
     build_index([[1, 2, 3]], tmp_path)
     index = Index(tmp_path)
+    score = index.score([1, 70000, 2])  # an id that u16 cannot hold occurs nowhere
+    assert (score.suffix_len.tolist(), score.cont_cnt.tolist()) == ([0, 1, 0], [1, 0, 1])
+    assert index.count_batch([[70000], [1, 70000]]).tolist() == [0, 0]
     with pytest.raises(ValueError, match="top must be in"):
         index.ntd([1], top=0)
     with pytest.raises(ValueError, match="one per prompt"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gramcore._registry import Row, register
 from gramcore.ngram.automaton import SuffixAutomaton, SuffixMatcher
 from gramcore.ngram.build import BuildReport, accelerate, build_index, suffix_array
+from gramcore.ngram.difference import IndexDifference, append_index
 from gramcore.ngram.engine import InfiniGramEngine
 from gramcore.ngram.fm import FMIndex
 from gramcore.ngram.index import Index
@@ -19,6 +20,7 @@ __all__ = [
     "FMIndex",
     "Found",
     "Index",
+    "IndexDifference",
     "InfiniGramEngine",
     "InfinigramLogitsProcessor",
     "Probability",
@@ -28,6 +30,7 @@ __all__ = [
     "SuffixMatcher",
     "Weights",
     "accelerate",
+    "append_index",
     "build_index",
     "interpolate",
     "suffix_array",
@@ -51,7 +54,7 @@ register(
         "gramcore.ngram:Index",
         "suffix-array index in infini-gram's file layout",
         "Liu et al. 2024, arXiv:2401.17377",
-        {"exact": True},
+        {"exact": True, "on_disk": True},
     ),
     Row(
         "FMIndex",

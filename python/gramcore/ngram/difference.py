@@ -1,0 +1,130 @@
+"""Taking documents down, and adding some, without building an index again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gramcore.errors import FormatError
+from gramcore.ngram.build import BuildReport, build_index
+from gramcore.ngram.files import Description, shard_numbers
+from gramcore.ngram.index import Ids, Index, Queries
+from gramcore.ngram.results import Distribution, Probability
+
+__all__ = ["IndexDifference", "append_index"]
+
+_STEMS = ("tokenized", "offset", "metadata", "metaoff", "accel", "table")
+
+
+class IndexDifference:
+    """An index without the documents of a second one: counts are differences.
+
+    Build the second index from the documents to take down, with the same tokenizer and version. Where it holds
+    documents that the first does not, counts would be negative: ValueError.
+
+    >>> import tempfile
+    >>> whole, taken = tempfile.TemporaryDirectory(), tempfile.TemporaryDirectory()
+    >>> _ = build_index([[1, 2], [1, 3]], whole.name), build_index([[1, 3]], taken.name)
+    >>> left = IndexDifference(Index(whole.name), Index(taken.name))
+    >>> left.count([1]), left.ntd([1]).token_ids.tolist()
+    (1, [2])
+    """
+
+    def __init__(self, index: Index, minus: Index) -> None:
+        if (index.version, index.token_dtype) != (minus.version, minus.token_dtype):
+            raise ValueError(
+                f"both indexes must have one version and token type, got {index.version} {index.token_dtype} and "
+                f"{minus.version} {minus.token_dtype}"
+            )
+        self.index, self.minus = index, minus
+
+    def count(self, ids: Ids) -> int:
+        """Occurrences of an n-gram that are left."""
+        return int(self._left(np.array([self.index.count(ids)]), np.array([self.minus.count(ids)]))[0])
+
+    def count_batch(self, queries: Queries) -> npt.NDArray[np.int64]:
+        """(Q,) counts that are left."""
+        return self._left(self.index.count_batch(queries), self.minus.count_batch(queries))
+
+    def suffix_counts(self, ids: Ids, *, max_len: int | None = None) -> npt.NDArray[np.int64]:
+        """Counts of the last 0, 1, 2, ... tokens that are left."""
+        return self._left(
+            self.index.suffix_counts(ids, max_len=max_len), self.minus.suffix_counts(ids, max_len=max_len)
+        )
+
+    def prob(self, prompt_ids: Ids, cont_id: int) -> Probability:
+        """n-gram probability over what is left; -1 when the prompt no longer occurs."""
+        before, after = self.count_batch([prompt_ids, [*prompt_ids, cont_id]]).tolist()
+        return Probability(before, after, after / before if before else -1.0, len(prompt_ids))
+
+    def infgram_prob(self, prompt_ids: Ids, cont_id: int) -> Probability:
+        """Probability after the longest suffix of the prompt that is left."""
+        left = np.flatnonzero(self.suffix_counts(prompt_ids))
+        if not len(left):
+            raise ValueError("the difference must hold at least one token, got none")
+        return self.prob(prompt_ids[len(prompt_ids) - int(left[-1]) :], cont_id)
+
+    def ntd(self, prompt_ids: Ids) -> Distribution:
+        """Exact distribution of the next token over what is left."""
+        whole, taken = self.index.ntd(prompt_ids), self.minus.ntd(prompt_ids)
+        if not np.isin(taken.token_ids, whole.token_ids).all():
+            raise ValueError("minus must hold only documents of the index, got others")
+        counts = whole.cont_cnts.copy()
+        counts[np.searchsorted(whole.token_ids, taken.token_ids)] -= taken.cont_cnts
+        counts = self._left(counts, np.zeros_like(counts))
+        kept = counts > 0
+        prompt = int(self._left(np.array([whole.prompt_cnt]), np.array([taken.prompt_cnt]))[0])
+        return Distribution(prompt, whole.token_ids[kept], counts[kept], len(prompt_ids))
+
+    @staticmethod
+    def _left(whole: npt.NDArray[np.int64], taken: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        left = whole - taken
+        if (left < 0).any():
+            raise ValueError("minus must hold only documents of the index, got others")
+        return left
+
+
+def append_index(source: Any, path: str | os.PathLike[str], **options: Any) -> BuildReport:
+    """Add documents to an index as new shards; the existing shards are not touched.
+
+    The new shards are built beside the old ones and moved in when they are whole; the description, which says how many
+    shards count, is replaced last. Open the index again to see them.
+
+    Args: source, options: as for :func:`build_index`; token type and version are those of the index.
+    Raises: FormatError when ``path`` holds no index built here; errors of :func:`build_index`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     _ = build_index([[1, 2]], out)
+    ...     _ = append_index([[1, 3]], out)
+    ...     Index(out).count([1])
+    2
+    """
+    directory = Path(path)
+    described = Description.read(directory)
+    if described is None:
+        raise FormatError(f"{directory}: must hold an index with a description, got none; build it here first")
+    first = len(shard_numbers(directory, described))
+    staging = directory / "append"
+    if (staging / "gramcore-index.json").exists():  # built in full by a call that was killed before the move
+        shutil.rmtree(staging)
+    report = build_index(source, staging, token_dtype=described.token_dtype, version=described.version, **options)
+    for number in range(report.num_shards):
+        for stem in _STEMS:
+            file = staging / f"{stem}.{number}"
+            if file.exists():
+                file.replace(directory / f"{stem}.{first + number}")
+    Description(
+        described.token_dtype,
+        described.version,
+        first + report.num_shards,
+        described.num_documents + report.num_documents,
+        described.num_tokens + report.num_tokens,
+    ).write(directory)
+    shutil.rmtree(staging)
+    return report

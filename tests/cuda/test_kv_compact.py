@@ -87,5 +87,7 @@ def test_bad_arguments_and_empty(emulated: ctypes.CDLL) -> None:
     assert launch(emulated, [cache], [0], [[0]], steps=-1) == "steps must be >= 0, got -1"
     assert launch(emulated, [cache], [0], [[0]], batch=-1).startswith("batch must be in [0, 65535]")
     assert launch(emulated, [cache], [0], [[0]], caches=None) == "caches, lengths and path must not be null"
+    odd = launch(emulated, [torch.zeros(1, 2, 6, 1, dtype=torch.int8)], [0], [[0]])
+    assert odd == "caches must be aligned to their element size of 2 or 4 bytes (cache 0)"
     assert launch(emulated, [], [0], [[0]]) == ""
     assert launch(emulated, [cache], [0], [[]]) == ""

@@ -21,7 +21,7 @@ int check(const KvCompactArgs& a) {
       return invalid("caches must have at most 65536 heads and bytes per row, got ", c.heads, " and ", c.row_bytes,
                      " (cache ", i, ")");
     }
-    if (((reinterpret_cast<std::uintptr_t>(c.data) | static_cast<std::uint64_t>(c.row_bytes)) & 1) != 0) {
+    if ((alignment_bits(c) & 1) != 0) {
       return invalid("caches must be aligned to their element size of 2 or 4 bytes (cache ", i, ")");
     }
     if (c.data == nullptr && c.heads * c.capacity * c.row_bytes > 0) {

@@ -29,11 +29,16 @@ __device__ __forceinline__ void move_unit(char* base, const std::int64_t* path, 
   }
 }
 
+// Low bits are set where the address of some row may have them.
+GC_HD inline std::uint64_t alignment_bits(const KvCompactCache& c) {
+  return reinterpret_cast<std::uintptr_t>(c.data) | static_cast<std::uint64_t>(c.batch_bytes) |
+         static_cast<std::uint64_t>(c.head_bytes) | static_cast<std::uint64_t>(c.slot_bytes) |
+         static_cast<std::uint64_t>(c.row_bytes);
+}
+
 // Bytes one thread moves of a row.
 GC_HD inline int unit_bytes(const KvCompactCache& c) {
-  const std::uint64_t bits = reinterpret_cast<std::uintptr_t>(c.data) | static_cast<std::uint64_t>(c.batch_bytes) |
-                             static_cast<std::uint64_t>(c.head_bytes) | static_cast<std::uint64_t>(c.slot_bytes) |
-                             static_cast<std::uint64_t>(c.row_bytes);
+  const std::uint64_t bits = alignment_bits(c);
   return (bits & 15) == 0 ? 16 : (bits & 3) == 0 ? 4 : 2;
 }
 

@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "bind/grammar_rules.inl.h"
 #include "bind/tensor_arg.h"
 #include "grammar/matcher.h"
 #include "grammar/regex.h"
@@ -163,6 +164,8 @@ inline void bind_grammar(pybind11::module_& m) {
   grammar_bind::bind_vocab(sub);
   grammar_bind::bind_grammar_class(sub);
   grammar_bind::bind_matcher(sub);
+  grammar_bind::bind_bnf(sub);
+  grammar_bind::bind_mass_trie(sub);
 }
 
 }  // namespace gramcore

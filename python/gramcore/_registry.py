@@ -6,6 +6,7 @@ returns them.  ``factory`` is ``"module:attribute"`` so that listing rows import
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ class Row:
         name: the paper's or the field's name, unique in its family.
         family: one of :data:`FAMILIES`.
         protocol: the conformance suite that drives it, for example ``"optimizer"``, ``"drafter"``, ``"codec"``.
-        factory: ``"package.module:attribute"``, called with ``test_kwargs`` by the conformance suite.
+        factory: ``"package.module:attribute"`` (dotted for a class method), called with
+            ``test_kwargs`` by the conformance suite.
         summary: what it does, at most ten words.
         paper: ``"authors year, arXiv:id"`` or ``""`` for standard techniques.
         facts: declared properties on which conformance tests branch, for example ``{"lossless": True}``.
@@ -44,7 +46,7 @@ class Row:
     def load(self) -> Any:
         """Import and return the factory."""
         module, _, attribute = self.factory.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
 
 
 _rows: dict[tuple[str, str], Row] = {}

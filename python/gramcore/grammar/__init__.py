@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from gramcore._registry import Row, register
+from gramcore.grammar.align import AprAD, ASAp, CausalLogits, Sample
 from gramcore.grammar.errors import GrammarTooComplex
 from gramcore.grammar.grammar import Grammar
 from gramcore.grammar.matcher import CompiledGrammar, GrammarCompiler, GrammarMatcher
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from gramcore.grammar.processor import GrammarLogitsProcessor
 
 __all__ = [
+    "ASAp",
+    "AprAD",
+    "CausalLogits",
     "CompiledGrammar",
     "Grammar",
     "GrammarCompiler",
@@ -23,6 +28,7 @@ __all__ = [
     "GrammarMatcher",
     "GrammarTooComplex",
     "KeywordReport",
+    "Sample",
     "SchemaReport",
     "TokenizerInfo",
     "allocate_bitmask",
@@ -41,3 +47,47 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+register(
+    Row(
+        "GBNF",
+        "grammar",
+        "grammar_front_end",
+        "gramcore.grammar:Grammar.from_gbnf",
+        "rules in llama.cpp's notation",
+        "",
+        {"context_free": True},
+        {"text": 'root ::= "a" root? "b"'},
+    ),
+    Row(
+        "EBNF",
+        "grammar",
+        "grammar_front_end",
+        "gramcore.grammar:Grammar.from_ebnf",
+        "rules in the W3C's notation",
+        "",
+        {"context_free": True},
+        {"text": "s ::= 'a' s? 'b' ;"},
+    ),
+    Row(
+        "ASAp",
+        "grammar",
+        "aligner",
+        "gramcore.grammar:ASAp",
+        "masked sampling whose law converges to the conditioned one",
+        "Park et al. 2024, arXiv:2405.21047",
+        {"law": "converges", "needs_mask": True},
+        {"vocab_size": 4},
+    ),
+    Row(
+        "AprAD",
+        "grammar",
+        "aligner",
+        "gramcore.grammar:AprAD",
+        "backtracks as far as an exclusion changed the law",
+        "Melcer et al. 2024, arXiv:2410.01103",
+        {"law": "approximate", "needs_mask": False},
+        {"vocab_size": 4},
+    ),
+)

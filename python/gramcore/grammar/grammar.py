@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gramcore._core import grammar as _native
@@ -79,3 +79,61 @@ class Grammar:
             [0, 2]
         """
         return cls(_native.Grammar.from_regex(text, False, boolean_operators, dot_all))
+
+    @classmethod
+    def from_gbnf(cls, text: str) -> Grammar:
+        r"""The texts of rule ``root`` of a grammar in llama.cpp's notation.
+
+        ``name ::= "text" [a-z0-9] other-rule (group) . | …`` with ``* + ? {m} {m,} {m,n}``, escapes
+        ``\n \r \t \xHH \uHHHH \UHHHHHHHH``, comments from ``#``. Rules may come in any order and call each
+        other; a rule that begins with itself is rewritten into a repetition, other left recursion is refused by the
+        compiler.
+
+        Args:
+            text: the grammar.
+
+        Raises:
+            ValueError: not such a grammar, or a rule that is not defined; says line, column and what was expected.
+            GrammarTooComplex: nested deeper than the budget.
+
+        Example:
+            >>> from gramcore.grammar import Grammar, GrammarCompiler, GrammarMatcher, TokenizerInfo
+            >>> nested = Grammar.from_gbnf('root ::= "(" root? ")"')
+            >>> matcher = GrammarMatcher(GrammarCompiler(TokenizerInfo([b"(", b")", b"()"])).compile(nested))
+            >>> matcher.accept(0), matcher.allowed_tokens().tolist()
+            (True, [0, 1, 2])
+        """
+        return cls(_native.parse_bnf(text, False))
+
+    @classmethod
+    def from_ebnf(cls, text: str) -> Grammar:
+        """The texts of a grammar in the W3C's EBNF: rule ``root``, or the first one.
+
+        As :meth:`from_gbnf`, and also ``'text'``, ``#xHH`` characters, ``A - B`` (texts of A that are not texts of B;
+        neither may name a rule), comments ``/* … */`` and ``;`` behind a rule.
+
+        Args:
+            text: the grammar.
+
+        Raises:
+            ValueError: not such a grammar; says the line, the column and what was expected.
+            GrammarTooComplex: nested deeper than the budget.
+        """
+        return cls(_native.parse_bnf(text, True))
+
+    @classmethod
+    def from_choices(cls, choices: Iterable[str | bytes]) -> Grammar:
+        """Exactly one of the texts; shared beginnings are stored once, so a million names are one trie.
+
+        Args:
+            choices: at least one.
+
+        Raises:
+            ValueError: no choices. TypeError: not texts.
+        """
+        if isinstance(choices, (str, bytes)):
+            raise TypeError("choices must be a collection of texts, got a single text; put it into a list")
+        texts = [c.encode() if isinstance(c, str) else bytes(c) for c in choices]
+        if not texts:
+            raise ValueError("choices must not be empty, got none")
+        return cls(_native.choice_grammar(texts))

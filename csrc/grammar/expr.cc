@@ -7,12 +7,37 @@ namespace gramcore::grammar {
 ExprPool::ExprPool(Limits limits) : limits_(limits) {
   nodes_.push_back({Kind::kEmpty, false, false, false, 0, 0, 0, 0});
   nodes_.push_back({Kind::kEpsilon, true, false, false, 0, 0, 0, 0});
+  for (const Node& n : nodes_) hashes_.push_back(hash_of(n, {}));
+}
+
+ExprPool::Hash ExprPool::hash_of(const Node& n, Span<const ExprId> kids) const {
+  Hash out{};
+  for (std::uint64_t i = 0; i < 2; ++i) {
+    std::uint64_t h = mix(0x9E37 + 0x1234567ull * i, static_cast<std::uint64_t>(n.kind));
+    const auto part = [&](std::uint64_t v) { h = mix(h, v + 0x5851F42D4C957F2Dull * i); };
+    switch (n.kind) {
+      case Kind::kClass:
+        for (const auto w : sets_[n.a].words) part(w);
+        break;
+      case Kind::kCat: part(hashes_[n.a][i]), part(hashes_[n.b][i]); break;
+      case Kind::kNot: part(hashes_[n.a][i]); break;
+      case Kind::kRepeat: part(hashes_[n.a][i]), part(n.min), part(n.max); break;
+      case Kind::kCall: part(n.a); break;
+      default: {  // kids are sorted by id, which differs between pools: combine without order
+        std::uint64_t sum = 0;
+        for (const ExprId k : kids) sum += mix(0x27D4EB2Full + i, hashes_[k][i]);
+        part(sum), part(kids.size());
+      }
+    }
+    out[i] = mix(h, h >> 32);
+  }
+  return out;
 }
 
 std::size_t ExprPool::bytes() const {
-  return nodes_.capacity() * sizeof(Node) + sets_.capacity() * sizeof(ByteSet) + kids_.capacity() * sizeof(ExprId) +
-         table_.bytes() + set_table_.bytes() + piece_at_.capacity() * 5 + num_pieces_ * sizeof(Piece) +
-         piece_lists_.capacity() * sizeof(piece_lists_[0]);
+  return nodes_.capacity() * (sizeof(Node) + sizeof(Hash)) + sets_.capacity() * sizeof(ByteSet) +
+         kids_.capacity() * sizeof(ExprId) + table_.bytes() + set_table_.bytes() + piece_at_.capacity() * 5 +
+         num_pieces_ * sizeof(Piece) + piece_lists_.capacity() * sizeof(piece_lists_[0]);
 }
 
 ExprId ExprPool::intern(Node node, Span<const ExprId> kids) {
@@ -39,6 +64,7 @@ ExprId ExprPool::intern(Node node, Span<const ExprId> kids) {
       node.b = static_cast<std::uint32_t>(kids.size());
       kids_.insert(kids_.end(), kids.begin(), kids.end());
     }
+    hashes_.push_back(hash_of(node, kids));
     nodes_.push_back(node);
     return static_cast<std::uint32_t>(nodes_.size() - 1);
   });

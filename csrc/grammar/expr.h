@@ -93,11 +93,15 @@ class ExprPool {
   // Whether a call-free expression matches nothing at all.
   bool is_empty(ExprId e);
 
+  // A hash of the expression's structure, the same in every pool (128 bits: taken for identity).
+  using Hash = std::array<std::uint64_t, 2>;
+  const Hash& hash(ExprId e) const { return hashes_[e]; }
+
   std::size_t bytes() const;
 
  private:
-  friend class ExprReader;
   ExprId intern(Node node, Span<const ExprId> kids);
+  Hash hash_of(const Node& node, Span<const ExprId> kids) const;
   ExprId nary(Kind kind, std::vector<ExprId> kids);
   ExprId choice_range(const std::vector<std::string_view>& strings, std::size_t first, std::size_t last,
                       std::size_t depth);
@@ -108,6 +112,7 @@ class ExprPool {
 
   Limits limits_;
   std::vector<Node> nodes_;
+  std::vector<Hash> hashes_;
   std::vector<ByteSet> sets_;
   std::vector<ExprId> kids_;
   InternTable table_, set_table_;

@@ -10,6 +10,12 @@ constexpr std::uint32_t kMaxDigits = 40, kMaxExponentDigits = 3, kMaxIndent = 40
 
 ExprId hex_range(ExprPool* pool, std::uint32_t lo, std::uint32_t hi, int digits) {  // [lo, hi] in hexadecimal
   if (digits == 0) return ExprPool::kEpsilon;
+  if (lo == 0 && hi + 1 == 1u << (4 * digits)) {
+    const ByteSet any = ByteSet::range('0', '9') | ByteSet::range('a', 'f') | ByteSet::range('A', 'F');
+    ExprId all = ExprPool::kEpsilon;
+    for (int i = 0; i < digits; ++i) all = pool->cat(pool->byte_class(any), all);
+    return all;
+  }
   const std::uint32_t unit = 1u << (4 * (digits - 1));
   std::vector<ExprId> kids;
   for (std::uint32_t d = 0; d < 16; ++d) {

@@ -6,8 +6,9 @@ namespace gramcore::grammar {
 namespace {
 
 constexpr ExprId kUnknown = 0xFFFFFFFFu;
-constexpr std::size_t kSparse = 256;          // tokens below which a list is shorter work than a mask
-constexpr std::size_t kManyExits = 16;        // exits from which one trie of tails is built
+constexpr std::size_t kSparse = 256;    // tokens below which a list is shorter work than a mask
+constexpr std::size_t kManyExits = 16;  // exits from which one trie of tails is built
+constexpr std::size_t kMaxCacheBytes = std::size_t{256} << 20;
 constexpr std::size_t kMostTails = 1u << 19;  // tails above which their trie would cost more than it saves
 
 }  // namespace
@@ -31,10 +32,40 @@ ExprId Masks::step(ExprId e, std::uint8_t b) {
   return rows_[e][b];
 }
 
-const Masks::Lexeme& Masks::lexeme(ExprId e) {
+std::shared_ptr<const Lexeme> LexemeCache::find(const ExprPool::Hash& hash) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto it = lexemes_.find(hash);
+  return it == lexemes_.end() ? nullptr : it->second;
+}
+
+void LexemeCache::add(const ExprPool::Hash& hash, std::shared_ptr<const Lexeme> lexeme) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (bytes_ > kMaxCacheBytes) {  // start over; grammars keep the ones they use
+    lexemes_.clear();
+    bytes_ = 0;
+  }
+  bytes_ += lexeme->bytes();
+  lexemes_.emplace(hash, std::move(lexeme));
+}
+
+const Lexeme& Masks::lexeme(ExprId e) {
   if (lexeme_of_.size() <= e) lexeme_of_.resize(std::max<std::size_t>(e + 1, automaton_.pool().size()), -1);
   if (lexeme_of_[e] >= 0) return *lexemes_[static_cast<std::size_t>(lexeme_of_[e])];
-  auto made = std::make_unique<Lexeme>();
+  const ExprPool::Hash hash = automaton_.pool().hash(e);
+  std::shared_ptr<const Lexeme> found = vocab_.lexemes().find(hash);
+  if (!found) {
+    found = make_lexeme(e);
+    vocab_.lexemes().add(hash, found);
+  }
+  bytes_ += found->bytes();
+  if (lexeme_of_.size() <= e) lexeme_of_.resize(e + 1, -1);
+  lexeme_of_[e] = static_cast<std::int32_t>(lexemes_.size());
+  lexemes_.push_back(std::move(found));
+  return *lexemes_.back();
+}
+
+std::shared_ptr<Lexeme> Masks::make_lexeme(ExprId e) {
+  auto made = std::make_shared<Lexeme>();
   const Trie& trie = vocab_.trie();
   std::vector<ExprId> at(vocab_.max_token_bytes() + 1);
   at[0] = e;
@@ -76,13 +107,8 @@ const Masks::Lexeme& Masks::lexeme(ExprId e) {
     }
     made->tails = build_trie(&tails);
     made->merged = true;
-    bytes_ += made->tails.nodes.size() * sizeof(Trie::Node) + made->tails.tokens.size() * 4;
   }
-  bytes_ += made->dense.size() * 4 + made->sparse.size() * 4 + made->exits.size() * 4 + sizeof(Lexeme);
-  if (lexeme_of_.size() <= e) lexeme_of_.resize(e + 1, -1);
-  lexeme_of_[e] = static_cast<std::int32_t>(lexemes_.size());
-  lexemes_.push_back(std::move(made));
-  return *lexemes_.back();
+  return made;
 }
 
 // Sets the tokens of trie nodes [first, end), whose parents at `depth` stand in `state`.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "grammar/mask.h"
 
 namespace gramcore::grammar {
 
@@ -64,6 +65,7 @@ Vocab::Vocab(std::vector<std::uint8_t> bytes, std::vector<std::uint64_t> offsets
     strings.push_back({{reinterpret_cast<const char*>(t.data()), t.size()}, static_cast<std::uint32_t>(i)});
   }
   trie_ = build_trie(&strings);
+  lexemes_ = std::make_shared<LexemeCache>();
 }
 
 }  // namespace gramcore::grammar

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -28,6 +29,8 @@ struct Trie {
 // Builds the trie of strings (string, id); sorts its argument.
 Trie build_trie(std::vector<std::pair<std::string_view, std::uint32_t>>* strings);
 
+class LexemeCache;
+
 class Vocab {
  public:
   // bytes: all tokens one after the other, offsets: (V + 1) ascending.  special: tokens without text (control, padding,
@@ -45,6 +48,7 @@ class Vocab {
   const std::vector<std::uint32_t>& stop() const { return stop_; }
   const Trie& trie() const { return trie_; }
   std::size_t max_token_bytes() const { return max_token_bytes_; }
+  LexemeCache& lexemes() const { return *lexemes_; }
 
  private:
   std::vector<std::uint8_t> bytes_;
@@ -53,6 +57,7 @@ class Vocab {
   Bitset special_, stop_bits_;
   std::size_t max_token_bytes_ = 0;
   Trie trie_;
+  std::shared_ptr<LexemeCache> lexemes_;
 };
 
 }  // namespace gramcore::grammar

@@ -52,7 +52,7 @@ class Grammar:
         """
         text = schema if isinstance(schema, str) else json.dumps(schema, ensure_ascii=False)
         native, entries = _native.Grammar.from_json_schema(text, strict, spaces)
-        report = SchemaReport(tuple(KeywordReport(*entry) for entry in entries), json.loads(text))
+        report = SchemaReport(tuple(KeywordReport(*entry) for entry in entries), text)
         return cls(native, report)
 
     @classmethod

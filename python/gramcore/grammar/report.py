@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,7 +76,7 @@ class SchemaReport:
     """
 
     inexact: tuple[KeywordReport, ...]
-    _schema: Any = field(repr=False, compare=False, default=True)
+    _text: str = field(repr=False, compare=False, default="true")
 
     @property
     def is_exact(self) -> bool:
@@ -85,7 +86,7 @@ class SchemaReport:
     def keywords(self) -> list[KeywordReport]:
         """Every keyword of the schema that can affect validity, in reading order."""
         known = {(r.pointer, r.keyword): r for r in self.inexact}
-        found = [known.pop(key, KeywordReport(*key, "exact")) for key in _walk(self._schema, "#")]
+        found = [known.pop(key, KeywordReport(*key, "exact")) for key in _walk(json.loads(self._text), "#")]
         return found + list(known.values())
 
 

@@ -409,3 +409,32 @@ def adam_mini(p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float)
     v = state.setdefault("v", np.zeros((p.shape[0],) + (1,) * (p.ndim - 1), p.dtype))
     v[...] = f(0.999) * v + f(1 - 0.999) * np.mean(g * g, axis=axes, keepdims=True)
     return p - f(lr) * (m / f(1 - 0.9**t)) / (np.sqrt(v / f(1 - 0.999**t)) + f(1e-8))
+
+
+def cosmos(p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float, rank: int) -> Array:
+    """Liu et al. 2025, Alg. 1, with unit-RMS normalisation and a factor 0.1 for matrices."""
+    f = p.dtype.type
+    if p.ndim != 2 or min(p.shape) <= rank:
+        return adamw(p, g, state, t, lr=lr, weight_decay=0.0)
+    b1, b2 = f(0.9), f(0.999)
+    m = state.setdefault("m", np.zeros_like(p))
+    m[...] = b1 * m + (1 - b1) * g
+    gram = g.T @ g
+    if t == 1:
+        u = np.linalg.svd(g, full_matrices=False)[2][:rank].T
+        state["s"] = (1 - b2) * (u.T @ gram @ u)
+    else:
+        old, s = state["u"], state["s"]
+        u = np.linalg.qr(b2 * (old @ s) + (1 - b2) * (gram @ old))[0]
+        state["s"] = u.T @ (b2 * (old @ s @ old.T) + (1 - b2) * gram) @ u
+    state["u"] = u
+    v = state.setdefault("v", np.zeros((p.shape[0], rank), p.dtype))
+    v[...] = b2 * v + (1 - b2) * (g @ u) ** 2
+    a = ((m @ u) / f(1 - 0.9**t) / (np.sqrt(v / f(1 - 0.999**t)) + f(1e-8))) @ u.T
+    x = m - m @ u @ u.T
+    x = x / (np.sqrt((x * x).sum()) + f(1e-7))
+    for _ in range(5):
+        square = x @ x.T
+        x = f(3.4445) * x + (f(-4.7750) * square + f(2.0315) * square @ square) @ x
+    total = a + f(0.2) * x / _rms(x)
+    return p - f(lr * 0.1) * total / _rms(total)

@@ -10,8 +10,10 @@ from gramcore._registry import Row, register
 if TYPE_CHECKING:
     from gramcore.optim.adam_mini import AdamMini, adam_mini_groups
     from gramcore.optim.adamw import AdamW
+    from gramcore.optim.badam import BAdam
     from gramcore.optim.base import FusedOptimizer, GradientError
     from gramcore.optim.by_name import create, param_groups, state_bytes
+    from gramcore.optim.cosmos import COSMOS
     from gramcore.optim.factored import CAME, Adafactor
     from gramcore.optim.fused_backward import FusedBackward
     from gramcore.optim.grams import Grams
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Where each public name lives; importing one imports torch.
 _HOME = {
+    "BAdam": "badam",
+    "COSMOS": "cosmos",
     "Adafactor": "factored",
     "CAME": "factored",
     "AdamMini": "adam_mini",
@@ -61,12 +65,14 @@ _HOME = {
 
 __all__ = [
     "CAME",
+    "COSMOS",
     "LAWA",
     "SAM",
     "SGD",
     "Adafactor",
     "AdamMini",
     "AdamW",
+    "BAdam",
     "FusedBackward",
     "FusedOptimizer",
     "GradientError",
@@ -290,6 +296,18 @@ register(
     ),
 )
 
+register(
+    _row(
+        "COSMOS",
+        "cosmos:COSMOS",
+        "Adam in the leading eigenspace, orthogonalised step outside",
+        "Liu et al. 2025, arXiv:2502.17410",
+        "cosmos",
+        lr=1e-2,
+        rank=2,
+    ),
+)
+
 
 def _tool(name: str, home: str, summary: str, paper: str, **test_kwargs: Any) -> Row:
     """A row of something that works around an optimizer; tests/optim/test_tools.py drives these."""
@@ -298,6 +316,7 @@ def _tool(name: str, home: str, summary: str, paper: str, **test_kwargs: Any) ->
 
 register(
     _tool("LOMO", "fused_backward:FusedBackward", "steps fused into backward", "Lv et al. 2023, arXiv:2306.09782"),
+    _tool("BAdam", "badam:BAdam", "AdamW on one block at a time", "Luo et al. 2024, arXiv:2404.02827"),
     _tool("SAM", "sam:SAM", "gradient at the worst nearby weights", "Foret et al. 2021, arXiv:2010.01412"),
     _tool(
         "FSAM",

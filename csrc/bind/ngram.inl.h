@@ -41,14 +41,14 @@ struct LockedMatcher {
 };
 
 inline py::array_t<std::int32_t> draft(const SuffixAutomaton& a, SuffixAutomaton::Id state, std::int64_t max_tokens,
-                                       const std::string& by) {
+                                       const std::string& by, bool own_text) {
   GC_CHECK(max_tokens >= 0, "max_tokens must be >= 0, got ", max_tokens);
   std::vector<std::int32_t> out;
   if (by == "frequent") {
     a.most_frequent(state, max_tokens, out);
   } else {
     GC_CHECK(by == "recent" || by == "first", "by must be one of recent, first, frequent, got '", by, "'");
-    a.copy_from(by == "recent" ? a.recent_end(state) : a.first_end(state), max_tokens, out);
+    a.copy_from(by == "recent" ? a.recent_end(state) : a.first_end(state), max_tokens, own_text, out);
   }
   return to_array(out);
 }
@@ -88,7 +88,7 @@ inline void bind_automaton(py::module_& m) {
            [](Auto& self, std::int64_t max_tokens, const std::string& by) {
              return self.with([&](SuffixAutomaton& a) {
                if (a.match_len() == 0) return py::array_t<std::int32_t>(0);
-               return draft(a, a.match_state(), max_tokens, by);
+               return draft(a, a.match_state(), max_tokens, by, true);
              });
            })
       .def("count",
@@ -148,7 +148,7 @@ inline void bind_automaton(py::module_& m) {
       .def("propose", [current](LockedMatcher& self, std::int64_t max_tokens, const std::string& by) {
         return current(self, [&](SuffixAutomaton& a) {
           if (self.matcher.match_len() == 0) return py::array_t<std::int32_t>(0);
-          return draft(a, self.matcher.state(), max_tokens, by);
+          return draft(a, self.matcher.state(), max_tokens, by, false);
         });
       });
 }

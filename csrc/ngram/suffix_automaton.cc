@@ -158,11 +158,13 @@ std::int64_t SuffixAutomaton::recent_end(Id state) const {
   return recent <= num_tokens() ? recent : first_end(state);
 }
 
-void SuffixAutomaton::copy_from(std::int64_t end, std::int64_t max_tokens, std::vector<std::int32_t>& out) const {
+void SuffixAutomaton::copy_from(std::int64_t end, std::int64_t max_tokens, bool own,
+                                std::vector<std::int32_t>& out) const {
   out.clear();
   const std::int64_t size = num_tokens();
   for (std::int64_t j = 0; j < max_tokens; ++j) {
     const std::int64_t from = end + j;
+    if (from >= size && !own) return;
     const std::int32_t token =
         from < size ? text_[static_cast<std::size_t>(from)] : out[static_cast<std::size_t>(from - size)];
     if (token == kBoundary) return;

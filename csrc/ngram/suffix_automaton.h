@@ -46,9 +46,9 @@ class SuffixAutomaton {
   std::int64_t recent_end(Id state) const;
   std::int64_t first_end(Id state) const { return is_clone(state) ? clone(state).first_end : state; }
 
-  // Up to max_tokens tokens that followed position `end`, reading on into the draft itself past the end of the text
-  // (a period continues); stops at a boundary.
-  void copy_from(std::int64_t end, std::int64_t max_tokens, std::vector<std::int32_t>& out) const;
+  // Up to max_tokens tokens that followed position `end`; stops at a boundary.  Where the draft is to follow the text
+  // itself (`own`), reading goes on into the draft past the end of the text, so a period continues.
+  void copy_from(std::int64_t end, std::int64_t max_tokens, bool own, std::vector<std::int32_t>& out) const;
   // Greedy walk along the most frequent continuation of `state`; ties go to the smaller token.
   void most_frequent(Id state, std::int64_t max_tokens, std::vector<std::int32_t>& out) const;
 

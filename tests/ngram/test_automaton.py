@@ -101,6 +101,15 @@ def test_sequences_bound_drafts_and_matcher_follows_foreign_text() -> None:
     assert matcher.match_len == 1
 
 
+def test_a_foreign_draft_stops_where_the_text_ends() -> None:
+    for by in ("recent", "first", "frequent"):
+        matcher = SuffixAutomaton([1, 2, 3, 4]).matcher()
+        matcher.advance([9, 2, 3])
+        assert matcher.propose(5, by=by).tolist() == [4]
+        matcher.advance([4])
+        assert matcher.propose(5, by=by).tolist() == []
+
+
 @given(TEXTS, st.lists(st.integers(0, 3), max_size=20))
 def test_matcher_length_equals_brute_force(text: list[int], query: list[int]) -> None:
     matcher = SuffixAutomaton(text).matcher()

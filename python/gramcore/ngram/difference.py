@@ -28,9 +28,9 @@ class IndexDifference:
     documents that the first does not, counts would be negative: ValueError.
 
     >>> import tempfile
-    >>> whole, taken = tempfile.TemporaryDirectory(), tempfile.TemporaryDirectory()
-    >>> _ = build_index([[1, 2], [1, 3]], whole.name), build_index([[1, 3]], taken.name)
-    >>> left = IndexDifference(Index(whole.name), Index(taken.name))
+    >>> with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as taken:
+    ...     _ = build_index([[1, 2], [1, 3]], whole), build_index([[1, 3]], taken)
+    ...     left = IndexDifference(Index(whole), Index(taken))
     >>> left.count([1]), left.ntd([1]).token_ids.tolist()
     (1, [2])
     """

@@ -23,9 +23,9 @@ class InfiniGramEngine:
 
     >>> import tempfile
     >>> from gramcore.ngram import build_index
-    >>> out = tempfile.TemporaryDirectory()
-    >>> _ = build_index([[1, 2, 3], [2, 3, 4]], out.name)
-    >>> InfiniGramEngine(out.name, eos_token_id=0).count([2, 3])
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     _ = build_index([[1, 2, 3], [2, 3, 4]], out)
+    ...     InfiniGramEngine(out, eos_token_id=0).count([2, 3])
     {'count': 2, 'approx': False}
     """
 

@@ -53,8 +53,8 @@ class Index:
 
     >>> import tempfile
     >>> from gramcore.ngram import build_index
-    >>> out = tempfile.TemporaryDirectory()
-    >>> index = Index(build_index([[1, 2, 3], [2, 3, 4]], out.name).path)
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     index = Index(build_index([[1, 2, 3], [2, 3, 4]], out).path)
     >>> index.count([2, 3]), index.count([3, 2])
     (2, 0)
     >>> index.ntd([2, 3]).token_ids.tolist()

@@ -10,8 +10,8 @@
 namespace gramcore::kvcache {
 namespace {
 
-constexpr std::int64_t kScoreFloats = 128 * 1024;  // score rows of an item stay in the second-level cache
-constexpr std::int64_t kMaxRows = 64;
+constexpr std::int64_t kScoreFloats = 320 * 1024;  // score rows of an item stay in the second-level cache
+constexpr std::int64_t kMaxRows = 96;
 constexpr float kLog2E = 1.44269504f;
 
 struct AlignedFree {

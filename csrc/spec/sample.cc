@@ -38,6 +38,48 @@ std::int64_t top(const TensorView& logits, float* value) {
   return index;
 }
 
+// Keeps the smallest set, by (weight descending, index ascending), of at least `wanted` mass; returns its mass.
+// The bits of positive floats order like the floats: a histogram of mass over their upper bits finds the bucket in
+// which the set ends, and only that bucket is sorted.
+double keep_nucleus(std::vector<float>& weights, double wanted) {
+  constexpr unsigned kShift = 18;
+  std::vector<double> mass(std::size_t{1} << (31 - kShift), 0.0);
+  const auto bucket = [](float w) { return static_cast<std::size_t>(bits::of(w) >> kShift); };
+  for (float w : weights) mass[bucket(w)] += static_cast<double>(w);
+  double above = 0;
+  std::size_t cut = mass.size() - 1;
+  while (cut > 0 && above + mass[cut] < wanted) above += mass[cut--];
+  std::vector<std::int32_t> edge;
+  double total = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const std::size_t b = bucket(weights[i]);
+    if (b > cut) {
+      total += static_cast<double>(weights[i]);
+      continue;
+    }
+    if (b == cut && weights[i] > 0) {
+      edge.push_back(static_cast<std::int32_t>(i));
+    } else {
+      weights[i] = 0;
+    }
+  }
+  std::sort(edge.begin(), edge.end(), [&](std::int32_t a, std::int32_t b) {
+    const float wa = weights[static_cast<std::size_t>(a)], wb = weights[static_cast<std::size_t>(b)];
+    return wa != wb ? wa > wb : a < b;
+  });
+  bool full = false;
+  for (std::int32_t i : edge) {
+    float& w = weights[static_cast<std::size_t>(i)];
+    if (full) {
+      w = 0;
+      continue;
+    }
+    total += static_cast<double>(w);
+    full = total >= wanted;
+  }
+  return total;
+}
+
 // Weights exp((x - max) / T) with everything outside the warped support set to 0; returns their sum.
 double warped(const TensorView& logits, const Warp& warp, std::vector<float>& weights) {
   float largest = 0;
@@ -66,29 +108,7 @@ double warped(const TensorView& logits, const Warp& warp, std::vector<float>& we
     total = 0;
     for (float w : weights) total += static_cast<double>(w);
   }
-  if (warp.top_p < 1.0) {
-    // Entries below this bound weigh less than (1 - top_p) of the total together: none is in the kept set.
-    const double bound = (1.0 - warp.top_p) * total / static_cast<double>(n) * 0.999;
-    std::vector<std::int32_t> order;
-    for (std::size_t i = 0; i < n; ++i) {
-      if (weights[i] > 0 && static_cast<double>(weights[i]) >= bound) order.push_back(static_cast<std::int32_t>(i));
-    }
-    std::sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
-      const float wa = weights[static_cast<std::size_t>(a)], wb = weights[static_cast<std::size_t>(b)];
-      return wa != wb ? wa > wb : a < b;
-    });
-    double mass = 0;
-    std::vector<std::pair<std::int32_t, float>> kept;
-    for (std::int32_t i : order) {
-      kept.emplace_back(i, weights[static_cast<std::size_t>(i)]);
-      mass += static_cast<double>(kept.back().second);
-      if (mass >= warp.top_p * total) break;
-    }
-    std::fill(weights.begin(), weights.end(), 0.0f);
-    total = 0;
-    std::sort(kept.begin(), kept.end());
-    for (const auto& [i, w] : kept) total += static_cast<double>(weights[static_cast<std::size_t>(i)] = w);
-  }
+  if (warp.top_p < 1.0) total = keep_nucleus(weights, warp.top_p * total);
   if (warp.min_p > 0) {
     const float threshold = static_cast<float>(warp.min_p);  // the largest weight is 1
     for (float& w : weights) w = w < threshold ? 0.0f : w;

@@ -141,3 +141,13 @@ def test_rows_are_edited_once_and_on_demand() -> None:
     assert rows.argmax(1) == 0
     assert rows.argmax(1) == 0
     assert seen == [1]
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.3, 0.5, 0.77, 0.999])
+def test_nucleus_with_many_ties_takes_the_lowest_ids(top_p: float) -> None:
+    row = torch.randint(-4, 5, (700,), generator=torch.Generator().manual_seed(8)).float() / 8
+    expected = np.array(reference.warp(row.double().tolist(), 1.0, 0, top_p, 0.0))
+    got = native.probs_row(row, 1.0, 0, top_p, 0.0)
+    assert abs(int((got > 0).sum()) - int((expected > 0).sum())) <= 1  # the last one may hang on rounding
+    np.testing.assert_array_equal(np.flatnonzero(got)[:50], np.flatnonzero(expected)[:50])
+    assert abs(got.sum() - 1) < 1e-12

@@ -1,0 +1,136 @@
+"""Evidence of learning: a small byte-level Llama on real text, once per optimizer, same data and seed.
+
+    python -m bench.optim.train_tiny --steps 200 --out build/train_tiny.csv [--names AdamW,GaLore] [--plot tiny.png]
+
+Text: the sources of the Python standard library. Compare implementations of one rule; learning rates are not tuned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sysconfig
+import time
+from pathlib import Path
+
+import torch
+from gramcore._checks import require
+from gramcore.optim import FusedOptimizer, create
+
+#: Learning rates of the recipes: low-rank methods use ten times AdamW's.
+RATES = {"AdamW": 3e-3, "AdamW-8bit": 3e-3, "AdamW-4bit": 3e-3, "Grams": 3e-3, "Lion": 5e-4, "Adam-mini": 3e-3}
+RATES |= {"GaLore": 1e-2, "Fira": 1e-2, "APOLLO": 1e-2, "APOLLO-Mini": 1e-2, "FRUGAL": 3e-3, "GWT": 1e-2}
+RATES |= {"Adafactor": 2e-2, "CAME": 1e-3, "SGD-momentum": 0.3}
+ARGUMENTS: dict[str, dict[str, object]] = {
+    "GaLore": {"rank": 32, "refresh_every": 50},
+    "Fira": {"rank": 32, "refresh_every": 50},
+    "APOLLO": {"rank": 32, "refresh_every": 50},
+}
+BATCH, LENGTH = 8, 128
+
+
+def load_text(limit: int = 8 << 20) -> torch.Tensor:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    data = b""
+    for path in sorted(root.glob("*.py")):
+        data += path.read_bytes()
+        if len(data) >= limit:
+            break
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def make_model() -> torch.nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=256,
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+    )
+    return LlamaForCausalLM(config)
+
+
+def batch_of(text: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    starts = torch.randint(text.numel() - LENGTH, (BATCH,), generator=generator)
+    return torch.stack([text[s : s + LENGTH] for s in starts.tolist()]).long()
+
+
+@torch.no_grad()
+def validation_loss(model: torch.nn.Module, text: torch.Tensor) -> float:
+    generator = torch.Generator().manual_seed(1)
+    losses = [model(input_ids=x, labels=x).loss.item() for x in (batch_of(text, generator) for _ in range(8))]
+    return sum(losses) / len(losses)
+
+
+def train(name: str, text: torch.Tensor, steps: int) -> list[dict[str, object]]:
+    cut = text.numel() * 9 // 10
+    model = make_model()
+    optimizer: torch.optim.Optimizer
+    if name == "torch AdamW":
+        optimizer = torch.optim.AdamW(model.parameters(), lr=RATES["AdamW"], fused=True)
+    else:
+        optimizer = create(name, model, lr=RATES[name], **ARGUMENTS.get(name, {}))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: min(1.0, (t + 1) / 20) * (1 - 0.9 * t / steps))
+    generator = torch.Generator().manual_seed(0)
+    rows: list[dict[str, object]] = []
+    started = time.perf_counter()
+    for t in range(1, steps + 1):
+        x = batch_of(text[:cut], generator)
+        optimizer.zero_grad()
+        loss = model(input_ids=x, labels=x).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if t % max(1, steps // 20) == 0:
+            held = optimizer.state_bytes() if isinstance(optimizer, FusedOptimizer) else 8 * count(model)
+            rows.append({"optimizer": name, "step": t, "loss": round(loss.item(), 4), "state_bytes": held})
+    rows[-1]["validation"] = round(validation_loss(model, text[cut:]), 4)
+    rows[-1]["seconds"] = round(time.perf_counter() - started, 1)
+    print(f"{name:<14} validation {rows[-1]['validation']} nats/byte, state {rows[-1]['state_bytes']} bytes")
+    return rows
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def draw(rows: list[dict[str, object]], path: Path) -> None:
+    require("matplotlib", "bench").use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
+    for name in dict.fromkeys(str(r["optimizer"]) for r in rows):
+        own = [r for r in rows if r["optimizer"] == name]
+        left.plot([r["step"] for r in own], [r["loss"] for r in own], label=name)
+        right.scatter(own[-1]["state_bytes"], own[-1]["validation"], label=name)
+    left.set(xlabel="step", ylabel="training loss, nats/byte")
+    right.set(xlabel="bytes of optimizer state", ylabel="validation loss, nats/byte", xscale="symlog")
+    right.legend(fontsize=6)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=Path("build/train_tiny.csv"))
+    parser.add_argument("--names", default="torch AdamW," + ",".join(RATES))
+    parser.add_argument("--plot", type=Path)
+    arguments = parser.parse_args()
+    text = load_text()
+    rows = [row for name in arguments.names.split(",") for row in train(name, text, arguments.steps)]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    with arguments.out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["optimizer", "step", "loss", "state_bytes", "validation", "seconds"])
+        writer.writeheader()
+        writer.writerows(rows)
+    if arguments.plot:
+        draw(rows, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()

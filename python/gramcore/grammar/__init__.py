@@ -91,3 +91,26 @@ register(
         {"vocab_size": 4},
     ),
 )
+
+register(
+    Row(
+        "Regex",
+        "grammar",
+        "grammar_front_end",
+        "gramcore.grammar:Grammar.from_regex",
+        "regular expressions with intersection, complement, counted repetition",
+        "Brzozowski 1964",
+        {"context_free": False},
+        {"text": "(?:ab|[0-9]{1,30})*x?"},
+    ),
+    Row(
+        "JSON Schema",
+        "grammar",
+        "grammar_front_end",
+        "gramcore.grammar:Grammar.from_json_schema",
+        "drafts 4 to 2020-12, report per keyword",
+        "",
+        {"context_free": True},
+        {"schema": '{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}'},
+    ),
+)

@@ -30,7 +30,7 @@ constexpr std::size_t kLanes = 8;  // independent sums, so that the compiler can
 
 // exp(x) for x <= 0, relative error below 3e-7; 0 below the normal floats.  exp(x) = 2^n 2^f, |f| <= 1/2.
 float exp_below_one(float x) {
-  const float y = std::max(x, -87.0f) * 1.44269504f;
+  const float y = (x < -87.0f ? -87.0f : x) * 1.44269504f;
   const auto n = static_cast<std::int32_t>(y - 0.5f);
   const float f = y - static_cast<float>(n);
   float p = 1.540353e-4f;
@@ -84,12 +84,14 @@ double keep_allowed(float* logits, const float* mass, std::size_t n, const std::
       allowed += sum(mass + begin, m);
       continue;
     }
-    for (std::size_t i = 0; i < m; ++i) {
-      if ((word >> i) & 1u) {
-        allowed += mass[begin + i];
-      } else {
-        logits[begin + i] = -std::numeric_limits<float>::infinity();
-      }
+    float kept[32];
+    std::copy(logits + begin, logits + begin + m, kept);
+    std::fill(logits + begin, logits + begin + m, -std::numeric_limits<float>::infinity());
+    const std::uint32_t real = m == 32 ? word : word & ((1u << m) - 1);
+    for (std::uint32_t rest = real; rest; rest &= rest - 1) {
+      const auto i = static_cast<std::size_t>(__builtin_ctz(rest));
+      logits[begin + i] = kept[i];
+      allowed += mass[begin + i];
     }
   }
   return allowed;

@@ -3,7 +3,7 @@
 #     takes `all_objects`; sources that call a launcher see GRAMCORE_WITH_CUDA.
 #   * With GRAMCORE_TESTS each is also compiled by the C++ compiler against csrc/cuda_host: gramcore_cuda_emu, a shared
 #     library for tests/cuda, and gramcore_cuda_tests / gramcore_cuda_faults from tests/native/cuda_host.
-set(GRAMCORE_CUDA_ARCHITECTURES "80;90;120" CACHE STRING "sm_XX to compile for; the last also as PTX for newer devices")
+set(GRAMCORE_CUDA_ARCHITECTURES "80;90" CACHE STRING "sm_XX to compile for; the last also as PTX for newer devices")
 file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/*/cuda/*.cu)
 target_sources(gc_core PRIVATE csrc/core/cuda/status.cc)
 

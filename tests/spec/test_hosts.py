@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
-import pkgutil
 from pathlib import Path
 from typing import Any
 
-import gramcore.spec
 import numpy as np
 import pytest
 import torch
@@ -122,11 +118,3 @@ def test_pictures(model: Any, tmp_path: Path) -> None:
     save_tree_png(tmp_path / "t.png", tree, Verdict(np.int32([0]), 4), [0.5, 0.2, 0.1])
     assert (tmp_path / "t.png").read_bytes()[:4] == b"\x89PNG"
     assert [p.name for p in tmp_path.iterdir()] == ["t.png"]
-
-
-MODULES = [m.name for m in pkgutil.iter_modules(gramcore.spec.__path__)]
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_docstring_examples(name: str) -> None:
-    assert doctest.testmod(importlib.import_module(f"gramcore.spec.{name}")).failed == 0

@@ -107,7 +107,7 @@ def _transformers(dtype: torch.dtype, ids: np.ndarray) -> Callable[[int], Step]:
             keep = 1 if n == PROMPT else 0
             out = model(torch.from_numpy(ids[None, start : start + n]), past_key_values=cache, logits_to_keep=keep)
             if n != PROMPT:
-                cache.crop(CONTEXT)
+                cache.crop(-n)
             return out.logits[0, -1].float().numpy()
 
         return step

@@ -188,7 +188,11 @@ def main() -> None:
         if name == "gramcore":
             measure(gramcore_engine(info), cases, encode, len(info), False)
         else:
-            made = {"xgrammar": xgrammar_engine, "llguidance": llguidance_engine}[name](tokenizer, len(info))
+            try:
+                made = {"xgrammar": xgrammar_engine, "llguidance": llguidance_engine}[name](tokenizer, len(info))
+            except ImportError as error:
+                print(f"  absent: {error}")
+                continue
             measure(made, cases, encode, len(info), name == "xgrammar")
 
 

@@ -172,7 +172,13 @@ Shapes SchemaCompiler::exactly_one(const Json& list) {
     Shapes mine = each[i];
     for (std::size_t j = 0; j < each.size(); ++j) {
       if (j == i || product(mine, each[j]).empty()) continue;  // plainly disjoint
-      mine = product(mine, negated(list.items[j]));
+      const std::size_t resolving = resolving_.size();
+      try {
+        mine = product(mine, negated(list.items[j]));
+      } catch (const InvalidArgument&) {  // strict mode refuses here, in note()
+        resolving_.resize(resolving);
+        note(list, "oneOf", "approximated", "texts that match several alternatives are not excluded");
+      }
     }
     append(&out, mine);
   }

@@ -307,6 +307,16 @@ def test_report_names_what_is_not_enforced() -> None:
         Grammar.from_json_schema(schema, strict=True)
 
 
+def test_one_of_whose_overlap_cannot_be_excluded_is_reported() -> None:
+    closed = {"properties": {"a": {}}, "additionalProperties": False}
+    schema = {"oneOf": [closed, {"properties": {"b": {"type": "integer"}}}], "type": "object"}
+    report = Grammar.from_json_schema(schema).report
+    assert report is not None
+    assert [(r.pointer, r.keyword) for r in report.inexact] == [("#/oneOf", "oneOf")]
+    with pytest.raises(ValueError, match="strict"):
+        Grammar.from_json_schema(schema, strict=True)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

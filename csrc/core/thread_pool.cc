@@ -22,14 +22,6 @@ constexpr int kMaxThreads = 1024;
 constexpr auto kSpin = std::chrono::microseconds(60);
 constexpr int kPausesPerLook = 16;
 
-inline void cpu_pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("isb" ::: "memory");
-#endif
-}
-
 int affinity_count() {
   cpu_set_t set;
   CPU_ZERO(&set);

@@ -8,6 +8,15 @@
 
 namespace gramcore {
 
+// Tells the processor that this thread spins.
+inline void cpu_pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb" ::: "memory");
+#endif
+}
+
 // Threads that take part in a parallel call, the caller included.  Order of precedence: set_num_threads,
 // the hook (torch.get_num_threads once torch is loaded), the affinity mask of the process.
 int num_threads();

@@ -11,14 +11,6 @@ namespace {
 
 constexpr int kSpins = 4000;  // looks before a waiting thread offers its core to others
 
-inline void cpu_pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("isb" ::: "memory");
-#endif
-}
-
 }  // namespace
 
 void Program::add(std::int64_t num_items, std::function<void(std::int64_t)> run) {

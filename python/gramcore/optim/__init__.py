@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from gramcore.optim.grams import Grams
     from gramcore.optim.lawa import LAWA
     from gramcore.optim.lion import Lion
-    from gramcore.optim.lowrank import apollo, apollo_mini, fira, frugal, galore, galore_plus, grass, gwt
+    from gramcore.optim.lowrank import fira, galore, galore_plus
     from gramcore.optim.mezo import MeZO
     from gramcore.optim.sam import SAM
     from gramcore.optim.sgd import SGD
+    from gramcore.optim.sketched import apollo, apollo_mini, frugal, grass, gwt
     from gramcore.optim.sophia import Sophia
     from gramcore.optim.spdf import SparseMask
     from gramcore.optim.spectrum import signal_to_noise, spectrum_freeze, spectrum_select
@@ -50,14 +51,14 @@ _HOME = {
     "Lion": "lion",
     "SGD": "sgd",
     "Sophia": "sophia",
-    "apollo": "lowrank",
-    "apollo_mini": "lowrank",
+    "apollo": "sketched",
+    "apollo_mini": "sketched",
     "fira": "lowrank",
-    "frugal": "lowrank",
+    "frugal": "sketched",
     "galore": "lowrank",
     "galore_plus": "lowrank",
-    "grass": "lowrank",
-    "gwt": "lowrank",
+    "grass": "sketched",
+    "gwt": "sketched",
     "create": "by_name",
     "param_groups": "by_name",
     "state_bytes": "by_name",
@@ -222,7 +223,7 @@ register(
     ),
     _row(
         "APOLLO",
-        "lowrank:apollo",
+        "sketched:apollo",
         "raw gradients scaled through a random projection",
         "Zhu et al. 2024, arXiv:2412.05270",
         "apollo",
@@ -232,7 +233,7 @@ register(
     ),
     _row(
         "APOLLO-Mini",
-        "lowrank:apollo_mini",
+        "sketched:apollo_mini",
         "APOLLO of rank 1, one scale per tensor",
         "Zhu et al. 2024, arXiv:2412.05270",
         "apollo_mini",
@@ -241,7 +242,7 @@ register(
     ),
     _row(
         "FRUGAL",
-        "lowrank:frugal",
+        "sketched:frugal",
         "AdamW in a subspace, sign descent outside it",
         "Zmushko et al. 2024, arXiv:2411.07837",
         "frugal",
@@ -249,11 +250,16 @@ register(
         refresh_every=10,
     ),
     _row(
-        "GWT", "lowrank:gwt", "Adam on coarse wavelet coefficients", "Wen et al. 2025, arXiv:2501.07237", "gwt", lr=1e-2
+        "GWT",
+        "sketched:gwt",
+        "Adam on coarse wavelet coefficients",
+        "Wen et al. 2025, arXiv:2501.07237",
+        "gwt",
+        lr=1e-2,
     ),
     _row(
         "Grass",
-        "lowrank:grass",
+        "sketched:grass",
         "Adam on selected gradient rows",
         "Muhamed et al. 2024, arXiv:2406.17660",
         "grass",

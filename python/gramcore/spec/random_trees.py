@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,8 +48,9 @@ class _BranchingTree(TreeBuilder):
             frontier = newest
         return _with_laws(tokens, parents, rows, self.scheme)
 
+    @abstractmethod
     def _draw(self, law: FloatArray, width: int, numbers: np.random.Generator) -> list[int]:
-        raise NotImplementedError
+        """``width`` children from ``law``, in drawing order."""
 
 
 class RsdConstantTree(_BranchingTree):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gramcore
 import numpy as np
 import pytest
 from gramcore.errors import LimitError
@@ -21,7 +22,7 @@ pytestmark = ray_marks
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     ray = pytest.importorskip("ray")
-    root = Path(__file__).resolve().parents[2] / "python"
+    root = Path(gramcore.__file__).parents[1]  # where this process found the package, for the workers
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("cases", [("adamw", "clipped", "int8", "int4", "lion", "grams")], ids=["all"])
 def test_two_processes_equal_one(cases: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.environ.get("PYTHONPATH", "python")}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     worker = str(ROOT / "tests" / "optim" / "distributed_worker.py")
     result = subprocess.run(
         [*command, worker, *cases], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False

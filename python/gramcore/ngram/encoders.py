@@ -59,13 +59,13 @@ def _from_file(path: Path) -> Encoder:
     if path.suffix == ".tiktoken":
         return _tiktoken(path)
     if path.suffix == ".model":
-        module = require("sentencepiece", "hf")
+        module = require("sentencepiece", "index")
         try:
             processor = module.SentencePieceProcessor(model_file=str(path))
         except Exception as error:
             raise FormatError(f"{path}: must be a SentencePiece model, got {error}") from error
         return lambda texts: [np.array(ids, np.int64) for ids in processor.encode(list(texts))]
-    module = require("tokenizers", "hf")
+    module = require("tokenizers", "index")
     try:
         return load_encoder(module.Tokenizer.from_file(str(path)))
     except Exception as error:
@@ -73,7 +73,7 @@ def _from_file(path: Path) -> Encoder:
 
 
 def _tiktoken(path: Path) -> Encoder:
-    module = require("tiktoken", "hf")
+    module = require("tiktoken", "index")
     ranks = {}
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:

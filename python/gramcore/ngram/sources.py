@@ -146,7 +146,7 @@ def _open(path: Path) -> io.BufferedIOBase:
     if path.suffix == ".gz":
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if path.suffix == ".zst":
-        stream = require("zstandard", "hf").ZstdDecompressor().stream_reader(path.open("rb"))
+        stream = require("zstandard", "index").ZstdDecompressor().stream_reader(path.open("rb"))
         return io.BufferedReader(stream)
     return path.open("rb")
 
@@ -176,7 +176,7 @@ def _from_lines(path: Path, text_key: str) -> Iterator[Record | Exception]:
 
 
 def _from_parquet(path: Path, text_key: str) -> Iterator[Record | Exception]:
-    parquet = require("pyarrow.parquet", "hf")
+    parquet = require("pyarrow.parquet", "index")
     try:
         file = parquet.ParquetFile(path)
         batches = file.iter_batches(columns=[text_key])

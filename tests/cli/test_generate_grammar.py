@@ -30,8 +30,21 @@ def test_a_schema_file_shapes_the_text(tmp_path: Path) -> None:
     assert isinstance(person["age"], int)
 
 
+def test_a_rule_file_shapes_the_text(tmp_path: Path) -> None:
+    file = tmp_path / "answer.gbnf"
+    file.write_text('root ::= "<" ("yes" | "no") ">"\n')
+    result = gramcore("generate", "Is water wet?", "--grammar", str(file), "--max-new-tokens", "20")
+    assert result.stdout.strip() in ("<yes>", "<no>")
+
+
 @pytest.mark.parametrize(
-    ("name", "content"), [("bad.regex", "(unclosed"), ("bad.json", '{"type": '), ("bad.json", '{"type": "strong"}')]
+    ("name", "content"),
+    [
+        ("bad.gbnf", "root = x"),
+        ("bad.regex", "(unclosed"),
+        ("bad.json", '{"type": '),
+        ("bad.json", '{"type": "strong"}'),
+    ],
 )
 def test_grammar_that_does_not_parse(tmp_path: Path, name: str, content: str) -> None:
     file = tmp_path / name

@@ -16,7 +16,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="the user's message; - reads standard input")],
     model: Annotated[str, typer.Option(help="GGUF file, model folder, or smollm2")] = "smollm2",
     draft: Annotated[str, typer.Option(help="suffix, ngram or none")] = "suffix",
-    grammar: Annotated[str | None, typer.Option(help="json, or a file: .json schema, .regex pattern")] = None,
+    grammar: Annotated[str | None, typer.Option(help="json, or a .json schema, .regex, .gbnf or .ebnf file")] = None,
     bits: Annotated[int, typer.Option(help="weight bits: 4, 8 or 16")] = 4,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.0,
@@ -78,22 +78,31 @@ class TokenPrinter:
         typer.echo(text[self._shown :], nl=False)
 
 
+#: Suffix of a grammar file -> name of the constructor of :class:`gramcore.grammar.Grammar`.
+_GRAMMARS = {
+    ".json": "from_json_schema",
+    ".regex": "from_regex",
+    ".txt": "from_regex",
+    ".gbnf": "from_gbnf",
+    ".ebnf": "from_ebnf",
+}
+
+
 def _grammar_text(source: str) -> tuple[str, str]:
-    """(kind, text) of the ``--grammar`` option; read before the model is loaded, so that mistakes show at once."""
+    """(constructor, text) of ``--grammar``; read before the model is loaded, so that mistakes show at once."""
     if source == "json":
-        return "json", "{}"
+        return "from_json_schema", "{}"
     path = Path(source)
-    kinds = {".json": "json", ".regex": "regex", ".txt": "regex"}
-    if path.suffix not in kinds:
-        raise ValueError(f"--grammar must be 'json' or a .json schema or .regex file, got {source!r}")
+    if path.suffix not in _GRAMMARS:
+        raise ValueError(f"--grammar must be 'json' or a file ending in {', '.join(_GRAMMARS)}, got {source!r}")
     if not path.exists():
-        raise FileNotFoundError(f"--grammar file must exist, got {source!r}; give a path to a .json or .regex file")
-    return kinds[path.suffix], path.read_text().strip()
+        raise FileNotFoundError(f"--grammar file must exist, got {source!r}; give the path of a schema or a pattern")
+    return _GRAMMARS[path.suffix], path.read_text().strip()
 
 
-def _matcher(tokenizer: Any, kind: str, text: str) -> Any:
+def _matcher(tokenizer: Any, constructor: str, text: str) -> Any:
     from gramcore import grammar as g
 
-    made = g.Grammar.from_json_schema(text) if kind == "json" else g.Grammar.from_regex(text)
+    made = getattr(g.Grammar, constructor)(text)
     compiler = g.GrammarCompiler(g.TokenizerInfo.from_huggingface(tokenizer))
     return g.GrammarMatcher(compiler.compile(made))

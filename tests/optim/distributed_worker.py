@@ -79,8 +79,9 @@ def run(name: str, rank: int) -> None:
 if __name__ == "__main__":
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    try:
-        for case in sys.argv[1:]:
-            run(case, int(os.environ["RANK"]))
-    finally:
-        dist.destroy_process_group()
+    for case in sys.argv[1:]:
+        run(case, int(os.environ["RANK"]))
+    dist.barrier()
+    # All checks have passed. Leave without static destructors: the communication threads sometimes call
+    # std::terminate there, about one run in ten, after everything is done.
+    os._exit(0)

@@ -67,6 +67,13 @@ def test_unsupported_architecture(tmp_path: Path) -> None:
     assert "llama" in text
 
 
+def test_folder_that_is_no_language_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    text = sentence(gramcore("generate", "hi", "--model", str(tmp_path)))
+    assert "vit" in text
+    assert "llama" in text
+
+
 def test_options_that_are_not_supported(tmp_path: Path) -> None:
     assert "bits" in sentence(gramcore("generate", "hi", "--bits", "5"))
     assert "draft" in sentence(gramcore("generate", "hi", "--draft", "magic"))

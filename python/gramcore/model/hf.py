@@ -42,7 +42,8 @@ def find_model(path_or_name: str | Path) -> Path:
         return files[0]
     if not path.is_file():
         raise FileNotFoundError(
-            f"model must be a GGUF file, a folder with one, or one of {', '.join(_PACKAGED)}, got {name!r}"
+            f"model must be a GGUF file, a folder with one, or one of {', '.join(_PACKAGED)}, got {name!r}, which "
+            "does not exist; check the path"
         )
     return path
 

@@ -78,11 +78,17 @@ def _open_gguf(path_or_name: str | Path, bits: int, host: str) -> Session:
 def _open_folder(folder: Path, bits: int, host: str) -> Session:
     from gramcore.model.decoder import Decoder
     from gramcore.model.hf import stop_tokens
-    from gramcore.model.native import supports
+    from gramcore.model.native import ARCHITECTURES, supports
 
     transformers = require("transformers", "hf")
     torch = require("torch", "torch")
     dtype = torch.bfloat16 if bits == 16 else torch.float32
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
+        raise ValueError(
+            f"model must be a causal language model, got architecture {config.model_type!r} ({folder}); "
+            f"natively supported are {', '.join(ARCHITECTURES)}, others run through transformers"
+        )
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     stops = stop_tokens(model, tokenizer)

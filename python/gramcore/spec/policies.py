@@ -116,7 +116,7 @@ class CostModelLength(LengthPolicy):
             return self.first
         if self._plain[0] == 0:
             return 0  # one plain step to compare with
-        lengths = np.arange(1.0, self.max_nodes + 1)
+        lengths = np.arange(1, self.max_nodes + 1, dtype=np.float64)
         gain = (1 + np.cumsum(self._survival())) / self._step_seconds(lengths)
         best = int(np.argmax(gain))
         if gain[best] > 1 / (self._plain[1] / self._plain[0]):

@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The environment tools run in: ours, or the caller's when DEV_PYTHON is given.
 DEV_PYTHON ?= $(if $(wildcard $(BIN)/python),$(CURDIR)/$(BIN)/python,$(PYTHON))
 
-.PHONY: help demo test bench lint format asan tsan aarch64 cuda-check docs stubs table dev native clean
+.PHONY: help demo test bench bench-native lint format asan tsan aarch64 cuda-check docs stubs table dev native clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -23,6 +23,12 @@ test: $(VENV)/.installed
 #: make bench       print the benchmark tables (FAMILY=quant for one)
 bench: $(VENV)/.installed
 	$(BIN)/python -m gramcore.cli bench $(FAMILY)
+
+#: make bench-native  the cores without Python
+bench-native:
+	cmake -S . -B build/bench -DGRAMCORE_PYTHON=OFF -DGRAMCORE_BENCH=ON -DGRAMCORE_CUDA=OFF >/dev/null
+	cmake --build build/bench -j $(JOBS) --target gramcore_native_bench
+	build/bench/gramcore_native_bench
 
 $(VENV)/.installed: pyproject.toml CMakeLists.txt $(shell find csrc cmake python -type f -not -name '*.so' -not -path '*/__pycache__/*' 2>/dev/null)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -70,7 +76,7 @@ aarch64:
 cuda-check:
 	$(DEV_PYTHON) -m tests.cuda.toolchain
 
-CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cc' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.cc' 'tests/*.h')
+CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cc' 'csrc/*.cu' 'csrc/*.cuh' 'tests/*.cc' 'tests/*.h' 'bench/*.cc' 'bench/*.h')
 
 #: make lint        ruff, mypy, clang-format
 lint:

@@ -64,11 +64,18 @@ class Result:
 
 @dataclass
 class Limits:
-    """What the machine can do, measured in this process: GB/s read and copy, GFLOP/s, with the threads in use."""
+    """What the machine can do with the threads in use, measured in this process.
+
+    Attributes:
+        read_gb_s, copy_gb_s, triad_gb_s: memory bandwidth, GB/s.
+        gop_s: 10^9 operations per second by kind (``fp32``, ``bf16``, ``int8``, ``int8_tile``), multiplications and
+            additions counted apart; kinds the processor has no instruction for are absent.
+    """
 
     read_gb_s: float
     copy_gb_s: float
     triad_gb_s: float
+    gop_s: Mapping[str, float]
 
     @classmethod
     def measure(cls, num_bytes: int = 256 << 20) -> Limits:
@@ -76,7 +83,8 @@ class Limits:
         from gramcore import _core
 
         read, copy, triad = _core.measure_bandwidth(num_bytes, 5)
-        return cls(read / 1e9, copy / 1e9, triad / 1e9)
+        rates = zip(("fp32", "bf16", "int8", "int8_tile"), _core.measure_compute(5), strict=True)
+        return cls(read / 1e9, copy / 1e9, triad / 1e9, {kind: rate / 1e9 for kind, rate in rates if rate})
 
 
 @dataclass
@@ -97,9 +105,10 @@ class Bench:
         if self._limits is None:
             self._limits = Limits.measure()
             x = self._limits
+            rates = ", ".join(f"{kind} {rate:.0f} GOP/s" for kind, rate in x.gop_s.items())
             print(
                 f"limits in this run, {gramcore.num_threads()} thread(s): read {x.read_gb_s:.1f} GB/s, "
-                f"copy {x.copy_gb_s:.1f} GB/s, triad {x.triad_gb_s:.1f} GB/s"
+                f"copy {x.copy_gb_s:.1f} GB/s, triad {x.triad_gb_s:.1f} GB/s, {rates}"
             )
         return self._limits
 
@@ -113,6 +122,7 @@ class Bench:
         flops: float = 0.0,
         units: float = 1.0,
         limit_bytes_per_s: float | None = None,
+        operations: str | None = None,
     ) -> list[Result]:
         """Verify and time the contenders; the first one is ours.
 
@@ -123,6 +133,8 @@ class Bench:
             flops: floating-point operations of one run.
             units: work items in one run (queries, tokens); times are reported per item.
             limit_bytes_per_s: bandwidth this case is bound by; default the measured read bandwidth.
+            operations: kind of ``Limits.gop_s`` that bounds ``flops``; the limit is then the longer of the time the
+                bytes and the time the operations need (roofline).
         """
         for c in contenders:
             if c.setup:
@@ -130,11 +142,13 @@ class Bench:
             check(c.name, c.run())
         times = self._time(contenders)
         ours = _percentile(times[contenders[0].name], 50)
-        limit = limit_bytes_per_s or (self.limits.read_gb_s * 1e9 if bytes_moved else 0.0)
+        bound_s = bytes_moved / (limit_bytes_per_s or self.limits.read_gb_s * 1e9) if bytes_moved else 0.0
+        if operations is not None:
+            bound_s = max(bound_s, flops / (self.limits.gop_s[operations] * 1e9))
         rows = []
         for c in contenders:
             p20, p50, p80 = (_percentile(times[c.name], q) for q in (20, 50, 80))
-            fraction = bytes_moved / limit / p50 if bytes_moved and limit else math.nan
+            fraction = bound_s / p50 if bound_s else math.nan
             rows.append(
                 Result(
                     case=case,

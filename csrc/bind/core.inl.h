@@ -5,9 +5,9 @@
 #include <pybind11/stl.h>
 
 #include "bind/tensor_arg.h"
-#include "core/bandwidth.h"
 #include "core/cpu.h"
 #include "core/device.h"
+#include "core/limits.h"
 #include "core/rng.h"
 #include "core/thread_pool.h"
 #include "torch/registry.h"
@@ -40,6 +40,17 @@ inline void bind_core(pybind11::module_& m) {
         return py::make_tuple(b.read, b.copy, b.triad);
       },
       py::arg("num_bytes"), py::arg("passes"), "(read, copy, triad) in bytes per second.");
+  m.def(
+      "measure_compute",
+      [](int passes) {
+        Compute c;
+        {
+          const py::gil_scoped_release unlocked;
+          c = measure_compute(passes);
+        }
+        return py::make_tuple(c.fp32, c.bf16, c.int8, c.int8_tile);
+      },
+      py::arg("passes"), "(fp32, bf16, int8, int8 tiles) in operations per second; 0 = no such instruction.");
   m.def("register_torch_ops", &torch::register_ops, "Registers the operators with the torch already loaded.");
   m.def(
       "philox4x32",

@@ -96,3 +96,17 @@ def test_info_names_every_fact() -> None:
     assert facts.packages["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert facts.cuda_status
     assert "gramcore" in str(facts)
+
+
+@pytest.mark.parametrize("level", _core.cpu_levels())
+def test_compute_rates_follow_the_instructions_of_the_level(level: str) -> None:
+    before = _core.cpu_level()
+    try:
+        _core.set_cpu_level(level)
+        fp32, bf16, int8, tiles = _core.measure_compute(1)
+    finally:
+        _core.set_cpu_level(before)
+    assert fp32 > 0
+    assert (int8 > 0) == (level in ("avx2_vnni", "avx512_vnni", "avx512_bf16", "amx", "dotprod", "i8mm"))
+    assert (bf16 > 0) == (level in ("avx512_bf16", "amx"))
+    assert (tiles > 0) == (level == "amx")

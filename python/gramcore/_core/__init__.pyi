@@ -9,7 +9,7 @@ from . import ngram
 from . import grammar
 from . import spec
 from . import model
-__all__: list[str] = ['cpu_level', 'cpu_levels', 'cpu_model', 'cuda_compiled', 'cuda_device_count', 'cuda_status', 'grammar', 'measure_bandwidth', 'model', 'ngram', 'num_threads', 'optim', 'philox4x32', 'quant', 'register_torch_ops', 'set_cpu_level', 'set_num_threads', 'spec', 'tensor_facts']
+__all__: list[str] = ['cpu_level', 'cpu_levels', 'cpu_model', 'cuda_compiled', 'cuda_device_count', 'cuda_status', 'grammar', 'measure_bandwidth', 'measure_compute', 'model', 'ngram', 'num_threads', 'optim', 'philox4x32', 'quant', 'register_torch_ops', 'set_cpu_level', 'set_num_threads', 'spec', 'tensor_facts']
 def cpu_level() -> str:
     ...
 def cpu_levels() -> list[str]:
@@ -25,6 +25,10 @@ def cuda_status() -> str:
 def measure_bandwidth(num_bytes: typing.SupportsInt | typing.SupportsIndex, passes: typing.SupportsInt | typing.SupportsIndex) -> tuple[float, float, float]:
     """
     (read, copy, triad) in bytes per second.
+    """
+def measure_compute(passes: typing.SupportsInt | typing.SupportsIndex) -> tuple[float, float, float, float]:
+    """
+    (fp32, bf16, int8, int8 tiles) in operations per second; 0 = no such instruction.
     """
 def num_threads() -> int:
     ...

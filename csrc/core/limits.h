@@ -12,4 +12,13 @@ struct Bandwidth {
 // Best of `passes` over buffers of `num_bytes` each (choose more than the last-level cache holds).
 Bandwidth measure_bandwidth(std::size_t num_bytes, int passes);
 
+// Operations per second (an addition and a multiplication are two); 0 where the level in use has no such instruction.
+struct Compute {
+  double fp32, bf16, int8;
+  double int8_tile;  // AMX
+};
+
+// Best of `passes` of a few milliseconds each, registers only.
+Compute measure_compute(int passes);
+
 }  // namespace gramcore

@@ -1,4 +1,4 @@
-#include "core/bandwidth.h"
+#include "core/limits.h"
 
 #include <algorithm>
 #include <atomic>
@@ -7,6 +7,7 @@
 
 #include "core/check.h"
 #include "core/kernels/bandwidth.h"
+#include "core/kernels/peak.h"
 #include "core/thread_pool.h"
 
 namespace gramcore {
@@ -21,6 +22,17 @@ double best_seconds(int passes, Pass&& pass) {
     best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   return best;
+}
+
+double best_rate(const core::PeakProbe& probe, int passes) {
+  if (probe.run == nullptr) return 0;
+  constexpr std::int64_t kRounds = 200'000;
+  const std::int64_t chunks = std::int64_t{num_threads()} * 8;
+  std::atomic<float> sink{0};
+  const double seconds = best_seconds(passes, [&] {
+    parallel_chunks(chunks, [&](std::int64_t) { sink.store(probe.run(kRounds), std::memory_order_relaxed); });
+  });
+  return static_cast<double>(chunks * kRounds) * probe.operations / seconds;
 }
 
 }  // namespace
@@ -51,6 +63,13 @@ Bandwidth measure_bandwidth(std::size_t num_bytes, int passes) {
                    });
                  });
   return result;
+}
+
+Compute measure_compute(int passes) {
+  GC_CHECK(passes >= 1, "passes must be >= 1, got ", passes);
+  const auto& kernels = core::peak_kernels();
+  return {best_rate(kernels.fp32, passes), best_rate(kernels.bf16, passes), best_rate(kernels.int8, passes),
+          best_rate(kernels.int8_tile, passes)};
 }
 
 }  // namespace gramcore

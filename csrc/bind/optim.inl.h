@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -99,6 +100,20 @@ inline void check_layout(const TensorView& v, const TensorView& param, const cha
            ", got ", shape_string(v), " (tensor ", index, ")");
 }
 
+// Directions that stand for gradients: a sum of draws of one seed.
+struct Noise {
+  std::uint64_t seed;
+  std::vector<optim::Draw> draws;
+  float keep;
+};
+
+inline Noise make_noise(std::uint64_t seed, const std::vector<std::pair<std::uint32_t, double>>& draws, double keep) {
+  GC_CHECK(keep > 0.0 && keep <= 1.0, "keep must be in (0, 1], got ", keep);
+  Noise noise{seed, {}, static_cast<float>(keep)};
+  for (const auto& [id, amount] : draws) noise.draws.push_back({id, static_cast<float>(amount)});
+  return noise;
+}
+
 // Borrowed views of everything one call touches; keeps the Python buffers alive.
 struct Lists {
   std::vector<TensorArg> params, grads, lows;
@@ -108,21 +123,26 @@ struct Lists {
 
 inline void fill_params(Lists& lists, const py::object& params, const py::object& grads) {
   lists.params = tensor_list(params, "params");
-  lists.grads = tensor_list(grads, "grads");
   const std::size_t n = lists.params.size();
-  GC_CHECK(lists.grads.size() == n, "grads must hold one tensor per parameter, got ", lists.grads.size(), " for ", n);
+  const bool drawn = grads.is_none();
+  if (!drawn) {
+    lists.grads = tensor_list(grads, "grads");
+    GC_CHECK(lists.grads.size() == n, "grads must hold one tensor per parameter, got ", lists.grads.size(), " for ", n);
+  }
   lists.tensors.resize(n);
   for (std::size_t i = 0; i < n; ++i) {
     const TensorView& p = lists.params[i].view();
-    const TensorView& g = lists.grads[i].view();
     GC_CHECK(p.numel() == 0 || is_dense(p), "params must be dense, got strides with gaps or overlap ", shape_string(p),
              " (tensor ", i, "); step a contiguous copy");
     StepTensor& t = lists.tensors[i];
     t.param = p.data;
     t.param_storage = float_storage(p, "params");
+    t.numel = p.numel();
+    t.grad_storage = Storage::drawn;
+    if (drawn) continue;
+    const TensorView& g = lists.grads[i].view();
     t.grad = g.data;
     t.grad_storage = float_storage(g, "grads");
-    t.numel = p.numel();
     check_layout(g, p, "grads", i);
   }
 }
@@ -182,7 +202,8 @@ inline void step(const std::string& rule_name, const HyperMap& hyper_values, con
                  const py::object& grads, const std::vector<py::object>& slots, const std::vector<std::int64_t>& steps,
                  const std::vector<std::uint32_t>& ids, const std::vector<py::object>& scales,
                  const py::object& remainders, const std::vector<double>& lr_scales, bool stochastic,
-                 std::uint64_t seed, bool zero_grad) {
+                 std::uint64_t seed, bool zero_grad, const std::optional<Noise>& noise) {
+  GC_CHECK(grads.is_none() == (noise.has_value()), "noise must be given when grads is None, and only then");
   const optim::RuleId rule = optim::parse_rule(rule_name);
   const Hyper hyper = parse_hyper(hyper_values);
   Lists lists;
@@ -201,7 +222,12 @@ inline void step(const std::string& rule_name, const HyperMap& hyper_values, con
     if (!lr_scales.empty()) own.lr *= lr_scales[i];
     optim::rule_coefs(rule, own, steps[i], lists.tensors[i].c);
   }
-  const optim::StepOptions options{rule, stochastic, zero_grad, seed};
+  optim::StepOptions options{rule, stochastic, zero_grad, seed, {}, 0, 1.0f};
+  if (noise) {
+    options.draws = {noise->draws.data(), noise->draws.size()};
+    options.draw_seed = noise->seed;
+    options.keep = noise->keep;
+  }
   const py::gil_scoped_release release;
   optim::run_step(lists.tensors, options);
 }
@@ -218,10 +244,15 @@ inline double sum_squares(const py::object& tensors) {
 inline void bind_optim(pybind11::module_& parent) {
   namespace py = pybind11;
   py::module_ m = parent.def_submodule("optim", "Step engine of the optimizers.");
+  py::class_<optim_bind::Noise>(m, "Noise",
+                                "Directions of a zeroth-order step: the sum over draws (id, amount) of amount times "
+                                "standard normal values that are a function of (seed, id, parameter, element).")
+      .def(py::init(&optim_bind::make_noise), py::arg("seed"), py::arg("draws"), py::arg("keep") = 1.0);
   m.def("step", &optim_bind::step, py::arg("rule"), py::arg("hyper"), py::arg("params"), py::arg("grads"),
         py::arg("slots"), py::arg("steps"), py::arg("ids"), py::arg("scales") = std::vector<py::object>{},
         py::arg("remainders") = py::none(), py::arg("lr_scales") = std::vector<double>{}, py::arg("stochastic") = false,
-        py::arg("seed") = 0, py::arg("zero_grad") = false, "One step of `rule` over lists of CPU tensors, in place.");
+        py::arg("seed") = 0, py::arg("zero_grad") = false, py::arg("noise") = py::none(),
+        "One step of `rule` over lists of CPU tensors, in place.");
   m.def("sum_squares", &optim_bind::sum_squares, py::arg("tensors"),
         "Sum of squares of a list of CPU tensors; infinite or NaN when an element is.");
 }

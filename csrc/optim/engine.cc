@@ -6,6 +6,7 @@
 #include "core/thread_pool.h"
 #include "optim/kernels/blocks.h"
 #include "optim/kernels/codecs.h"
+#include "optim/kernels/gauss.h"
 
 namespace gramcore::optim {
 namespace {
@@ -69,6 +70,7 @@ class Stepper {
         rules_(rules_kernels()),
         codecs_(codecs_kernels()),
         blocks_(blocks_kernels()),
+        gauss_(gauss_kernels()),
         slots_(rule_slots(options.rule)) {}
 
   void run_piece(const Piece& piece) const {
@@ -113,7 +115,7 @@ class Stepper {
     float* s[kMaxSlots] = {};
     for (int k = 0; k < slots_; ++k) s[k] = load_slot(t.slot[k], k, i, block.n, buffers.s[k]);
     block.p = p;
-    block.g = load(t.grad, t.grad_storage, i, block.n, buffers.g);
+    block.g = load_grad(t, i, block.n, buffers.g);
     for (int k = 0; k < slots_; ++k) block.s[k] = s[k];
     rules_.rule[kF32][options_.rule](block);
     store_param(t, i, p, block);
@@ -127,6 +129,15 @@ class Stepper {
       case Storage::bf16: codecs_.load_bf16(at_u16(data, i), buffer, n); break;
       case Storage::f16: codecs_.load_f16(at_u16(data, i), buffer, n); break;
       default: break;
+    }
+    return buffer;
+  }
+
+  const float* load_grad(const StepTensor& t, std::int64_t i, std::int64_t n, float* buffer) const {
+    if (t.grad_storage != Storage::drawn) return load(t.grad, t.grad_storage, i, n, buffer);
+    std::memset(buffer, 0, static_cast<std::size_t>(n) * sizeof(float));
+    for (const Draw& draw : options_.draws) {
+      gauss_.add({options_.draw_seed, draw.id, t.id, i}, draw.amount, options_.keep, buffer, n);
     }
     return buffer;
   }
@@ -179,6 +190,7 @@ class Stepper {
   }
 
   static void clear_grad(const StepTensor& t, std::int64_t i, std::int64_t n) {
+    if (t.grad_storage == Storage::drawn) return;
     const std::int64_t width = t.grad_storage == Storage::f32 ? 4 : 2;
     std::memset(static_cast<char*>(t.grad) + i * width, 0, static_cast<std::size_t>(n * width));
   }
@@ -188,6 +200,7 @@ class Stepper {
   const RulesKernels& rules_;
   const CodecsKernels& codecs_;
   const BlocksKernels& blocks_;
+  const GaussKernels& gauss_;
   int slots_;
 };
 

@@ -17,8 +17,9 @@ inline constexpr std::int64_t kBlock = 1024;
 // Elements of one unit of parallel work; a multiple of kBlock.
 inline constexpr std::int64_t kChunk = 32768;
 
-// q8 and q4 (moments only): codes and one fp32 scale per block, see kernels/blocks.h.
-enum class Storage : std::uint8_t { none, f32, bf16, f16, q8, q4 };
+// q8 and q4 (moments only): codes and one fp32 scale per block, see kernels/blocks.h.  drawn (gradients only): the
+// directions of StepOptions::draws, see kernels/gauss.h.
+enum class Storage : std::uint8_t { none, f32, bf16, f16, q8, q4, drawn };
 
 struct Slot {
   void* data = nullptr;
@@ -38,11 +39,20 @@ struct StepTensor {
   float c[kMaxCoefs] = {};
 };
 
+// One direction of a zeroth-order step and what multiplies it.
+struct Draw {
+  std::uint32_t id;
+  float amount;
+};
+
 struct StepOptions {
   RuleId rule = kAdam;
   bool stochastic = false;  // round bf16 parameters and moments stochastically
   bool zero_grad = false;   // leave zeros in the gradients
   std::uint64_t seed = 0;
+  Span<const Draw> draws;  // the gradient of tensors whose grad_storage is drawn: their sum, of `draw_seed`
+  std::uint64_t draw_seed = 0;
+  float keep = 1.0f;  // share of the elements a direction moves
 };
 
 void run_step(Span<StepTensor> tensors, const StepOptions& options);

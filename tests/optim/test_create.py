@@ -12,7 +12,7 @@ from gramcore.optim import create, param_groups, state_bytes
 from gramcore.optim.by_name import names
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", names("optimizer"))
 def test_every_name_trains_a_module(name: str) -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.LayerNorm(16), torch.nn.Linear(16, 4))
@@ -39,7 +39,7 @@ def test_groups_exempt_vectors_and_what_is_excluded() -> None:
     assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", names("optimizer"))
 def test_memory_figures_equal_what_is_allocated(name: str) -> None:
     p = torch.nn.Parameter(torch.randn(96, 80))
     optimizer = create(name, [p], lr=1e-3)
@@ -47,6 +47,14 @@ def test_memory_figures_equal_what_is_allocated(name: str) -> None:
     optimizer.step()
     held = sum(t.numel() * t.element_size() for t in optimizer.state[p].values() if isinstance(t, torch.Tensor))
     assert state_bytes(name, [(96, 80)]) == held
+
+
+@pytest.mark.parametrize("name", names("zeroth_order"))
+def test_memory_figures_of_zeroth_order_steps(name: str) -> None:
+    layer = torch.nn.Linear(80, 96, bias=False)
+    optimizer = create(name, layer, lr=1e-3)
+    optimizer.step(lambda: layer(torch.ones(1, 80)).sum())
+    assert state_bytes(name, [(96, 80)]) == optimizer.base.state_bytes()
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

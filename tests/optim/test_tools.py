@@ -16,14 +16,12 @@ from gramcore.optim import (
     AdamW,
     FusedBackward,
     FusedOptimizer,
-    MeZO,
     SparseMask,
     adam_mini_groups,
     signal_to_noise,
     spectrum_freeze,
     spectrum_select,
 )
-from gramcore.optim.subspace import generator_for
 
 from tests.optim.helpers import make_params
 
@@ -147,40 +145,6 @@ def test_fsam_perturbs_the_entries_of_largest_squared_gradient() -> None:
     again = SAM(SGD(model.parameters(), lr=0.0), keep_frac=0.1)
     again.load_state_dict(copy.deepcopy(sam.state_dict()))
     assert again.state_dict()["masks"].keys() == sam.state_dict()["masks"].keys()
-
-
-def test_mezo_estimates_the_directional_derivative_and_steps_along_it() -> None:
-    (p,) = make_params([(50,)])
-    start = p.detach().clone()
-    optimizer = MeZO([p], lr=0.01, epsilon=1e-2, weight_decay=0.1, seed=4)
-    optimizer.step(lambda: (p * p).sum())
-    z = torch.randn(50, generator=generator_for(4, 0, 0))
-    slope = (2 * start * z).sum()  # exact for a quadratic
-    assert optimizer.projected_gradient == pytest.approx(slope.item(), rel=1e-3)
-    want = start * (1 - 0.01 * 0.1) - 0.01 * optimizer.projected_gradient * z
-    torch.testing.assert_close(p.detach(), want, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("numbers", [{"variant": "sign"}, {"variant": "conservative"}, {"queries": 4}])
-def test_mezo_variants_descend(numbers: dict[str, object]) -> None:
-    (p,) = make_params([(20,)])
-    optimizer = MeZO([p], lr=0.01, **numbers)  # type: ignore[arg-type]
-    first = (p * p).sum().item()
-    for _ in range(150):
-        optimizer.step(lambda: (p * p).sum())
-    assert (p * p).sum().item() < 0.7 * first
-    assert optimizer.state_dict() == {"num_steps": 150}
-
-
-def test_conservative_mezo_never_goes_up() -> None:
-    (p,) = make_params([(20,)])
-    optimizer = MeZO([p], lr=5.0, variant="conservative")
-    loss = (p * p).sum().item()
-    for _ in range(20):
-        optimizer.step(lambda: (p * p).sum())
-        now = (p * p).sum().item()
-        assert now <= loss * (1 + 1e-3)
-        loss = now
 
 
 def test_lawa_is_the_mean_of_the_window() -> None:

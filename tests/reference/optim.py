@@ -189,6 +189,15 @@ def sophia(
 SLOW: frozenset[str] = frozenset()
 
 
+def gaussian(seed: int, draw: int, tensor: int, element: int) -> float:
+    """Box and Muller on the words of a Philox block: the direction of a zeroth-order step."""
+    words = philox(seed ^ 0x9D39247E33776D41, element // 4, tensor << 32 | draw)
+    first, second = words[element % 4 // 2 * 2 :][:2]
+    radius = np.sqrt(-2 * np.log(((first >> 8) + 0.5) / 2**24))
+    angle = 2 * np.pi * second / 2**32
+    return float(radius * (np.sin(angle) if element % 2 else np.cos(angle)))
+
+
 def _projected(p: Array, g: Array, state: dict[str, Array], t: int, *, down, resets: int = 0, betas=(0.9, 0.999)):  # type: ignore[no-untyped-def]
     """m, v of down(g); returns (r, n without bias correction and raw eps, factor, denominator)."""
     f = p.dtype.type
@@ -433,8 +442,10 @@ def cosmos(p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float, ra
     a = ((m @ u) / f(1 - 0.9**t) / (np.sqrt(v / f(1 - 0.999**t)) + f(1e-8))) @ u.T
     x = m - m @ u @ u.T
     x = x / (np.sqrt((x * x).sum()) + f(1e-7))
+    x = x.T if p.shape[0] > p.shape[1] else x  # the iteration commutes with it
     for _ in range(5):
         square = x @ x.T
         x = f(3.4445) * x + (f(-4.7750) * square + f(2.0315) * square @ square) @ x
+    x = x.T if p.shape[0] > p.shape[1] else x
     total = a + f(0.2) * x / _rms(x)
     return p - f(lr * 0.1) * total / _rms(total)

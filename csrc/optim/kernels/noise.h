@@ -1,4 +1,4 @@
-// Random words for stochastic rounding, kLanes Philox blocks at a time, in element order.  Included by kernel sources.
+// Random words, kLanes Philox blocks at a time, and their element order.  Included by kernel sources.
 #pragma once
 
 #include "optim/kernels/rules.h"
@@ -41,9 +41,9 @@ GC_INLINE void mul_hi_lo(vu a, std::uint32_t factor, vu* hi, vu* lo) {
   *hi = reinterpret_cast<vu>((even >> 32) | (odd & 0xffffffff00000000ull));
 }
 
-// out[j][k] = rounding word of element key.element + i + j * kLanes + k; i is a multiple of 4 kLanes.
-GC_INLINE void rounding_vectors(const NoiseKey& key, std::int64_t i, vu* out) {
-  // Lane 4k + j draws block (kLanes / 4) j + k, so that a 4x4 transpose inside each 128 bits yields element order.
+// Word j of kLanes Philox blocks in words[j]: those of elements key.element + i .. + 4 kLanes - 1; i is a multiple of
+// 4 kLanes.  Lane 4k + j draws block (kLanes / 4) j + k, so that in_order() is a 4x4 transpose inside each 128 bits.
+GC_INLINE void philox_vectors(const NoiseKey& key, std::int64_t i, vu* words) {
   vu lane;
   for (std::uint32_t i = 0; i < kLanes; ++i) lane[i] = (kLanes / 4) * (i & 3u) + (i >> 2);
   const std::uint64_t quad = static_cast<std::uint64_t>(key.element + i) / 4;
@@ -61,8 +61,16 @@ GC_INLINE void rounding_vectors(const NoiseKey& key, std::int64_t i, vu* out) {
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  const vu t0 = GC_UNPACK(lo, 32, c0, c1), t1 = GC_UNPACK(hi, 32, c0, c1);
-  const vu t2 = GC_UNPACK(lo, 32, c2, c3), t3 = GC_UNPACK(hi, 32, c2, c3);
+  words[0] = c0;
+  words[1] = c1;
+  words[2] = c2;
+  words[3] = c3;
+}
+
+// From word j of every block in words[j] to element order: out[j][k] belongs to element j * kLanes + k.
+GC_INLINE void in_order(const vu* words, vu* out) {
+  const vu t0 = GC_UNPACK(lo, 32, words[0], words[1]), t1 = GC_UNPACK(hi, 32, words[0], words[1]);
+  const vu t2 = GC_UNPACK(lo, 32, words[2], words[3]), t3 = GC_UNPACK(hi, 32, words[2], words[3]);
   out[0] = GC_UNPACK(lo, 64, t0, t2);
   out[1] = GC_UNPACK(hi, 64, t0, t2);
   out[2] = GC_UNPACK(lo, 64, t1, t3);
@@ -72,15 +80,25 @@ GC_INLINE void rounding_vectors(const NoiseKey& key, std::int64_t i, vu* out) {
 
 #else
 
-GC_INLINE void rounding_vectors(const NoiseKey& key, std::int64_t i, vu* out) {
+GC_INLINE void philox_vectors(const NoiseKey& key, std::int64_t i, vu* words) {
   const std::uint64_t quad = static_cast<std::uint64_t>(key.element + i) / 4;
   for (int b = 0; b < kLanes; ++b) {
-    const Philox4 words = rounding_words(key.seed, key.step, key.tensor, quad + static_cast<std::uint64_t>(b));
-    for (int k = 0; k < 4; ++k) out[(4 * b + k) / kLanes][(4 * b + k) % kLanes] = words.v[k];
+    const Philox4 drawn = rounding_words(key.seed, key.step, key.tensor, quad + static_cast<std::uint64_t>(b));
+    for (int k = 0; k < 4; ++k) words[k][b] = drawn.v[k];
   }
+}
+GC_INLINE void in_order(const vu* words, vu* out) {
+  for (int e = 0; e < 4 * kLanes; ++e) out[e / kLanes][e % kLanes] = words[e % 4][e / 4];
 }
 
 #endif
+
+// out[j][k] = rounding word of element key.element + i + j * kLanes + k; i is a multiple of 4 kLanes.
+GC_INLINE void rounding_vectors(const NoiseKey& key, std::int64_t i, vu* out) {
+  vu words[4];
+  philox_vectors(key, i, words);
+  in_order(words, out);
+}
 
 }  // namespace
 }  // namespace GC_ISA_NS

@@ -14,10 +14,10 @@ app.add_typer(optim, name="optim")
 
 @optim.command("list")
 def list_() -> None:
-    """Name every optimizer."""
+    """Name every optimizer, and what works around one."""
     from gramcore._registry import rows
 
-    for row in rows(family="optim", protocol="optimizer"):
+    for row in rows(family="optim"):
         typer.echo(f"{row.name:<18} {row.summary:<60} {row.paper}")
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from gramcore._registry import Row, register
+from gramcore.optim import _rows as _rows
 
 if TYPE_CHECKING:
     from gramcore.optim.adam_mini import AdamMini, adam_mini_groups
     from gramcore.optim.adamw import AdamW
     from gramcore.optim.badam import BAdam
     from gramcore.optim.base import FusedOptimizer, GradientError
-    from gramcore.optim.by_name import create, param_groups, state_bytes
+    from gramcore.optim.by_name import create, layer_blocks, param_groups, state_bytes
     from gramcore.optim.cosmos import COSMOS
     from gramcore.optim.factored import CAME, Adafactor
     from gramcore.optim.fused_backward import FusedBackward
@@ -20,49 +20,91 @@ if TYPE_CHECKING:
     from gramcore.optim.lawa import LAWA
     from gramcore.optim.lion import Lion
     from gramcore.optim.lowrank import fira, galore, galore_plus
-    from gramcore.optim.mezo import MeZO
     from gramcore.optim.sam import SAM
     from gramcore.optim.sgd import SGD
     from gramcore.optim.sketched import apollo, apollo_mini, frugal, grass, gwt
     from gramcore.optim.sophia import Sophia
     from gramcore.optim.spdf import SparseMask
     from gramcore.optim.spectrum import signal_to_noise, spectrum_freeze, spectrum_select
+    from gramcore.optim.zeroth import Estimator, ForwardGradient, OneSided, TwoSided, ZerothOrder
+    from gramcore.optim.zo import (
+        forward_gradient,
+        mezo,
+        zo_adam,
+        zo_blockwise,
+        zo_conservative,
+        zo_momentum,
+        zo_sign,
+        zo_sparse,
+    )
 
-#: Where each public name lives; importing one imports torch.
-_HOME = {
-    "BAdam": "badam",
-    "COSMOS": "cosmos",
-    "Adafactor": "factored",
-    "CAME": "factored",
-    "AdamMini": "adam_mini",
-    "adam_mini_groups": "adam_mini",
-    "FusedBackward": "fused_backward",
-    "SAM": "sam",
-    "MeZO": "mezo",
-    "LAWA": "lawa",
-    "SparseMask": "spdf",
-    "signal_to_noise": "spectrum",
-    "spectrum_freeze": "spectrum",
-    "spectrum_select": "spectrum",
-    "AdamW": "adamw",
-    "FusedOptimizer": "base",
-    "GradientError": "base",
-    "Grams": "grams",
-    "Lion": "lion",
-    "SGD": "sgd",
-    "Sophia": "sophia",
-    "apollo": "sketched",
-    "apollo_mini": "sketched",
-    "fira": "lowrank",
-    "frugal": "sketched",
-    "galore": "lowrank",
-    "galore_plus": "lowrank",
-    "grass": "sketched",
-    "gwt": "sketched",
-    "create": "by_name",
-    "param_groups": "by_name",
-    "state_bytes": "by_name",
+#: The public names of each module; using one imports it, and torch.
+_MODULES = {
+    "adam_mini": (
+        "AdamMini",
+        "adam_mini_groups",
+    ),
+    "adamw": ("AdamW",),
+    "badam": ("BAdam",),
+    "base": (
+        "FusedOptimizer",
+        "GradientError",
+    ),
+    "by_name": (
+        "create",
+        "layer_blocks",
+        "param_groups",
+        "state_bytes",
+    ),
+    "cosmos": ("COSMOS",),
+    "factored": (
+        "CAME",
+        "Adafactor",
+    ),
+    "fused_backward": ("FusedBackward",),
+    "grams": ("Grams",),
+    "lawa": ("LAWA",),
+    "lion": ("Lion",),
+    "lowrank": (
+        "fira",
+        "galore",
+        "galore_plus",
+    ),
+    "sam": ("SAM",),
+    "sgd": ("SGD",),
+    "sketched": (
+        "apollo",
+        "apollo_mini",
+        "frugal",
+        "grass",
+        "gwt",
+    ),
+    "sophia": ("Sophia",),
+    "spdf": ("SparseMask",),
+    "spectrum": (
+        "signal_to_noise",
+        "spectrum_freeze",
+        "spectrum_select",
+    ),
+    "zeroth": (
+        "Estimator",
+        "ForwardGradient",
+        "OneSided",
+        "TwoSided",
+        "ZerothOrder",
+    ),
+    "zo": (
+        "forward_gradient",
+        "mezo",
+        "zo_adam",
+        "zo_blockwise",
+        "zo_conservative",
+        "zo_momentum",
+        "zo_sign",
+        "zo_sparse",
+    ),
 }
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "CAME",
@@ -74,29 +116,42 @@ __all__ = [
     "AdamMini",
     "AdamW",
     "BAdam",
+    "Estimator",
+    "ForwardGradient",
     "FusedBackward",
     "FusedOptimizer",
     "GradientError",
     "Grams",
     "Lion",
-    "MeZO",
+    "OneSided",
     "Sophia",
     "SparseMask",
+    "TwoSided",
+    "ZerothOrder",
     "adam_mini_groups",
     "apollo",
     "apollo_mini",
     "create",
     "fira",
+    "forward_gradient",
     "frugal",
     "galore",
     "galore_plus",
     "grass",
     "gwt",
+    "layer_blocks",
+    "mezo",
     "param_groups",
     "signal_to_noise",
     "spectrum_freeze",
     "spectrum_select",
     "state_bytes",
+    "zo_adam",
+    "zo_blockwise",
+    "zo_conservative",
+    "zo_momentum",
+    "zo_sign",
+    "zo_sparse",
 ]
 
 
@@ -108,242 +163,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-def _row(name: str, home: str, summary: str, paper: str, reference: str = "", **test_kwargs: Any) -> Row:
-    """A row; ``reference`` names the twin in tests/reference/optim.py that shares the test arguments."""
-    factory = f"gramcore.optim.{home}"
-    facts = {"reference": reference}
-    return Row(name, "optim", "optimizer", factory, summary, paper, facts, test_kwargs)
-
-
-register(
-    _row(
-        "AdamW",
-        "adamw:AdamW",
-        "Adam with decoupled weight decay, one pass, any storage",
-        "Loshchilov and Hutter 2019, arXiv:1711.05101",
-        "adamw",
-        lr=1e-2,
-    ),
-    _row(
-        "AdamW-8bit",
-        "adamw:AdamW",
-        "AdamW with moments in a dynamic 8-bit map",
-        "Dettmers et al. 2022, arXiv:2110.02861",
-        lr=1e-2,
-        state="int8",
-    ),
-    _row(
-        "AdamW-4bit",
-        "adamw:AdamW",
-        "AdamW with moments in 4 bits, zero-free second moment",
-        "Li et al. 2023, arXiv:2309.01507",
-        lr=1e-2,
-        state="int4",
-    ),
-    _row(
-        "AdamWScale",
-        "adamw:AdamW",
-        "AdamW with steps scaled by the RMS of each weight",
-        "Nawrot 2023, arXiv:2309.02373",
-        "adamw_scale",
-        lr=1e-2,
-        rms_scale=True,
-    ),
-    _row(
-        "Grams",
-        "grams:Grams",
-        "magnitude of Adam, direction of the gradient",
-        "Cao et al. 2024, arXiv:2412.17107",
-        "grams",
-        lr=1e-2,
-    ),
-    _row(
-        "Lion", "lion:Lion", "sign of an interpolated momentum", "Chen et al. 2023, arXiv:2302.06675", "lion", lr=1e-3
-    ),
-    _row(
-        "Lion-8bit",
-        "lion:Lion",
-        "Lion with an 8-bit momentum",
-        "Chen et al. 2023, arXiv:2302.06675",
-        lr=1e-3,
-        state="int8",
-    ),
-    _row("SGD", "sgd:SGD", "gradient descent without state", "", "sgd", lr=1e-2),
-    _row(
-        "SGD-momentum",
-        "sgd:SGD",
-        "gradient descent with Nesterov momentum",
-        "",
-        "sgd",
-        lr=1e-2,
-        momentum=0.9,
-        nesterov=True,
-    ),
-    _row(
-        "Sophia",
-        "sophia:Sophia",
-        "momentum over clipped diagonal curvature",
-        "Liu et al. 2023, arXiv:2305.14342",
-        "sophia",
-        lr=1e-3,
-    ),
-    _row(
-        "GaLore",
-        "lowrank:galore",
-        "Adam in the top singular subspace of gradients",
-        "Zhao et al. 2024, arXiv:2403.03507",
-        "galore",
-        lr=1e-2,
-        rank=2,
-        refresh_every=10,
-        method="svd",
-    ),
-    _row(
-        "GaLore+",
-        "lowrank:galore_plus",
-        "GaLore sharing one head's subspace",
-        "Liao et al. 2024, arXiv:2412.19820",
-        lr=1e-2,
-        rank=2,
-        heads=2,
-        refresh_every=3,
-    ),
-    _row(
-        "Fira",
-        "lowrank:fira",
-        "GaLore plus a scaled, growth-limited residual",
-        "Chen et al. 2024, arXiv:2410.01623",
-        "fira",
-        lr=1e-2,
-        rank=2,
-        refresh_every=10,
-        method="svd",
-    ),
-    _row(
-        "APOLLO",
-        "sketched:apollo",
-        "raw gradients scaled through a random projection",
-        "Zhu et al. 2024, arXiv:2412.05270",
-        "apollo",
-        lr=1e-2,
-        rank=2,
-        refresh_every=10,
-    ),
-    _row(
-        "APOLLO-Mini",
-        "sketched:apollo_mini",
-        "APOLLO of rank 1, one scale per tensor",
-        "Zhu et al. 2024, arXiv:2412.05270",
-        "apollo_mini",
-        lr=1e-2,
-        refresh_every=10,
-    ),
-    _row(
-        "FRUGAL",
-        "sketched:frugal",
-        "AdamW in a subspace, sign descent outside it",
-        "Zmushko et al. 2024, arXiv:2411.07837",
-        "frugal",
-        lr=1e-2,
-        refresh_every=10,
-    ),
-    _row(
-        "GWT",
-        "sketched:gwt",
-        "Adam on coarse wavelet coefficients",
-        "Wen et al. 2025, arXiv:2501.07237",
-        "gwt",
-        lr=1e-2,
-    ),
-    _row(
-        "Grass",
-        "sketched:grass",
-        "Adam on selected gradient rows",
-        "Muhamed et al. 2024, arXiv:2406.17660",
-        "grass",
-        lr=1e-2,
-        rank=2,
-        refresh_every=10,
-    ),
-    _row(
-        "Adafactor",
-        "factored:Adafactor",
-        "row and column second moments, no first moment",
-        "Shazeer and Stern 2018, arXiv:1804.04235",
-        "adafactor",
-        lr=1e-2,
-    ),
-    _row(
-        "AdaLomo",
-        "factored:Adafactor",
-        "Adafactor's grouped rule, for steps fused into backward",
-        "Lv et al. 2023, arXiv:2310.10195",
-        "adafactor",
-        lr=1e-2,
-        relative_step=False,
-    ),
-    _row(
-        "CAME",
-        "factored:CAME",
-        "factored second moment with confidence-guided momentum",
-        "Luo et al. 2023, arXiv:2307.02047",
-        "came",
-        lr=1e-3,
-    ),
-    _row(
-        "Adam-mini",
-        "adam_mini:AdamMini",
-        "one second-moment number per block of rows",
-        "Zhang et al. 2024, arXiv:2406.16793",
-        "adam_mini",
-        lr=1e-2,
-    ),
-)
-
-register(
-    _row(
-        "COSMOS",
-        "cosmos:COSMOS",
-        "Adam in the leading eigenspace, orthogonalised step outside",
-        "Liu et al. 2025, arXiv:2502.17410",
-        "cosmos",
-        lr=1e-2,
-        rank=2,
-    ),
-)
-
-
-def _tool(name: str, home: str, summary: str, paper: str, **test_kwargs: Any) -> Row:
-    """A row of something that works around an optimizer; tests/optim/test_tools.py drives these."""
-    return Row(name, "optim", "optimizer_tool", f"gramcore.optim.{home}", summary, paper, {}, test_kwargs)
-
-
-register(
-    _tool("LOMO", "fused_backward:FusedBackward", "steps fused into backward", "Lv et al. 2023, arXiv:2306.09782"),
-    _tool("BAdam", "badam:BAdam", "AdamW on one block at a time", "Luo et al. 2024, arXiv:2404.02827"),
-    _tool("SAM", "sam:SAM", "gradient at the worst nearby weights", "Foret et al. 2021, arXiv:2010.01412"),
-    _tool(
-        "FSAM",
-        "sam:SAM",
-        "SAM on the weights of largest Fisher information",
-        "Zhong et al. 2022, arXiv:2210.05497",
-        keep_frac=0.1,
-    ),
-    _tool("MeZO", "mezo:MeZO", "two forward passes and a seed", "Malladi et al. 2023, arXiv:2305.17333"),
-    _tool("LAWA", "lawa:LAWA", "mean of the latest snapshots", "Kaddour 2022, arXiv:2209.14981", every=10),
-    _tool(
-        "SPDF",
-        "spdf:SparseMask",
-        "sparse pre-training, dense fine-tuning",
-        "Thangarasa et al. 2023, arXiv:2303.10464",
-        sparsity_frac=0.75,
-    ),
-    _tool(
-        "Spectrum",
-        "spectrum:spectrum_freeze",
-        "train the layers of best signal-to-noise ratio",
-        "Hartford et al. 2024, arXiv:2406.06623",
-    ),
-)

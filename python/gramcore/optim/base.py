@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from gramcore import _core
 from gramcore._checks import check_choice, check_int, check_real
+from gramcore.optim.layout import Batch, global_norm, like_sharded, local
 
-__all__ = ["Batch", "FusedOptimizer", "GradientError"]
+__all__ = ["FusedOptimizer", "GradientError"]
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _STATE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -96,6 +97,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         self.num_skipped = 0
         self.grad_norm: float | None = None
         self._grad_scale = 1.0
+        self._noise: Any = None
 
     # ------------------------------------------------------------------ to be defined by a rule
 
@@ -221,7 +223,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         """Step parameters of one group that have gradients and state."""
         states = [self.state[p] for p in params]
         steps = [next_step(s) for s in states]
-        batch = Batch(params)
+        batch = Batch(params, drawn=self._noise is not None)
         numbers = {**self.hyper(group), "maximize": float(group["maximize"]), "grad_scale": self._grad_scale}
         scales = self.lr_scales(group, batch.params)
         scale_name = f"{self.slots[0]}_scale" if self.slots else ""
@@ -233,7 +235,7 @@ class FusedOptimizer(torch.optim.Optimizer):
                 self.rule,
                 numbers,
                 [batch.params[i] for i in where],
-                [batch.grads[i] for i in where],
+                None if self._noise else [batch.grads[i] for i in where],
                 [[local(s[name]) for s in part] for name in self.slots],
                 [steps[i] for i in where],
                 [self._index[params[i]] for i in where],
@@ -243,6 +245,7 @@ class FusedOptimizer(torch.optim.Optimizer):
                 stochastic=group["rounding"] == "stochastic",
                 seed=group["seed"],
                 zero_grad=self.zero_grads,
+                noise=self._noise,
             )
         batch.write_back(self.zero_grads)
 
@@ -317,75 +320,3 @@ def moment_state(name: str, like: torch.Tensor, storage: str) -> dict[str, torch
     size = numel if storage == "int8" else (numel + 1) // 2
     codes = torch.full((size,), zero[storage], dtype=torch.uint8)
     return {name: like_sharded(codes, like), f"{name}_scale": like_sharded(torch.zeros(scales), like)}
-
-
-def local(t: torch.Tensor) -> torch.Tensor:
-    """The part of a distributed tensor this process holds; other tensors as they are."""
-    return t._local_tensor if hasattr(t, "_local_tensor") else t
-
-
-def like_sharded(flat: torch.Tensor, like: Any) -> torch.Tensor:
-    """A flat tensor of this process as a distributed one, split as ``like`` is, when ``like`` is distributed."""
-    if not hasattr(like, "_local_tensor"):
-        return flat
-    from torch.distributed.tensor import DTensor, Replicate, Shard
-
-    placements = [Shard(0) if p.is_shard() else Replicate() for p in like.placements]
-    return DTensor.from_local(flat, like.device_mesh, placements, run_check=False)
-
-
-def global_norm(grads: Sequence[torch.Tensor]) -> float:
-    """Euclidean norm of all gradients, over all processes that hold a shard; infinite or NaN when an element is."""
-    plain = [dense(g) for g in grads if not hasattr(g, "_local_tensor")]
-    total = _core.optim.sum_squares(plain) if plain else 0.0
-    by_mesh: dict[Any, list[torch.Tensor]] = {}
-    for g in grads:
-        if hasattr(g, "_local_tensor") and hasattr(g, "device_mesh") and hasattr(g, "placements"):
-            by_mesh.setdefault((g.device_mesh, tuple(g.placements)), []).append(dense(local(g)))
-    for (mesh, placements), parts in by_mesh.items():
-        value = torch.tensor(_core.optim.sum_squares(parts), dtype=torch.float64)
-        for axis, placement in enumerate(placements):
-            if placement.is_shard():
-                torch.distributed.all_reduce(value, group=mesh.get_group(axis))
-        total += value.item()
-    return total**0.5
-
-
-def _is_dense(t: torch.Tensor) -> bool:
-    if t.is_contiguous():
-        return True
-    expected = 1
-    for stride, size in sorted((st, n) for st, n in zip(t.stride(), t.shape, strict=True) if n != 1):
-        if stride != expected:
-            return False
-        expected *= size
-    return True
-
-
-def dense(t: torch.Tensor) -> torch.Tensor:
-    """``t``, or a contiguous copy if its elements leave gaps in memory."""
-    return t if _is_dense(t) else t.contiguous()
-
-
-class Batch:
-    """Local parameters and gradients of one call, with copies where a layout does not suit the engine."""
-
-    def __init__(self, params: list[torch.Tensor]) -> None:
-        self.originals = [local(p.detach()) for p in params]
-        self.params = [dense(p) for p in self.originals]
-        self.gradients, self.grads = [], []
-        for p, used in zip(params, self.params, strict=True):
-            assert p.grad is not None
-            grad = local(p.grad)
-            same = grad.stride() == used.stride() or (grad.is_contiguous() and used.is_contiguous())
-            self.gradients.append(grad)
-            self.grads.append(grad if same else torch.empty_like(used, dtype=grad.dtype).copy_(grad))
-
-    def write_back(self, zero_grads: bool) -> None:
-        """Copy back what was stepped as a copy."""
-        for original, used in zip(self.originals, self.params, strict=True):
-            if original is not used:
-                original.copy_(used)
-        for grad, used in zip(self.gradients, self.grads, strict=True):
-            if zero_grads and grad is not used:
-                grad.zero_()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,18 +10,23 @@ import torch
 
 from gramcore import _registry
 
-__all__ = ["create", "names", "param_groups", "state_bytes"]
+__all__ = ["create", "layer_blocks", "names", "param_groups", "state_bytes"]
 
 
-def names() -> list[str]:
-    """Names :func:`create` knows."""
-    return [row.name for row in _registry.rows(family="optim", protocol="optimizer")]
+#: Registry protocols of what :func:`create` makes.
+_PROTOCOLS = ("optimizer", "zeroth_order")
+
+
+def names(*protocols: str) -> list[str]:
+    """Names :func:`create` knows, of all protocols or of those given."""
+    return [row.name for protocol in protocols or _PROTOCOLS for row in _registry.rows("optim", protocol)]
 
 
 def _find(name: str) -> _registry.Row:
-    for row in _registry.rows(family="optim", protocol="optimizer"):
-        if row.name.lower() == name.lower():
-            return row
+    for protocol in _PROTOCOLS:
+        for row in _registry.rows("optim", protocol):
+            if row.name.lower() == name.lower():
+                return row
     raise ValueError(f"name must be one of {', '.join(names())}, got {name!r}")
 
 
@@ -52,14 +58,37 @@ def param_groups(
     return [g for g in made if g["params"]]
 
 
-def create(name: str, model: torch.nn.Module | Iterable[Any], **arguments: Any) -> torch.optim.Optimizer:
+def layer_blocks(model: torch.nn.Module) -> list[list[torch.Tensor]]:
+    """Trainable parameters by layer: one list per numbered submodule, and one per other part of the model.
+
+    A name belongs to its prefix up to the first number (``model.layers.3``), or to what comes before its last two
+    parts (``lm_head``); blocks come in the order of the model.
+
+    Example:
+        >>> import torch
+        >>> from gramcore.optim import layer_blocks
+        >>> [len(b) for b in layer_blocks(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, False)))]
+        [2, 1]
+    """
+    blocks: dict[str, list[torch.Tensor]] = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            numbered = re.match(r"(?:.*?\.)?\d+(?=\.)", name)
+            blocks.setdefault(numbered.group() if numbered else name.rpartition(".")[0], []).append(p)
+    return list(blocks.values())
+
+
+def create(name: str, model: torch.nn.Module | Iterable[Any], **arguments: Any) -> Any:
     """Make an optimizer by its registry name (any case).
 
     Args:
         name: one of ``gramcore optim list``.
-        model: a module (with ``weight_decay`` given, its vectors are exempt, see :func:`param_groups`), or parameters
-            or groups, used as they are.
+        model: a module (with ``weight_decay`` given, its vectors are exempt, see :func:`param_groups`; optimizers by
+            blocks get its :func:`layer_blocks`), or parameters, groups or blocks, used as they are.
         arguments: of the optimizer.
+
+    Returns:
+        The optimizer; a zeroth-order one has its ``torch.optim.Optimizer`` in ``base``.
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.
@@ -72,11 +101,14 @@ def create(name: str, model: torch.nn.Module | Iterable[Any], **arguments: Any) 
     """
     row = _find(name)
     fixed = {k: v for k, v in row.test_kwargs.items() if k != "lr"}
-    if isinstance(model, torch.nn.Module):
+    takes = row.facts.get("takes", "params")
+    if isinstance(model, torch.nn.Module) and takes == "params":
         decay = arguments.get("weight_decay", 0.0)
         params: Any = (
             param_groups(model, weight_decay=decay) if decay else [p for p in model.parameters() if p.requires_grad]
         )
+    elif isinstance(model, torch.nn.Module) and takes == "blocks":
+        params = layer_blocks(model)
     else:
         params = model
     return row.load()(params, **{**fixed, **arguments})
@@ -95,7 +127,9 @@ def state_bytes(
     for shape in shapes:
         if shape not in seen:
             p = torch.nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"))
-            optimizer = row.load()([p], **{**row.test_kwargs, **arguments})
+            takes: dict[str, Any] = {"params": [p], "blocks": [[p]], "model": torch.nn.ParameterList([p])}
+            made = row.load()(takes[row.facts.get("takes", "params")], **{**row.test_kwargs, **arguments})
+            optimizer = getattr(made, "base", made)
             with torch.device("meta"):
                 state = optimizer.init_state(optimizer.param_groups[0], p)
             seen[shape] = sum(t.numel() * t.element_size() for t in state.values() if isinstance(t, torch.Tensor))

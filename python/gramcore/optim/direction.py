@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from gramcore import _core
-from gramcore.optim.base import Batch, FusedOptimizer, dense, local, next_step
+from gramcore.optim.base import FusedOptimizer, next_step
+from gramcore.optim.layout import Batch, dense, local
 
 __all__ = ["DirectionOptimizer"]
 

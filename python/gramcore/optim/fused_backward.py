@@ -10,7 +10,8 @@ import torch
 
 from gramcore import _core
 from gramcore._checks import check_real
-from gramcore.optim.base import FusedOptimizer, dense, local
+from gramcore.optim.base import FusedOptimizer
+from gramcore.optim.layout import dense, local
 
 __all__ = ["FusedBackward"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gramcore._checks import check_int, check_real
-from gramcore.optim.base import global_norm
+from gramcore.optim.layout import global_norm
 
 __all__ = ["SAM"]
 

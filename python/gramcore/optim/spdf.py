@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from gramcore._checks import check_int, check_real
-from gramcore.optim.base import local
+from gramcore.optim.layout import local
 from gramcore.optim.subspace import generator_for
 
 __all__ = ["SparseMask"]

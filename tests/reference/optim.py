@@ -247,6 +247,29 @@ def galore(
     return p - p.dtype.type(lr * 0.25 * _factor(t)) * _up(n, state["basis"], p.shape)
 
 
+def gradnorm_lorp(
+    p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float, rank: int, refresh_every: int, method: str
+) -> Array:
+    """Huang et al. 2024: GaLore on the directions of W = diag(mu) V / |V|, Adam on the magnitudes mu."""
+    if p.ndim != 2 or min(p.shape) <= rank:
+        return _plain(p, g, state, t, lr)
+    f = p.dtype.type
+    mu = np.sqrt((p * p).sum(1, keepdims=True))
+    g_mu = (g * p / mu).sum(1, keepdims=True)
+    g_v = g - g_mu * p / mu
+    v = galore(p, g_v, state, t, lr=lr, rank=rank, refresh_every=refresh_every, method=method)
+    m1, m2 = state.setdefault("m1", np.zeros_like(mu)), state.setdefault("m2", np.zeros_like(mu))
+    m1[...] = f(0.9) * m1 + f(1 - 0.9) * g_mu
+    m2[...] = f(0.999) * m2 + f(1 - 0.999) * g_mu * g_mu
+    mu = mu - f(lr * _factor(t)) * m1 / (np.sqrt(m2) + f(1e-6))
+    return mu * v / np.sqrt((v * v).sum(1, keepdims=True))
+
+
+def mkor_factor(factor: Array, x: Array, decay: float) -> Array:
+    """Mozaffari et al. 2023: the averaged factor itself; its inverse is what the optimizer keeps."""
+    return decay * factor + (1 - decay) * np.outer(x, x)
+
+
 def _limit(x: Array, state: dict[str, Array]) -> Array:
     f = x.dtype.type
     norm = np.sqrt((x * x).sum())

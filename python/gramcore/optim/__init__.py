@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from gramcore.optim.cosmos import COSMOS
     from gramcore.optim.factored import CAME, Adafactor
     from gramcore.optim.fused_backward import FusedBackward
+    from gramcore.optim.gradnorm import gradnorm_lorp
     from gramcore.optim.grams import Grams
+    from gramcore.optim.importance import ImportancePull, path_importance
     from gramcore.optim.lawa import LAWA
     from gramcore.optim.lion import Lion
     from gramcore.optim.lowrank import fira, galore, galore_plus
+    from gramcore.optim.mkor import MKOR
+    from gramcore.optim.perturb import LoraLayer, LoraPerturbation, lora_layers
     from gramcore.optim.sam import SAM
     from gramcore.optim.sgd import SGD
     from gramcore.optim.sketched import apollo, apollo_mini, frugal, grass, gwt
-    from gramcore.optim.sophia import Sophia
+    from gramcore.optim.sophia import Sophia, sample_labels
     from gramcore.optim.spdf import SparseMask
     from gramcore.optim.spectrum import signal_to_noise, spectrum_freeze, spectrum_select
     from gramcore.optim.zeroth import Estimator, ForwardGradient, OneSided, TwoSided, ZerothOrder
@@ -40,76 +44,38 @@ if TYPE_CHECKING:
 
 #: The public names of each module; using one imports it, and torch.
 _MODULES = {
-    "adam_mini": (
-        "AdamMini",
-        "adam_mini_groups",
-    ),
-    "adamw": ("AdamW",),
-    "badam": ("BAdam",),
-    "base": (
-        "FusedOptimizer",
-        "GradientError",
-    ),
-    "by_name": (
-        "create",
-        "layer_blocks",
-        "param_groups",
-        "state_bytes",
-    ),
-    "cosmos": ("COSMOS",),
-    "factored": (
-        "CAME",
-        "Adafactor",
-    ),
-    "fused_backward": ("FusedBackward",),
-    "grams": ("Grams",),
-    "lawa": ("LAWA",),
-    "lion": ("Lion",),
-    "lowrank": (
-        "fira",
-        "galore",
-        "galore_plus",
-    ),
-    "sam": ("SAM",),
-    "sgd": ("SGD",),
-    "sketched": (
-        "apollo",
-        "apollo_mini",
-        "frugal",
-        "grass",
-        "gwt",
-    ),
-    "sophia": ("Sophia",),
-    "spdf": ("SparseMask",),
-    "spectrum": (
-        "signal_to_noise",
-        "spectrum_freeze",
-        "spectrum_select",
-    ),
-    "zeroth": (
-        "Estimator",
-        "ForwardGradient",
-        "OneSided",
-        "TwoSided",
-        "ZerothOrder",
-    ),
-    "zo": (
-        "forward_gradient",
-        "mezo",
-        "zo_adam",
-        "zo_blockwise",
-        "zo_conservative",
-        "zo_momentum",
-        "zo_sign",
-        "zo_sparse",
-    ),
+    "adam_mini": "AdamMini adam_mini_groups",
+    "adamw": "AdamW",
+    "badam": "BAdam",
+    "base": "FusedOptimizer GradientError",
+    "by_name": "create layer_blocks param_groups state_bytes",
+    "cosmos": "COSMOS",
+    "factored": "CAME Adafactor",
+    "fused_backward": "FusedBackward",
+    "gradnorm": "gradnorm_lorp",
+    "grams": "Grams",
+    "importance": "ImportancePull path_importance",
+    "lawa": "LAWA",
+    "lion": "Lion",
+    "lowrank": "fira galore galore_plus",
+    "mkor": "MKOR",
+    "perturb": "LoraLayer LoraPerturbation lora_layers",
+    "sam": "SAM",
+    "sgd": "SGD",
+    "sketched": "apollo apollo_mini frugal grass gwt",
+    "sophia": "Sophia sample_labels",
+    "spdf": "SparseMask",
+    "spectrum": "signal_to_noise spectrum_freeze spectrum_select",
+    "zeroth": "Estimator ForwardGradient OneSided TwoSided ZerothOrder",
+    "zo": "forward_gradient mezo zo_adam zo_blockwise zo_conservative zo_momentum zo_sign zo_sparse",
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "CAME",
     "COSMOS",
     "LAWA",
+    "MKOR",
     "SAM",
     "SGD",
     "Adafactor",
@@ -122,7 +88,10 @@ __all__ = [
     "FusedOptimizer",
     "GradientError",
     "Grams",
+    "ImportancePull",
     "Lion",
+    "LoraLayer",
+    "LoraPerturbation",
     "OneSided",
     "Sophia",
     "SparseMask",
@@ -137,11 +106,15 @@ __all__ = [
     "frugal",
     "galore",
     "galore_plus",
+    "gradnorm_lorp",
     "grass",
     "gwt",
     "layer_blocks",
+    "lora_layers",
     "mezo",
     "param_groups",
+    "path_importance",
+    "sample_labels",
     "signal_to_noise",
     "spectrum_freeze",
     "spectrum_select",

@@ -210,6 +210,19 @@ register(
         rank=2,
     ),
 )
+register(
+    _row(
+        "GradNormLoRP",
+        "gradnorm:gradnorm_lorp",
+        "GaLore on row directions, Adam on row magnitudes",
+        "Huang et al. 2024, arXiv:2412.19616",
+        "gradnorm_lorp",
+        lr=1e-2,
+        rank=2,
+        refresh_every=10,
+        method="svd",
+    ),
+)
 
 
 def _tool(name: str, home: str, summary: str, paper: str, **test_kwargs: Any) -> Row:
@@ -227,6 +240,22 @@ register(
         "SAM on the weights of largest Fisher information",
         "Zhong et al. 2022, arXiv:2210.05497",
         keep_frac=0.1,
+    ),
+    _tool(
+        "MKOR", "mkor:MKOR", "Kronecker factors inverted by rank-1 updates", "Mozaffari et al. 2023, arXiv:2306.01685"
+    ),
+    _tool(
+        "LoRA-GGPO",
+        "perturb:LoraPerturbation",
+        "adapters trained under noise sized by weights and gradients",
+        "Chang et al. 2025, arXiv:2502.14538",
+    ),
+    _tool(
+        "HierarchicalRegularisation",
+        "importance:ImportancePull",
+        "important weights pulled back, element- and layer-wise",
+        "Song et al. 2025, arXiv:2501.13669",
+        strength=1.0,
     ),
     _tool("LAWA", "lawa:LAWA", "mean of the latest snapshots", "Kaddour 2022, arXiv:2209.14981", every=10),
     _tool(

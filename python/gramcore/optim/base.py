@@ -79,6 +79,8 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     #: Name of the native rule.
     rule: str
+    #: torch.amp.GradScaler then leaves unscaling to the step, which reads each gradient once.
+    _step_supports_amp_scaling = True
     #: Names of the moments, in the order the rule reads them.
     slots: tuple[str, ...]
 
@@ -252,15 +254,20 @@ class FusedOptimizer(torch.optim.Optimizer):
     def _may_step(self, work: list[tuple[dict[str, Any], list[torch.Tensor]]]) -> bool:
         """Measure the gradients if clipping or a group's policy asks for it; False: skip this step."""
         policies = {group["on_nonfinite"] for group, _ in work}
-        self._grad_scale = 1.0
+        # torch.amp.GradScaler sets these two for the duration of a step.
+        loss_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        if found_inf is not None and float(found_inf) > 0:
+            self.num_skipped += 1
+            return False
+        self._grad_scale = unscale = 1.0 if loss_scale is None else 1.0 / float(loss_scale)
         if self.max_grad_norm is None and policies <= {"propagate"}:
             return True
         grads = [p.grad for _, params in work for p in params if p.grad is not None]
-        norm = global_norm(grads)
+        norm = global_norm(grads) * unscale
         self.grad_norm = norm
         if math.isfinite(norm) or policies <= {"propagate"}:
             if self.max_grad_norm is not None:
-                self._grad_scale = min(1.0, self.max_grad_norm / (norm + 1e-6)) if math.isfinite(norm) else norm
+                self._grad_scale *= min(1.0, self.max_grad_norm / (norm + 1e-6)) if math.isfinite(norm) else norm
             return True
         self.num_skipped += 1
         if "raise" in policies:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ class SAM:
     e = ρ g / ‖g‖, kept where the mask allows;  g' = ∇L(W + e);  W ← base step from W with g'.
 
     With ``keep_frac`` < 1 the mask keeps that share of all matrix entries, those with the largest squared gradient,
-    chosen again every ``refresh_every`` steps (FSAM).  Vectors are then not perturbed.
+    chosen again every ``refresh_every`` steps (FSAM).  Vectors are then not perturbed.  Inside :meth:`fisher` backward
+    passes only add their squared gradients up, and the mask is chosen from the sum: the empirical Fisher diagonal.
 
     State: none of its own (weights are copied during a step); FSAM keeps one byte per matrix entry.
 
@@ -32,8 +34,8 @@ class SAM:
     Raises:
         ValueError: a number outside its interval.
 
-    Differs from paper: the Fisher diagonal is the squared gradient of the current batch, as in the published code;
-    vectors are left alone under a mask, where that code perturbs them densely.
+    Differs from paper: without :meth:`fisher` the Fisher diagonal is the squared gradient of the current batch, as in
+    the published code; vectors are left alone under a mask, where that code perturbs them densely.
 
     Reference: Foret et al. 2021, arXiv:2010.01412, Alg. 1; Zhong et al. 2022, arXiv:2210.05497, Alg. 1.
 
@@ -58,7 +60,7 @@ class SAM:
         self.keep_frac = check_real("keep_frac", keep_frac, low=0.0, high=1.0, low_open=True)
         self.refresh_every = check_int("refresh_every", refresh_every, low=1)
         self._masks: dict[torch.Tensor, torch.Tensor] = {}
-        self._step = 0
+        self._since_mask = 0
 
     def step(self, closure: Callable[[], Any]) -> Any:
         """Run ``closure`` (which computes the loss and its gradients) twice and step; returns the first loss."""
@@ -81,7 +83,7 @@ class SAM:
                 for p, old in zip(params, before, strict=True):
                     p.copy_(old)
         self.base.step()
-        self._step += 1
+        self._since_mask += 1
         return loss
 
     def _perturb(self, p: torch.Tensor, scale: float) -> None:
@@ -92,11 +94,43 @@ class SAM:
         else:
             p.add_(p.grad, alpha=scale)
 
+    @contextmanager
+    def fisher(self) -> Iterator[None]:
+        """Choose the mask from the squared gradients of the backward passes inside, one per example or small batch.
+
+        Gradients are freed as they come; on exit they are what they were before and no hook is left.
+        """
+        params = [p for g in self.base.param_groups for p in g["params"] if p.requires_grad and p.ndim >= 2]
+        sums = {p: torch.zeros_like(p, dtype=torch.float32, requires_grad=False) for p in params}
+        kept = [p.grad for p in params]
+        for p in params:
+            p.grad = None
+
+        def add(p: torch.Tensor) -> None:
+            if p.grad is not None:
+                sums[p].addcmul_(p.grad, p.grad)
+                p.grad = None
+
+        handles = [p.register_post_accumulate_grad_hook(add) for p in params]
+        try:
+            yield
+            self._choose(params, [sums[p] for p in params])
+            self._since_mask = 0
+        finally:
+            for handle in handles:
+                handle.remove()
+            for p, grad in zip(params, kept, strict=True):
+                p.grad = grad
+
     def _refresh(self, params: list[torch.Tensor]) -> None:
-        if self.keep_frac == 1.0 or self._step % self.refresh_every:
+        if self.keep_frac == 1.0 or (self._masks and self._since_mask < self.refresh_every):
             return
         matrices = [p for p in params if p.ndim >= 2]
-        fisher = torch.cat([p.grad.float().square().flatten() for p in matrices if p.grad is not None])
+        self._choose(matrices, [p.grad.float().square() for p in matrices if p.grad is not None])
+        self._since_mask = 0
+
+    def _choose(self, matrices: list[torch.Tensor], squares: list[torch.Tensor]) -> None:
+        fisher = torch.cat([x.flatten() for x in squares])
         keep = max(1, round(self.keep_frac * fisher.numel()))
         chosen = torch.zeros(fisher.numel(), dtype=torch.bool)
         chosen[fisher.topk(keep).indices] = True
@@ -107,11 +141,11 @@ class SAM:
         """State of the base optimizer and the masks, in parameter order."""
         params = [p for g in self.base.param_groups for p in g["params"]]
         masks = {i: self._masks[p] for i, p in enumerate(params) if p in self._masks}
-        return {"base": self.base.state_dict(), "masks": masks, "step": self._step}
+        return {"base": self.base.state_dict(), "masks": masks, "since_mask": self._since_mask}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` gave."""
         params = [p for g in self.base.param_groups for p in g["params"]]
         self.base.load_state_dict(state["base"])
         self._masks = {params[i]: mask for i, mask in state["masks"].items()}
-        self._step = int(state["step"])
+        self._since_mask = int(state["since_mask"])

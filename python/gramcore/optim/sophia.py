@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ import torch
 from gramcore._checks import check_real
 from gramcore.optim.base import FusedOptimizer, check_betas
 
-__all__ = ["Sophia"]
+__all__ = ["Sophia", "sample_labels"]
 
 
 class Sophia(FusedOptimizer):
@@ -18,9 +20,9 @@ class Sophia(FusedOptimizer):
 
     m ← β1 m + (1−β1) g;  W ← (1−ηλ) W − η clip(m / max(γ h, ε), 1);  every k steps  h ← β2 h + (1−β2) ĥ
 
-    The estimate ĥ comes from :meth:`update_hessian`, called by the user after a backward pass of its own:
-    Sophia-G: labels sampled from the model's own softmax, ĥ = B g² with B the number of examples (tokens) the loss was
-    averaged over.  Sophia-H: ĥ = u (∇²L u) with u ~ N(0, I), computed by :meth:`update_hutchinson`.
+    The estimate ĥ comes from a backward pass of its own, in a context that gives the gradients back on exit:
+    Sophia-G: :meth:`gauss_newton_bartlett`, labels sampled from the model's own softmax, ĥ = B g² with B the number of
+    examples (tokens) the loss was averaged over.  Sophia-H: :meth:`hutchinson`, ĥ = u (∇²L u) with u ~ N(0, I).
 
     State: m and h, two tensors of the parameter's shape.
 
@@ -46,7 +48,9 @@ class Sophia(FusedOptimizer):
         >>> from gramcore.optim import Sophia
         >>> w = torch.nn.Parameter(torch.ones(2))
         >>> optimizer = Sophia([w], lr=0.1, weight_decay=0.0)
-        >>> (w * w).sum().backward(); optimizer.update_hessian(batch=1); optimizer.step()
+        >>> with optimizer.gauss_newton_bartlett(batch=1):
+        ...     (w * w).sum().backward()
+        >>> (w * w).sum().backward(); optimizer.step()
         >>> [round(x, 4) for x in w.tolist()]
         [0.9, 0.9]
     """
@@ -85,33 +89,73 @@ class Sophia(FusedOptimizer):
         if group["state"] not in ("fp32", "bf16"):
             raise ValueError(f"state must be fp32 or bf16 for Sophia, got {group['state']!r}; h has no low-bit map")
 
-    @torch.no_grad()
-    def update_hessian(self, *, batch: int) -> None:
-        """Gauss-Newton-Bartlett: fold ``batch`` times the square of the gradients now in place into h.
+    @contextmanager
+    def gauss_newton_bartlett(self, *, batch: int) -> Iterator[None]:
+        """Fold ``batch`` times the square of the gradients of the backward passes inside into h.
 
-        Args: batch: number of examples (tokens) over which the sampled-label loss was averaged, >= 1.
+        The loss inside must use labels drawn from the model, see :func:`sample_labels`.  On exit the gradients are
+        what they were before; after an error h is unchanged.
+
+        Args: batch: number of examples (tokens) over which that loss was averaged, >= 1.
         """
         check_real("batch", batch, low=1.0)
-        for group, p in self._with_grad():
-            assert p.grad is not None
-            self._fold(group, p, p.grad.float().square().mul_(float(batch)))
+        with self._own_gradients() as params:
+            yield
+            with torch.no_grad():
+                for group, p in params:
+                    if p.grad is not None:
+                        self._fold(group, p, p.grad.float().square().mul_(float(batch)))
 
-    def update_hutchinson(self, loss: torch.Tensor, *, generator: torch.Generator | None = None) -> None:
-        """Hutchinson: fold u (∇²L u) into h.  ``loss`` needs a graph; leaves gradients as they are."""
+    @contextmanager
+    def hutchinson(self, *, generator: torch.Generator | None = None) -> Iterator[None]:
+        """Fold u (∇²L u) into h; inside, run ``loss.backward(create_graph=True)``.
+
+        On exit the gradients are what they were before and the graph is freed; after an error h is unchanged.
+
+        Args: generator: of u; None for torch's own.
+        """
+        with self._own_gradients() as params, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Using backward.. with create_graph=True")
+            yield
+            used = [(g, p) for g, p in params if p.grad is not None and p.grad.grad_fn is not None]
+            if not used:
+                raise ValueError("gradients must have a graph, got none; run loss.backward(create_graph=True) inside")
+            probes = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for _, p in used]
+            grads = [p.grad for _, p in used if p.grad is not None]
+            products = torch.autograd.grad(grads, [p for _, p in used], probes, allow_unused=True)
+            with torch.no_grad():
+                for (group, p), u, hu in zip(used, probes, products, strict=True):
+                    self._fold(group, p, (u * (torch.zeros_like(u) if hu is None else hu)).float())
+
+    @contextmanager
+    def _own_gradients(self) -> Iterator[list[tuple[dict[str, Any], torch.Tensor]]]:
         params = [(g, p) for g in self.param_groups for p in g["params"] if p.requires_grad]
-        grads = torch.autograd.grad(loss, [p for _, p in params], create_graph=True, allow_unused=True)
-        used = [(g, p, d) for (g, p), d in zip(params, grads, strict=True) if d is not None]
-        probes = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for _, p, _ in used]
-        products = torch.autograd.grad([d for _, _, d in used], [p for _, p, _ in used], probes, allow_unused=True)
-        with torch.no_grad():
-            for (group, p, _), u, hu in zip(used, probes, products, strict=True):
-                self._fold(group, p, (u * (torch.zeros_like(u) if hu is None else hu)).float())
-
-    def _with_grad(self) -> list[tuple[dict[str, Any], torch.Tensor]]:
-        return [(g, p) for g in self.param_groups for p in g["params"] if p.grad is not None]
+        kept = [p.grad for _, p in params]
+        for _, p in params:
+            p.grad = None
+        try:
+            yield params
+        finally:
+            for (_, p), grad in zip(params, kept, strict=True):
+                p.grad = grad
 
     def _fold(self, group: dict[str, Any], p: torch.Tensor, estimate: torch.Tensor) -> None:
         if not self.state[p]:
             self.state[p].update(self.init_state(group, p))
         h = self.state[p]["hessian"]
         h.copy_(h.float().lerp_(estimate, 1 - group["betas"][1]))
+
+
+def sample_labels(logits: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Labels drawn from softmax(logits), for the loss inside :meth:`Sophia.gauss_newton_bartlett`.
+
+    Args: logits: (..., V).  generator: of the draws; None for torch's own.  Returns: int64 (...).
+
+    Example:
+        >>> import torch
+        >>> from gramcore.optim import sample_labels
+        >>> sample_labels(torch.tensor([[0.0, 100.0], [100.0, 0.0]])).tolist()
+        [1, 0]
+    """
+    probs = torch.softmax(logits.detach().float(), dim=-1).reshape(-1, logits.shape[-1])
+    return torch.multinomial(probs, 1, generator=generator).reshape(logits.shape[:-1])

@@ -12,6 +12,7 @@ from typing import Any
 import gramcore
 import numpy as np
 import torch
+from gramcore._hf import cache_argument
 from gramcore.model import Decoder, find_model, load
 
 from bench.harness import Bench, Contender, peer_version
@@ -102,10 +103,12 @@ def _transformers(dtype: torch.dtype, ids: np.ndarray) -> Callable[[int], Step]:
             if n == PROMPT:
                 cache = DynamicCache()
             elif cache.get_seq_length() != CONTEXT:
-                model(torch.from_numpy(ids[None, :CONTEXT]), past_key_values=cache, logits_to_keep=1)
+                model(torch.from_numpy(ids[None, :CONTEXT]), logits_to_keep=1, **cache_argument(model, cache))
             start = 0 if n == PROMPT else CONTEXT
             keep = 1 if n == PROMPT else 0
-            out = model(torch.from_numpy(ids[None, start : start + n]), past_key_values=cache, logits_to_keep=keep)
+            out = model(
+                torch.from_numpy(ids[None, start : start + n]), logits_to_keep=keep, **cache_argument(model, cache)
+            )
             if n != PROMPT:
                 cache.crop(-n)
             return out.logits[0, -1].float().numpy()

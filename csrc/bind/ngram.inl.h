@@ -11,6 +11,7 @@
 #include "bind/ngram_fm.inl.h"
 #include "bind/ngram_index.inl.h"
 #include "bind/token_ids.inl.h"
+#include "ngram/chunked_sort.h"
 #include "ngram/corpus_writer.h"
 #include "ngram/suffix_array.h"
 #include "ngram/suffix_automaton.h"
@@ -178,6 +179,14 @@ inline void bind_index_build(py::module_& m) {
       .def("num_documents", &CorpusWriter::num_documents)
       .def("num_tokens", &CorpusWriter::num_tokens)
       .def("commit", &CorpusWriter::commit, py::call_guard<py::gil_scoped_release>());
+  py::class_<ChunkedSort>(m, "ChunkedSort", "Sorts a text in blocks; see csrc/ngram/chunked_sort.h.")
+      .def(py::init<const std::string&, const std::string&, int, std::int64_t>(), py::arg("tokenized"),
+           py::arg("table"), py::arg("token_bytes"), py::arg("block_tokens"))
+      .def_static("memory_bytes", &ChunkedSort::memory_bytes, py::arg("num_tokens"), py::arg("block_tokens"))
+      .def("num_blocks", &ChunkedSort::num_blocks)
+      .def("num_done", &ChunkedSort::num_done)
+      .def("sort_next", &ChunkedSort::sort_next, py::call_guard<py::gil_scoped_release>())
+      .def("merge", &ChunkedSort::merge, py::call_guard<py::gil_scoped_release>());
   m.def("build_table", &build_table, py::call_guard<py::gil_scoped_release>());
   m.def("suffix_array", [](TensorArg& tokens) {
     const auto sort = [&](auto t) {

@@ -118,7 +118,7 @@ RankRange Shard::document(std::int64_t index) const {
   return {begin, end};
 }
 
-template <class T>
+template <class T, class Rank>
 void Shard::verify_typed() const {
   const unsigned char* text = tokenized_.bytes().data();
   const auto at = [&](std::int64_t p) { return load_raw<T>(text + static_cast<std::size_t>(p) * sizeof(T)); };
@@ -133,12 +133,11 @@ void Shard::verify_typed() const {
   }
   // Ranks are right if they are a permutation and neighbours agree: first tokens ascend and, where those are equal,
   // the suffixes one token on have ascending ranks.
-  std::vector<std::int64_t> rank_of(static_cast<std::size_t>(num_tokens_) + 1, -1);
-  rank_of.back() = -1;  // the empty suffix comes first
+  std::vector<Rank> rank_of(static_cast<std::size_t>(num_tokens_) + 1, 0);  // from 1; the empty suffix comes first
   for (std::int64_t r = 0; r < num_tokens_; ++r) {
     auto& slot = rank_of[static_cast<std::size_t>(position(r))];
-    GC_CHECK_AS(FormatError, slot < 0, table_.path(), ": entry ", r, " must not repeat entry ", slot);
-    slot = r;
+    GC_CHECK_AS(FormatError, slot == 0, table_.path(), ": entry ", r, " must not repeat entry ", slot - 1);
+    slot = static_cast<Rank>(r + 1);
   }
   for (std::int64_t r = 1; r < num_tokens_; ++r) {
     const std::int64_t a = position(r - 1), b = position(r);
@@ -151,7 +150,10 @@ void Shard::verify_typed() const {
 }
 
 void Shard::verify() const {
-  with_token_type(token_bytes_, [&](auto t) { verify_typed<decltype(t)>(); });
+  with_token_type(token_bytes_, [&](auto t) {
+    using T = decltype(t);
+    return num_tokens_ < 0xFFFFFFFF ? verify_typed<T, std::uint32_t>() : verify_typed<T, std::uint64_t>();
+  });
 }
 
 void Shard::load() const {

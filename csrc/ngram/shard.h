@@ -49,7 +49,7 @@ class Shard {
   [[noreturn]] void bad_pointer(std::int64_t rank) const;
 
  private:
-  template <class T>
+  template <class T, class Rank>
   void verify_typed() const;
   std::uint64_t pointer(std::int64_t rank) const;
   std::uint64_t offset(std::int64_t document) const;

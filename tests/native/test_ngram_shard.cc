@@ -9,6 +9,7 @@
 
 #include "core/rng.h"
 #include "native/test.h"
+#include "ngram/chunked_sort.h"
 #include "ngram/corpus_writer.h"
 #include "ngram/shard.h"
 #include "ngram/suffix_array.h"
@@ -90,4 +91,27 @@ GC_TEST(ngram_shard_every_width) {
   check(std::uint8_t{});
   check(std::uint16_t{});
   check(std::uint32_t{});
+}
+
+// Long enough behind the first block for several walks, with a repetition longer than any comparison of theirs.
+TEST(sorting_in_blocks_gives_the_same_table) {
+  const Directory d;
+  Rng rng(5);
+  std::vector<std::uint16_t> text(30'000);
+  for (auto& t : text) t = static_cast<std::uint16_t>(rng.next_below(4));
+  text.insert(text.end(), text.begin(), text.begin() + 20'000);
+  text.insert(text.end(), 100'000, 7);
+  std::ofstream(d.path + "/tokenized.0", std::ios::binary)
+      .write(reinterpret_cast<const char*>(text.data()), static_cast<std::streamsize>(text.size() * 2));
+  build_table(d.path + "/tokenized.0", d.path + "/whole", 2);
+  for (const std::int64_t block : {7'000, 60'000}) {
+    ChunkedSort sort(d.path + "/tokenized.0", d.path + "/table.0", 2, block);
+    while (sort.num_done() < sort.num_blocks()) sort.sort_next();
+    sort.merge();
+    const auto bytes = [&](const char* name) {
+      std::ifstream file(d.path + name, std::ios::binary);
+      return std::string(std::istreambuf_iterator<char>(file), {});
+    };
+    EXPECT(bytes("/whole") == bytes("/table.0"));
+  }
 }

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,90 +76,138 @@ def test_iterables_and_metadata(tmp_path: Path) -> None:
     assert build_index(tmp_path / "ids.npy", tmp_path / "d").num_documents == 2
 
 
-def test_shards_and_memory_limit_do_not_change_counts(tmp_path: Path) -> None:
+def files(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def test_shards_do_not_change_counts(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     documents = [rng.integers(0, 5, rng.integers(0, 50)) for _ in range(40)]
-    build_index(documents, tmp_path / "one")
-    build_index(documents, tmp_path / "three", shards=3)
-    report = build_index(documents, tmp_path / "small", memory_limit=7 * 120)
-    one, three, small = (Index(tmp_path / n) for n in ("one", "three", "small"))
-    assert (one.num_shards, three.num_shards, small.num_shards) == (1, 3, report.num_shards)
-    assert report.num_shards > 5
+    build_index(documents, tmp_path / "one", verify=True)
+    build_index(documents, tmp_path / "three", shards=3, verify=True)
+    one, three = (Index(tmp_path / n) for n in ("one", "three"))
+    assert (one.num_shards, three.num_shards) == (1, 3)
     queries = [rng.integers(0, 5, rng.integers(1, 5)).tolist() for _ in range(100)]
     assert one.count_batch(queries).tolist() == three.count_batch(queries).tolist()
-    assert one.count_batch(queries).tolist() == small.count_batch(queries).tolist()
     for ids in queries[:20]:
-        np.testing.assert_array_equal(small.ntd(ids, top=2).token_ids, three.ntd(ids, top=2).token_ids)
-    for index in (three, small):
-        index.verify()
-    with pytest.raises(LimitError, match="memory_limit"):
-        build_index([np.zeros(1000, np.int64)], tmp_path / "x", memory_limit=700)
-    with pytest.raises(LimitError, match="shard 0 must have"):
-        build_index(documents, tmp_path / "y", shards=2, memory_limit=7 * 120)
+        np.testing.assert_array_equal(one.ntd(ids, top=2).token_ids, three.ntd(ids, top=2).token_ids)
     with pytest.raises(ValueError, match="one document per shard"):
         build_index(documents[:2], tmp_path / "z", shards=3)
+    with pytest.raises(ValueError, match="shards must be"):
+        build_index(documents, tmp_path / "y", shards=0)
 
 
-def test_an_interrupted_build_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["u8", "u16", "u32"])
+@pytest.mark.parametrize("version", [4, 5])
+def test_memory_limit_changes_no_file(tmp_path: Path, dtype: str, version: int) -> None:
+    rng = np.random.default_rng(1)
+    block = rng.integers(0, 200, 300)
+    documents = [rng.integers(0, 5, 400), block, np.zeros(500, int), block, np.arange(200), block, np.array([], int)]
+    options = {"token_dtype": dtype, "version": version, "shards": 2, "verify": True}
+    build_index(documents, tmp_path / "roomy", **options)
+    for limit in (1000, 2500, 8000):
+        build_index(documents, tmp_path / f"{limit}", memory_limit=limit, **options)
+        assert files(tmp_path / f"{limit}") == files(tmp_path / "roomy")
+    with pytest.raises(LimitError, match="memory_limit must be at least"):
+        build_index(documents, tmp_path / "x", memory_limit=100)
+
+
+def interrupted(documents: list[np.ndarray], at: int) -> Iterator[np.ndarray]:
+    for i, document in enumerate(documents):
+        if i == at:
+            raise KeyboardInterrupt
+        yield document
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_text_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int) -> None:
+    monkeypatch.setattr("gramcore.ngram.corpus_text.PIECE_TOKENS", 70)
+    monkeypatch.setattr("gramcore.ngram.build._BATCH", 1)
     documents = [np.full(30, i) for i in range(12)]
-    options = {"memory_limit": 7 * 70}
-    build_index(documents, tmp_path / "whole", **options)
-    seen = []
+    options = {"shards": shards, "metadata": True}
+    encoded: list[int] = []
 
-    def broken() -> Iterator[np.ndarray]:
-        for i, document in enumerate(documents):
-            if i == 7:
-                raise KeyboardInterrupt
-            yield document
+    class Counting:
+        def encode(self, text: str) -> list[int]:
+            encoded.append(int(text))
+            return [int(text)] * 30
 
-    def counted() -> Iterator[np.ndarray]:
-        for document in documents:
-            seen.append(document)
-            yield document
-
+    texts = [str(i) for i in range(12)]
+    build_index(texts, tmp_path / "whole", tokenizer=Counting(), **options)
     with pytest.raises(KeyboardInterrupt):
-        build_index(broken(), tmp_path / "cut", **options)
-    assert not (tmp_path / "cut" / "gramcore-index.json").exists()
+        build_index(interrupted(documents, 7), tmp_path / "cut", **options)
+    (tmp_path / "cut" / "piece-2").mkdir()
+    (tmp_path / "cut" / "piece-2" / "tokenized.0.tmp-1").write_bytes(b"half")  # what a kill would leave
     with pytest.raises(FormatError, match="is it an index"):
         Index(tmp_path / "cut")
-    build_index(counted(), tmp_path / "cut", **options)
-    assert len(seen) == 12
-    for file in (tmp_path / "whole").iterdir():
-        assert (tmp_path / "cut" / file.name).read_bytes() == file.read_bytes(), file.name
-    assert len(list((tmp_path / "cut").iterdir())) == len(list((tmp_path / "whole").iterdir()))
+    encoded.clear()
+    build_index(texts, tmp_path / "cut", tokenizer=Counting(), **options)
+    assert encoded == list(range(6, 12))  # six documents in two checkpoints were there
+    whole, cut = files(tmp_path / "whole"), files(tmp_path / "cut")
+    assert whole.keys() == cut.keys()
+    for name in whole.keys() - {"metadata.0", "metadata.1", "metaoff.0", "metaoff.1"}:
+        assert whole[name] == cut[name], name
+    assert json.loads(Index(tmp_path / "cut").doc_by_ix(11 if shards == 1 else 5).metadata)["linenum"] in (10, 11)
 
 
-def test_finished_shards_are_kept_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gramcore import _core
-
-    documents = [np.full(30, i) for i in range(12)]
-    build_index(documents, tmp_path / "whole", memory_limit=7 * 70)
-    real, calls = _core.ngram.build_table, []
-
-    def failing(tokenized: str, table: str, width: int) -> None:
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        calls.append(table)
-        real(tokenized, table, width)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_core.ngram, "build_table", failing)
-        with pytest.raises(KeyboardInterrupt):
-            build_index(documents, tmp_path / "cut", memory_limit=7 * 70)
-    (tmp_path / "cut" / "table.3.tmp-1").write_bytes(b"half")  # what a kill would leave
+def test_sorted_shards_and_blocks_are_kept_after_a_kill(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    np.save(tmp_path / "ids.npy", rng.integers(0, 3, (40, 100)))
+    options = {"shards": 2, "memory_limit": 4000, "threads": 1, "progress": False}
+    build_index(tmp_path / "ids.npy", tmp_path / "whole", **options)
+    code = f"""
+import os, signal
+from gramcore import _core
+from gramcore.ngram import build_index
+class Killed(_core.ngram.ChunkedSort):
+    calls = 0
+    def sort_next(self):
+        if Killed.calls == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        Killed.calls += 1
+        super().sort_next()
+_core.ngram.ChunkedSort = Killed
+build_index({str(tmp_path / "ids.npy")!r}, {str(tmp_path / "cut")!r}, **{options!r})
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "cut").glob("table.*")}
+    assert any("part" in p.name for p in kept)
     with pytest.raises(FileExistsError, match="unfinished build"):
-        build_index(documents, tmp_path / "cut", memory_limit=7 * 80)
+        build_index(tmp_path / "ids.npy", tmp_path / "cut", **{**options, "memory_limit": 5000})
     with pytest.raises(FileExistsError, match="must not hold"):
-        build_index(documents, tmp_path / "cut", memory_limit=7 * 70, resume=False)
+        build_index(tmp_path / "ids.npy", tmp_path / "cut", resume=False, **options)
 
     def unread() -> Iterator[np.ndarray]:
         raise AssertionError("the source must not be read again")
         yield
 
-    build_index(unread(), tmp_path / "cut", memory_limit=7 * 70)
-    for file in (tmp_path / "whole").iterdir():
-        assert (tmp_path / "cut" / file.name).read_bytes() == file.read_bytes(), file.name
-    assert not list((tmp_path / "cut").glob("*.tmp-*"))
+    build_index(unread(), tmp_path / "cut", **options)
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+    assert (tmp_path / "cut" / "table.0").stat().st_mtime_ns == kept[tmp_path / "cut" / "table.0"]
+
+
+def test_a_damaged_block_is_refused(tmp_path: Path) -> None:
+    from gramcore import _core
+
+    np.arange(100, dtype=np.uint16).tofile(tmp_path / "tokenized.0")
+    names = str(tmp_path / "tokenized.0"), str(tmp_path / "table.0")
+    sorter = _core.ngram.ChunkedSort(*names, 2, 30)
+    with pytest.raises(ValueError, match="must be sorted before"):
+        sorter.merge()
+    sorter.sort_next()
+    with pytest.raises(FormatError, match="must belong to the block"):
+        _core.ngram.ChunkedSort(*names, 2, 26).sort_next()
+    while sorter.num_done() < sorter.num_blocks():
+        sorter.sort_next()
+    gap = tmp_path / "table.0.gap.1"
+    whole = gap.read_bytes()
+    for damaged in (whole[:-1], whole[:-1] + b"\x05", whole[:40] + b"\xff" * 20, whole[:8]):
+        gap.write_bytes(damaged)
+        with pytest.raises(FormatError, match=r"table\.0\.(gap|part)"):
+            sorter.merge()
+    gap.write_bytes(whole)
+    sorter.merge()
+    assert np.fromfile(tmp_path / "table.0", np.uint8).tolist() == list(range(0, 200, 2))
 
 
 def test_unreadable_records_name_path_and_line(tmp_path: Path) -> None:
@@ -187,8 +238,8 @@ def test_full_disk_is_said_before_the_tables(tmp_path: Path, monkeypatch: pytest
     import shutil
     from types import SimpleNamespace
 
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
-    with pytest.raises(OSError, match="free disk space, got 10"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3))
+    with pytest.raises(OSError, match="free disk space, got 3"):
         build_index([[1, 2, 3]], tmp_path)
 
 

@@ -3,7 +3,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['CorpusWriter', 'FmIndex', 'Index', 'SuffixAutomaton', 'SuffixMatcher', 'build_accel', 'build_table', 'suffix_array']
+__all__: list[str] = ['ChunkedSort', 'CorpusWriter', 'FmIndex', 'Index', 'SuffixAutomaton', 'SuffixMatcher', 'build_accel', 'build_table', 'suffix_array']
 class SuffixAutomaton:
     @staticmethod
     def load(arg0: str) -> SuffixAutomaton:
@@ -61,6 +61,23 @@ class CorpusWriter:
     def num_documents(self) -> int:
         ...
     def num_tokens(self) -> int:
+        ...
+class ChunkedSort:
+    """
+    Sorts a text in blocks; see csrc/ngram/chunked_sort.h.
+    """
+    @staticmethod
+    def memory_bytes(num_tokens: typing.SupportsInt | typing.SupportsIndex, block_tokens: typing.SupportsInt | typing.SupportsIndex) -> int:
+        ...
+    def __init__(self, tokenized: str, table: str, token_bytes: typing.SupportsInt | typing.SupportsIndex, block_tokens: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def merge(self) -> None:
+        ...
+    def num_blocks(self) -> int:
+        ...
+    def num_done(self) -> int:
+        ...
+    def sort_next(self) -> None:
         ...
 class Index:
     def __init__(self, arg0: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]], arg1: typing.SupportsInt | typing.SupportsIndex, arg2: bool) -> None:

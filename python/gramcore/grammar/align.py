@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from gramcore._checks import check_int, check_real
 from gramcore._core import grammar as _native
+from gramcore._hf import cache_argument, cache_of
 from gramcore.grammar.matcher import GrammarMatcher
 
 __all__ = ["ASAp", "AprAD", "CausalLogits", "Sample"]
@@ -311,8 +312,10 @@ class CausalLogits:
         device = next(self._model.parameters()).device
         with torch.no_grad():
             out = self._model(
-                input_ids=torch.tensor([ids[common:]], device=device), past_key_values=self._cache, use_cache=True
+                input_ids=torch.tensor([ids[common:]], device=device),
+                use_cache=True,
+                **cache_argument(self._model, self._cache),
             )
-        self._cache, self._cached = out.past_key_values, ids
+        self._cache, self._cached = cache_of(out), ids
         row: npt.NDArray[np.float32] = out.logits[0, -1].float().cpu().numpy()
         return row

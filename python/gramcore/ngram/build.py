@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +15,17 @@ from tqdm import tqdm
 
 from gramcore import _core
 from gramcore._checks import check_int
-from gramcore.errors import LimitError
+from gramcore.errors import FormatError
+from gramcore.ngram.corpus_text import TextFormat, write_text
 from gramcore.ngram.encoders import Encoder, load_encoder
-from gramcore.ngram.files import Description, Plan, shard_numbers, token_bytes
+from gramcore.ngram.files import DESCRIPTION, Description, Plan, shard_numbers, token_bytes
 from gramcore.ngram.sources import Record, Skipped, read
+from gramcore.ngram.tables import sort_shards
 
 __all__ = ["BuildReport", "accelerate", "build_index", "suffix_array"]
+
+
+_BATCH = 256  # documents encoded together
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,11 @@ def build_index(
     tokenizer: Any = None,
     token_dtype: str = "u16",
     version: int = 4,
-    shards: int | None = None,
+    shards: int = 1,
     memory_limit: int | None = None,
+    threads: int | None = None,
     accel: bool = False,
+    verify: bool = False,
     metadata: bool = False,
     text_key: str = "text",
     on_error: str = "raise",
@@ -74,8 +79,10 @@ def build_index(
     """Build an index of documents in directory ``out``.
 
     Writes infini-gram's ``tokenized.N``, ``table.N`` and ``offset.N`` per shard, each whole or not at all, and a
-    description last, whose presence means the build is complete. A build that was killed goes on where its last
-    finished shard was when called again with the same arguments.
+    description last, whose presence means the build is complete. A build that was killed goes on when called again
+    with the same arguments: the text from its last checkpoint (every 2^26 tokens), sorting from its last block.
+
+    Shards that fit are sorted in memory, others in blocks that are merged exactly; the files are the same.
 
     Args:
         source: files, a directory or a glob (text files, JSON lines plain or .gz or .zst, Parquet, .npy), a
@@ -84,17 +91,20 @@ def build_index(
         tokenizer: see :func:`gramcore.ngram.encoders.load_encoder`; None encodes text as UTF-8 bytes.
         token_dtype: ``"u8"``, ``"u16"`` or ``"u32"``; ids must be below the largest value, which separates documents.
         version: 4 stores documents as they are, 5 backwards.
-        shards: deal documents to this many shards in turn, >= 1; None fills one shard after the other.
-        memory_limit: bytes for sorting one shard, beside the mapped files; with ``shards`` None a new shard is begun
-            before it would be exceeded, otherwise LimitError.
+        shards: deal documents to this many shards in turn, >= 1.
+        memory_limit: bytes for sorting beside the mapped files, or None: three quarters of the free memory. In memory
+            a token takes 4 bytes and one more than its width, in blocks 10 bytes per token of a block and a quarter
+            byte per token of the shard.
+        threads: shards sorted at once, where memory allows; >= 1; None: all threads in use.
         accel: also write acceleration files, see :func:`accelerate`.
+        verify: read the finished index back and check every rank, see :meth:`Index.verify`.
         metadata: also write ``metadata.N`` and ``metaoff.N``: path, line and other fields of each record.
         text_key: field or column that holds the text.
         on_error: ``"raise"``, or ``"skip"`` to count records that cannot be read.
-        progress: show a progress bar when standard error is a terminal.
+        progress: show progress bars when standard error is a terminal.
         resume: continue an interrupted build; False refuses a directory that holds one.
     Raises: ValueError for ids that do not fit, an empty source or a wrong option; FormatError naming path and line;
-        FileExistsError; LimitError; OSError, also when the disk is too full for the tables.
+        FileExistsError; LimitError when memory_limit is too small; OSError, also when the disk is too full.
     Reference: Liu et al. 2024, arXiv:2401.17377, section 3.
 
     >>> import tempfile
@@ -106,26 +116,26 @@ def build_index(
     width = token_bytes(token_dtype)
     if version not in (4, 5):
         raise ValueError(f"version must be 4 or 5, got {version!r}")
-    limit = None
     if memory_limit is not None:
-        limit = check_int("memory_limit", memory_limit, low=1) // sort_bytes_per_token(width)
-        check_int(f"tokens that fit memory_limit at {sort_bytes_per_token(width)} bytes each", limit, low=1)
-    if shards is not None:
-        check_int("shards", shards, low=1)
+        check_int("memory_limit", memory_limit, low=1)
+    form = TextFormat(width, version == 5, check_int("shards", shards, low=1), metadata)
+    workers = _core.num_threads() if threads is None else check_int("threads", threads, low=1)
     directory = Path(out)
     directory.mkdir(parents=True, exist_ok=True)
-    plan = Plan.start(directory, [token_dtype, version, shards, limit, metadata, text_key], resume=resume)
+    plan = Plan.start(directory, [token_dtype, version, shards, memory_limit, metadata, text_key], resume=resume)
     skipped = Skipped()
     if not plan.tokenized:
         records = read(source, text_key=text_key, on_error=on_error, skipped=skipped)
-        tokens = _tokenize(records, load_encoder(tokenizer), plan.num_documents, progress)
-        _write_shards(tokens, directory, plan, width, version == 5, shards, limit, metadata)
-    _sort_shards(directory, plan, width, limit)
+        encode = load_encoder(tokenizer)
+        write_text(_tokenize(records, encode, plan.num_documents, progress), directory, plan, form)
+    sort_shards(directory, plan, width, memory_limit, workers, progress)
     if accel:
         for number in range(len(plan.shards)):
             _core.ngram.build_accel(str(directory), number, width, str(directory / f"accel.{number}"))
     num_tokens = sum(s["num_tokens"] for s in plan.shards)
     Description(token_dtype, version, len(plan.shards), plan.num_documents, num_tokens).write(directory)
+    if verify:
+        _verify(directory)
     plan.remove(directory)
     size = sum(p.stat().st_size for p in directory.iterdir())
     return BuildReport(
@@ -140,9 +150,14 @@ def build_index(
     )
 
 
-def sort_bytes_per_token(width: int) -> int:
-    """Memory for sorting, per token: 4-byte positions, the text in dense symbols, and a share for bucket counts."""
-    return 4 + max(width, 1) + 1
+def _verify(directory: Path) -> None:
+    from gramcore.ngram.index import Index
+
+    try:
+        Index(directory).verify()
+    except FormatError:
+        (directory / DESCRIPTION).unlink()  # not to be taken for a complete index
+        raise
 
 
 def _tokenize(
@@ -163,90 +178,10 @@ def _tokenize(
         if number < skip:
             continue
         batch.append(record)
-        if len(batch) >= 256:
+        if len(batch) >= _BATCH:
             yield from encoded()
     yield from encoded()
     bar.close()
-
-
-class _Shard:
-    """The files of one shard while documents are added."""
-
-    def __init__(self, directory: Path, number: int, width: int, reverse: bool, metadata: bool) -> None:
-        self.writer = _core.ngram.CorpusWriter(str(directory), number, width, reverse)
-        self._paths = directory / f"metadata.{number}", directory / f"metaoff.{number}"
-        self._lines: list[bytes] | None = [] if metadata else None
-
-    def add(self, record: Record, ids: npt.NDArray[np.integer]) -> None:
-        self.writer.add(ids)
-        if self._lines is not None:
-            fields = {"path": record.path, "linenum": record.line, "metadata": record.metadata}
-            self._lines.append(json.dumps(fields).encode() + b"\n")
-
-    def commit(self) -> dict[str, int]:
-        if self._lines is not None:
-            offsets = np.zeros(len(self._lines), np.dtype("<u8"))
-            np.cumsum([len(line) for line in self._lines[:-1]], out=offsets[1:])
-            for path, data in zip(self._paths, (b"".join(self._lines), offsets.tobytes()), strict=True):
-                temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-                temporary.write_bytes(data)
-                temporary.replace(path)
-        facts = {"num_documents": self.writer.num_documents(), "num_tokens": self.writer.num_tokens()}
-        self.writer.commit()
-        return facts
-
-
-def _write_shards(
-    tokens: Iterator[tuple[Record, npt.NDArray[np.integer]]],
-    directory: Path,
-    plan: Plan,
-    width: int,
-    reverse: bool,
-    shards: int | None,
-    limit: int | None,
-    metadata: bool,
-) -> None:
-    if shards is not None:
-        dealt = [_Shard(directory, n, width, reverse, metadata) for n in range(shards)]
-        count = 0
-        for count, (record, ids) in enumerate(tokens, 1):
-            dealt[(count - 1) % shards].add(record, ids)
-        if count < shards:
-            raise ValueError(f"source must hold at least one document per shard ({shards}), got {count}")
-        plan.shards = [s.commit() for s in dealt]
-    else:
-        current: _Shard | None = None
-        for record, ids in tokens:
-            if limit is not None and len(ids) + 1 > limit:
-                raise LimitError(f"memory_limit must let a document of {len(ids)} tokens be sorted, got {limit} tokens")
-            full = current is not None and limit is not None and current.writer.num_tokens() + len(ids) + 1 > limit
-            if current is not None and full:
-                plan.shards.append(current.commit())
-                plan.write(directory)
-                current = None
-            if current is None:
-                current = _Shard(directory, len(plan.shards), width, reverse, metadata)
-            current.add(record, ids)
-        if current is not None:
-            plan.shards.append(current.commit())
-        if not plan.shards:
-            raise ValueError("source must hold at least one document, got none")
-    plan.tokenized = True
-    plan.write(directory)
-
-
-def _sort_shards(directory: Path, plan: Plan, width: int, limit: int | None) -> None:
-    todo = [n for n in range(len(plan.shards)) if not (directory / f"table.{n}").exists()]
-    needed = sum(plan.shards[n]["num_tokens"] * 8 for n in todo)
-    free = shutil.disk_usage(directory).free
-    if needed > free:
-        raise OSError(f"{directory}: tables need up to {needed} bytes of free disk space, got {free}; make room")
-    for number in todo:
-        tokens = plan.shards[number]["num_tokens"]
-        if limit is not None and tokens > limit:
-            raise LimitError(f"{directory}: shard {number} must have <= {limit} tokens (memory_limit), got {tokens}")
-        tokenized, table = directory / f"tokenized.{number}", directory / f"table.{number}"
-        _core.ngram.build_table(str(tokenized), str(table), width)
 
 
 def accelerate(path: str | os.PathLike[str], *, token_dtype: str | None = None) -> int:

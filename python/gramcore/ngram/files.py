@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,14 @@ class Plan:
     """How far a build has come; kept in the index directory until it is complete."""
 
     options: list[Any]
-    shards: list[dict[str, int]]  # num_documents and num_tokens of each shard whose text is written
+    pieces: list[list[dict[str, int]]]  # per checkpoint of the text, per shard: num_documents and num_tokens
     tokenized: bool = False
+    blocks: dict[str, int] = field(default_factory=dict)  # per shard: tokens per block of its sort, 0: in memory
+
+    @property
+    def shards(self) -> list[dict[str, int]]:
+        """Documents and tokens of each shard."""
+        return [{k: sum(f[k] for f in facts) for k in facts[0]} for facts in zip(*self.pieces, strict=True)]
 
     @property
     def num_documents(self) -> int:
@@ -80,7 +86,7 @@ class Plan:
         if path.exists() and resume:
             try:
                 fields = json.loads(path.read_text(encoding="utf-8"))
-                plan = cls(fields["options"], fields["shards"], fields["tokenized"])
+                plan = cls(fields["options"], fields["pieces"], fields["tokenized"], fields["blocks"])
             except (ValueError, KeyError, TypeError) as error:
                 raise FormatError(f"{path}: must describe a build, got {error}; remove the directory") from error
             if plan.options != options:

@@ -11,6 +11,7 @@ import torch
 
 from gramcore._checks import check_choice
 from gramcore._core import spec as _native
+from gramcore._hf import cache_argument
 from gramcore.spec.attention import TreeRows, supports, tree_rows
 from gramcore.spec.base import IntArray
 from gramcore.spec.cache import SlotCache
@@ -126,8 +127,8 @@ class TransformersHost(Host):
             input_ids=tokens.to(self.device),
             position_ids=places.to(self.device),
             attention_mask=mask,
-            past_key_values=self.cache,
             use_cache=True,
+            **cache_argument(self.model, self.cache),
             **extra,
         )
         logits = out.logits if out.logits.device.type == "cpu" else out.logits.cpu()

@@ -44,6 +44,24 @@ def test_counts_positions_successors_and_text(text: list[int], every: int, data:
             assert end - begin == count
 
 
+def test_every_kind_of_block_on_every_instruction_set(isa: str) -> None:
+    """Long runs, rare symbols and noise, over many blocks and groups of them."""
+    rng = np.random.default_rng(0)
+    runs = np.repeat(rng.integers(0, 3, 40), rng.integers(1, 400, 40))
+    sparse = np.where(rng.random(8000) < 0.03, rng.integers(0, 300, 8000), 7)
+    text = np.concatenate([runs, rng.integers(0, 2, 6000), sparse, rng.integers(0, 1000, 5000)]).astype(np.uint16)
+    fm = FMIndex(text, sample_every=5)
+    np.testing.assert_array_equal(fm.extract(0, len(text)), text)
+    windows = np.lib.stride_tricks.sliding_window_view(text, 3)
+    for start in rng.integers(0, len(text) - 3, 60):
+        expected = np.flatnonzero((windows == windows[start]).all(1))
+        np.testing.assert_array_equal(fm.locate(text[start : start + 3]), expected)
+    after = text[1:][text[:-1] == 7]
+    tokens, counts = fm.successors(fm.find([7]))
+    np.testing.assert_array_equal(tokens, np.unique(after))
+    np.testing.assert_array_equal(counts, np.unique(after, return_counts=True)[1])
+
+
 def test_inputs_and_bad_arguments() -> None:
     for dtype in (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64):
         assert FMIndex(np.array([1, 2, 1], dtype)).count([1]) == 2

@@ -22,20 +22,20 @@ class FMIndex:
     """Compressed full-text index of a token sequence that also replaces the text.
 
     Stored backwards, so that ``extend`` appends a token to an n-gram: a step of constrained decoding is one ``extend``
-    and one ``successors``. One bit plane per bit of the number of distinct tokens, with ranks in 6 % more, and the
-    positions of every ``sample_every``-th token.
+    and one ``successors``. The text takes less than its zero-order entropy H, the more repetitive the less; positions
+    of every ``sample_every``-th token are kept beside it.
 
-    Cost: ``extend`` and ``count`` O(log k) per token for k distinct tokens; ``successors`` O(log k) per successor;
-    ``locate`` O(sample_every log k) per occurrence; ``extract`` O((length + sample_every) log k). Building needs about
-    20 bytes per token.
+    Cost: ``extend`` and ``count`` O(H) per token; ``successors`` O(H) per successor; ``locate`` O(sample_every H) per
+    occurrence; ``extract`` O((length + sample_every) H). Building needs about 20 bytes per token.
 
     Args:
         tokens: (T,) integer ids in [0, 2^32), T < 2^31; or bytes.
-        sample_every: >= 1; positions cost 8 / sample_every bytes per token.
+        sample_every: >= 1; positions cost about 4.5 / sample_every bytes per token.
     Raises: TypeError for tokens that are not integers; IndexError for ids or positions out of range.
-    Differs from paper: stored backwards; a wavelet matrix without entropy coding.
-    Reference: Ferragina & Manzini 2000, "Opportunistic data structures with applications"; Claude et al. 2015, "The
-        wavelet matrix".
+    Differs from paper: stored backwards; a Huffman-shaped wavelet tree (Mäkinen & Navarro 2005, "Succinct suffix arrays
+        based on run-length encoding") over hybrid bit blocks (Kärkkäinen et al. 2014, "Hybrid compression of bitvectors
+        for the FM-index").
+    Reference: Ferragina & Manzini 2000, "Opportunistic data structures with applications".
 
     >>> fm = FMIndex(b"abracadabra")
     >>> fm.count(b"abra"), fm.locate(b"abra").tolist(), bytes(fm.extract(3, 6).astype("u1"))
@@ -45,7 +45,7 @@ class FMIndex:
     {'b': 2, 'c': 1, 'd': 1}
     """
 
-    def __init__(self, tokens: Ids | bytes, *, sample_every: int = 32) -> None:
+    def __init__(self, tokens: Ids | bytes, *, sample_every: int = 40) -> None:
         array = np.frombuffer(tokens, np.uint8) if isinstance(tokens, bytes) else np.asarray(tokens)
         if array.size == 0:
             array = array.astype(np.uint8)
@@ -59,7 +59,7 @@ class FMIndex:
         self._native = _core.ngram.FmIndex.build(np.ascontiguousarray(array), every)
 
     @classmethod
-    def from_documents(cls, documents: Iterable[Ids], separator: int, *, sample_every: int = 32) -> FMIndex:
+    def from_documents(cls, documents: Iterable[Ids], separator: int, *, sample_every: int = 40) -> FMIndex:
         """Index documents with a separator before each."""
         parts: list[npt.NDArray[np.int64]] = []
         for document in documents:

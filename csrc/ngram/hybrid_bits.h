@@ -1,0 +1,43 @@
+// A bit sequence in compressed blocks of 256 bits with rank (Kärkkäinen, Kempa & Puglisi 2014): a block is stored as
+// it is, as the places of its rarer bit, or as the places where the bit changes, whichever is shortest.  Planes of a
+// Burrows-Wheeler transform are mostly long runs and shrink to a third or less.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ngram/big_array.h"
+#include "ngram/kernels/wavelet_walk.h"
+
+namespace gramcore::ngram {
+
+class HybridBits {
+ public:
+  void push(bool bit) {
+    if (bit) words_[fill_ >> 6] |= std::uint64_t{1} << (fill_ & 63);
+    if (++fill_ == kHybridBlock) encode();
+  }
+  // No push after this.
+  void finish();
+
+  std::uint64_t size() const { return size_; }
+  std::uint64_t bytes() const { return num_groups_ * sizeof(HybridGroup) + num_data_; }
+  HybridView view() const { return {groups_.get(), data_.get()}; }
+  // Ones before i < size(), and the bit there.
+  std::uint64_t rank1(std::uint64_t i, bool* bit) const { return wavelet_walk_kernels().rank1(view(), i, bit); }
+
+ private:
+  void encode();
+
+  BigArray<HybridGroup> groups_;
+  BigArray<std::uint8_t> data_;
+  std::uint64_t num_groups_ = 0, num_data_ = 0, size_ = 0;
+  // while bits are pushed: what is done, and the block being filled
+  std::vector<HybridGroup> made_groups_;
+  std::vector<std::uint8_t> made_data_;
+  std::uint64_t ones_ = 0, blocks_ = 0;
+  std::uint64_t words_[kHybridBlock / 64] = {};
+  unsigned fill_ = 0;
+};
+
+}  // namespace gramcore::ngram

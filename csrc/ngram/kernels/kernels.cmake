@@ -1,0 +1,1 @@
+gc_kernel(ngram wavelet_walk LEVELS base avx2)

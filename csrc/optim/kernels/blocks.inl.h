@@ -130,13 +130,15 @@ GC_INLINE vi count_ge(vi n, vf a, float threshold) {
 }
 
 struct Signed8 {
-  GC_INLINE vf decode(vi code) {
+  float scale;
+  GC_INLINE Signed8 scaled(float scale) { return {scale}; }
+  __attribute__((always_inline)) vf decode(vi code) const {
     const vi signed_mag = code - 127;
     const vf mag = vabs(__builtin_convertvector(signed_mag, vf));
     const vi exponent = reinterpret_cast<vi>(bits_of(mag) >> 23) - 127;
     const vf value = lookup8(kSigned8.slope, exponent) * mag + lookup8(kSigned8.offset, exponent);
     const vf signed_value = vcopysign(value, reinterpret_cast<vf>(signed_mag));
-    return select(signed_mag == 0, vf{}, signed_value);
+    return select(signed_mag == 0, vf{}, signed_value) * scale;
   }
   GC_INLINE vi encode(vf x) {
     const vf a = vabs(x);
@@ -152,11 +154,13 @@ struct Signed8 {
 };
 
 struct Unsigned8 {
-  GC_INLINE vf decode(vi code) {
+  float scale;
+  GC_INLINE Unsigned8 scaled(float scale) { return {scale}; }
+  __attribute__((always_inline)) vf decode(vi code) const {
     const vf mag = __builtin_convertvector(code + 1, vf);
     const vi exponent = reinterpret_cast<vi>(bits_of(mag) >> 23) - 128;
     const vf value = lookup8(kUnsigned8.slope, exponent) * mag + lookup8(kUnsigned8.offset, exponent);
-    return select(code == 0, vf{}, value);
+    return select(code == 0, vf{}, value) * scale;
   }
   GC_INLINE vi encode(vf a) {
     vi decade = {};
@@ -173,11 +177,13 @@ struct Unsigned8 {
 constexpr float kSteps4[8] = {0.0f, 0.0055f, 0.0325f, 0.0775f, 0.2125f, 0.4375f, 0.6625f, 0.8875f};
 
 struct Signed4 {
-  GC_INLINE vf decode(vi code) {
+  float scale;
+  GC_INLINE Signed4 scaled(float scale) { return {scale}; }
+  __attribute__((always_inline)) vf decode(vi code) const {
     const vi index = code - 7;
     const vi mag = index < 0 ? -index : index;
     const vf value = select(mag == 8, splat(1.0f), lookup8(kSteps4, mag));
-    return vcopysign(value, reinterpret_cast<vf>(index));
+    return vcopysign(value, reinterpret_cast<vf>(index)) * scale;
   }
   GC_INLINE vi encode(vf x) {
     const vf a = vabs(x);
@@ -189,31 +195,66 @@ struct Signed4 {
 };
 
 struct Linear4 {
-  GC_INLINE vf decode(vi code) { return __builtin_convertvector(code + 1, vf) * 0.0625f; }
+  float scale;
+  GC_INLINE Linear4 scaled(float scale) { return {scale}; }
+  __attribute__((always_inline)) vf decode(vi code) const {
+    return __builtin_convertvector(code + 1, vf) * (0.0625f * scale);
+  }
   GC_INLINE vi encode(vf x) { return int_of(vmin(splat(15.0f), vmax(x * 16.0f - 1.0f, vf{}))); }
 };
+
+}  // namespace
+}  // namespace GC_ISA_NS
+}  // namespace gramcore::optim
+
+#if defined(__AVX512F__)
+#include "optim/kernels/blocks_avx512.inl.h"
+#define GC_MAP(name) Wide##name
+#else
+#define GC_MAP(name) name
+#endif
+
+namespace gramcore::optim {
+namespace GC_ISA_NS {
+namespace {
 
 // Whole blocks through code buffers padded to a vector, so that tails need no second path.
 template <class Map>
 GC_INLINE void decode_block(const std::uint8_t* codes, float scale, float* to, std::int64_t n) {
+  const Map map = Map::scaled(scale);
   std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(to + i, Map::decode(load_codes(codes + i)) * scale);
+  for (; i + kLanes <= n; i += kLanes) store(to + i, map.decode(load_codes(codes + i)));
   if (i < n) {
     std::uint8_t rest[kLanes] = {};
     for (std::int64_t k = i; k < n; ++k) rest[k - i] = codes[k];
-    store_part(to + i, Map::decode(load_codes(rest)) * scale, static_cast<int>(n - i));
+    store_part(to + i, map.decode(load_codes(rest)), static_cast<int>(n - i));
   }
+}
+
+GC_INLINE float largest_of(const float* from, std::int64_t n) {
+  vf largest[4] = {};
+  std::int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    for (int k = 0; k < 4; ++k) largest[k] = vmax(vabs(load(from + i + k * kLanes)), largest[k]);
+  }
+  for (; i + kLanes <= n; i += kLanes) largest[0] = vmax(vabs(load(from + i)), largest[0]);
+  if (i < n) largest[0] = vmax(vabs(load_part(from + i, static_cast<int>(n - i))), largest[0]);
+  return reduce_max(vmax(vmax(largest[0], largest[1]), vmax(largest[2], largest[3])));
 }
 
 template <class Map>
 GC_INLINE float encode_block(const float* from, std::uint8_t* codes, std::int64_t n) {
-  vf largest = {};
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) largest = vmax(vabs(load(from + i)), largest);
-  if (i < n) largest = vmax(vabs(load_part(from + i, static_cast<int>(n - i))), largest);
-  const float scale = reduce_max(largest);
+  const float scale = largest_of(from, n);
   const float inverse = scale >= 1.2e-38f ? 1.0f / scale : 0.0f;
-  for (i = 0; i + kLanes <= n; i += kLanes) store_codes(codes + i, Map::encode(load(from + i) * inverse));
+  std::int64_t i = 0;
+#if defined(__AVX512F__)
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    vi code[4];
+    for (int k = 0; k < 4; ++k) code[k] = Map::encode(load(from + i + k * kLanes) * inverse);
+    store_codes4(codes + i, code);
+  }
+#endif
+  for (; i + kLanes <= n; i += kLanes) store_codes(codes + i, Map::encode(load(from + i) * inverse));
   if (i < n) {
     std::uint8_t rest[kLanes];
     store_codes(rest, Map::encode(load_part(from + i, static_cast<int>(n - i)) * inverse));
@@ -260,10 +301,11 @@ static void store4(const float* from, std::uint8_t* codes, float* scales, std::i
 }  // namespace
 
 extern const BlocksKernels kBlocks;
-const BlocksKernels kBlocks = {{load8<Signed8>, load8<Unsigned8>},
-                               {store8<Signed8>, store8<Unsigned8>},
-                               {load4<Signed4>, load4<Linear4>},
-                               {store4<Signed4>, store4<Linear4>}};
+const BlocksKernels kBlocks = {{load8<GC_MAP(Signed8)>, load8<GC_MAP(Unsigned8)>},
+                               {store8<GC_MAP(Signed8)>, store8<GC_MAP(Unsigned8)>},
+                               {load4<GC_MAP(Signed4)>, load4<Linear4>},
+                               {store4<GC_MAP(Signed4)>, store4<Linear4>}};
+#undef GC_MAP
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::optim

@@ -41,12 +41,29 @@ GC_INLINE vf select(vi mask, vf a, vf b) {
 GC_INLINE vu select(vi mask, vu a, vu b) {
   return mask ? a : b;
 }
-GC_INLINE vf vmax(vf a, vf b) {  // b where either is NaN
+// The larger and the smaller; b where either is NaN.  The generic form compiles to a comparison and a blend.
+#if defined(__AVX512F__)
+GC_INLINE vf vmax(vf a, vf b) {
+  return reinterpret_cast<vf>(_mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+}
+GC_INLINE vf vmin(vf a, vf b) {
+  return reinterpret_cast<vf>(_mm512_min_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+}
+#elif defined(__AVX2__)
+GC_INLINE vf vmax(vf a, vf b) {
+  return reinterpret_cast<vf>(_mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+}
+GC_INLINE vf vmin(vf a, vf b) {
+  return reinterpret_cast<vf>(_mm256_min_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+}
+#else
+GC_INLINE vf vmax(vf a, vf b) {
   return a > b ? a : b;
 }
-GC_INLINE vf vmin(vf a, vf b) {  // b where either is NaN
+GC_INLINE vf vmin(vf a, vf b) {
   return a < b ? a : b;
 }
+#endif
 GC_INLINE vf vabs(vf x) {
   return float_of(bits_of(x) & 0x7fffffffu);
 }
@@ -160,9 +177,13 @@ GC_INLINE vh round_f16(vf x) {
 }
 
 GC_INLINE float reduce_max(vf x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps(reinterpret_cast<__m512>(x));
+#else
   float best = x[0];
   for (int i = 1; i < kLanes; ++i) best = x[i] > best ? x[i] : best;
   return best;
+#endif
 }
 GC_INLINE double reduce_add(vf x) {
   double sum = 0;

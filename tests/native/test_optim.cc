@@ -116,8 +116,8 @@ GC_TEST(optim_bf16_stores_round_with_the_shared_bits) {
     run_step(tensors, options);
     for (std::size_t i = 0; i < n; ++i) {
       const float old = to_f32(to_bf16(1.0f + static_cast<float>(i) * 0.01f));
-      const Philox4 words = rounding_words(77, 9, 4, i / 4);
-      EXPECT_EQ(p[i].bits, to_bf16_stochastic(old - 0x1p-9f, rounding_bits(words.v[i % 4], 0)).bits);
+      const std::uint32_t word = rounding_word(rounding_key(77, 9, 4, i), i);
+      EXPECT_EQ(p[i].bits, to_bf16_stochastic(old - 0x1p-9f, rounding_bits(word, 0)).bits);
     }
   }
   set_cpu_level(before);

@@ -48,14 +48,18 @@ def adamw(p: Array, g: Array, m: Array, v: Array, step: int, h: AdamwHyper) -> t
 
 
 def rounding_noise(seed: int, step: int, tensor: int, numel: int, field: int) -> npt.NDArray[np.uint32]:
-    """The 16 random bits of each element, from word e % 4 of Philox at (e // 4, tensor << 32 | step).
+    """The 16 random bits of each element: a mix of its place in a run of 32768 and the run's Philox key.
 
     Field 0, the parameter, takes the low half; 2 the high half; 1 the high half of the word times an odd constant.
     """
-    words: list[int] = []
-    for quad in range(math.ceil(numel / 4)):
-        words += _core.philox4x32(seed, quad, tensor << 32 | step)
-    bits = [(w & 0xFFFF, (w * 0x9E3779B1 & 0xFFFFFFFF) >> 16, w >> 16)[field] for w in words[:numel]]
+    bits = []
+    for e in range(numel):
+        a, b, _, _ = _core.philox4x32(seed, e // 32768, tensor << 32 | step)
+        w = e % 32768 * 0x9E3779B1 + a & 0xFFFFFFFF
+        w = (w ^ w >> 16) * 0x85EBCA6B & 0xFFFFFFFF
+        w = (w ^ w >> 13 ^ b) * 0xC2B2AE35 & 0xFFFFFFFF
+        w ^= w >> 16
+        bits.append((w & 0xFFFF, (w * 0x9E3779B1 & 0xFFFFFFFF) >> 16, w >> 16)[field])
     return np.array(bits, dtype=np.uint32)
 
 

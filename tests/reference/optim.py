@@ -59,7 +59,11 @@ def philox(seed: int, lo: int, hi: int) -> list[int]:
 
 def rounding_bits(seed: int, step: int, tensor: int, element: int, field: int) -> int:
     """The 16 bits that round one field (0 parameter, 1 and 2 moments) of one element."""
-    word = philox(seed, element // 4, tensor << 32 | step)[element % 4]
+    a, b, _, _ = philox(seed, element // 32768, tensor << 32 | step)
+    word = element % 32768 * 0x9E3779B1 + a & 0xFFFFFFFF
+    word = (word ^ word >> 16) * 0x85EBCA6B & 0xFFFFFFFF
+    word = (word ^ word >> 13 ^ b) * 0xC2B2AE35 & 0xFFFFFFFF
+    word ^= word >> 16
     return (word & 0xFFFF, (word * 0x9E3779B1 & 0xFFFFFFFF) >> 16, word >> 16)[field]
 
 

@@ -5,7 +5,7 @@
 // Mapping: a block owns one chunk of kChunk elements of one tensor, found by binary search in the table of first
 // chunks; a thread takes groups of four elements, kThreads apart.  Layout: contiguous; a group is one vector access
 // when its pointer is aligned for it, else four scalar ones (tails, odd offsets).
-// Arithmetic in float.  bf16 values are rounded stochastically with Philox bits of (seed, step, tensor, element), or
+// Arithmetic in float.  bf16 values are rounded stochastically with bits of (seed, step, tensor, element), or
 // to nearest even.  Deterministic: no result depends on the launch shape.
 // Bytes moved per element: read p, g, m, v; write p, m, v.
 #pragma once
@@ -72,11 +72,11 @@ __device__ __forceinline__ bf16 rounded(float x, std::uint32_t noise, bool stoch
 
 // Stores with the random bits of `field` (see rounding_bits).
 template <class T>
-__device__ __forceinline__ void store_quad(T* p, const Quad<float>& x, int count, const Philox4& noise, int field,
+__device__ __forceinline__ void store_quad(T* p, const Quad<float>& x, int count, const std::uint32_t* noise, int field,
                                            bool stochastic) {
   Quad<T> q;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) q.v[i] = rounded(x.v[i], rounding_bits(noise.v[i], field), stochastic, T{});
+  for (int i = 0; i < 4; ++i) q.v[i] = rounded(x.v[i], rounding_bits(noise[i], field), stochastic, T{});
   if (count == 4 && reinterpret_cast<std::uintptr_t>(p) % sizeof(Quad<T>) == 0) {
     *reinterpret_cast<Quad<T>*>(p) = q;
   } else {
@@ -124,6 +124,9 @@ __global__ void __launch_bounds__(AdamwPolicy::kThreads) adamw_kernel(const __gr
   const std::int64_t rest = tensor.numel - begin;
   const std::int64_t end = begin + (rest < AdamwPolicy::kChunk ? rest : AdamwPolicy::kChunk);
 
+  static_assert(kRoundingRun % AdamwPolicy::kChunk == 0, "a chunk lies in one run of rounding words");
+  const RoundingKey key = rounding_key(s.seed, s.step, launch.first_tensor + index, static_cast<std::uint64_t>(begin));
+
   for (std::int64_t at = begin + 4 * std::int64_t{threadIdx.x}; at < end; at += 4 * AdamwPolicy::kThreads) {
     const int count = end - at < 4 ? static_cast<int>(end - at) : 4;
     const Quad<float> g = load_quad(grads + at, count);
@@ -133,9 +136,10 @@ __global__ void __launch_bounds__(AdamwPolicy::kThreads) adamw_kernel(const __gr
 #pragma unroll
     for (int i = 0; i < 4; ++i) adamw_element(s, g.v[i], p.v[i], m.v[i], v.v[i]);
 
-    Philox4 noise{};
+    std::uint32_t noise[4] = {};
     if (stochastic && (sizeof(Param) == 2 || sizeof(State) == 2)) {
-      noise = rounding_words(s.seed, s.step, launch.first_tensor + index, static_cast<std::uint64_t>(at) / 4);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) noise[i] = rounding_word(key, static_cast<std::uint64_t>(at + i));
     }
     store_quad(params + at, p, count, noise, 0, stochastic);
     store_quad(exp_avgs + at, m, count, noise, 1, stochastic);

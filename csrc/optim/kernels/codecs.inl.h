@@ -31,18 +31,16 @@ GC_HALF_STORE(store_f16, round_f16)
 
 static void store_bf16_stochastic(const float* from, std::uint16_t* to, std::int64_t n, const NoiseKey& key,
                                   int field) {
-  for (std::int64_t i = 0; i < n; i += 4 * kLanes) {
-    vu noise[4];
-    rounding_vectors(key, i, noise);
-    for (int j = 0; j < 4; ++j) {
-      const std::int64_t at = i + j * kLanes;
-      if (at + kLanes <= n) {
-        Bf16::store(to + at, load(from + at), &noise[j], field);
-      } else if (at < n) {
-        const int rest = static_cast<int>(n - at);
-        Bf16::store_part(to + at, load_part(from + at, rest), rest, &noise[j], field);
-      }
-    }
+  const RoundingVectors noise = RoundingVectors::of(key);
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const vu words = noise.words(i);
+    Bf16::store(to + i, load(from + i), &words, field);
+  }
+  if (i < n) {
+    const vu words = noise.words(i);
+    const int rest = static_cast<int>(n - i);
+    Bf16::store_part(to + i, load_part(from + i, rest), rest, &words, field);
   }
 }
 

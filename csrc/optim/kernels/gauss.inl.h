@@ -11,7 +11,7 @@ namespace gramcore::optim {
 namespace GC_ISA_NS {
 namespace {
 
-constexpr std::uint64_t kGaussSeed = 0x9D39247E33776D41ull;  // apart from the words of stochastic rounding
+constexpr std::uint64_t kGaussSeed = 0x9D39247E33776D41ull;  // apart from the keys of stochastic rounding
 constexpr std::uint64_t kMaskSeed = 0x2AF7398005AAA5C7ull;
 
 // Natural logarithm of x in (0, 1].
@@ -67,7 +67,10 @@ static void add(const NoiseKey& key, float amount, float keep, float* to, std::i
     box_muller(words[0], words[1], pairs, pairs + 1);
     box_muller(words[2], words[3], pairs + 2, pairs + 3);
     in_order(pairs, z);
-    if (sparse) rounding_vectors(masked, i, mask);
+    if (sparse) {
+      philox_vectors(masked, i, words);
+      in_order(words, mask);
+    }
     for (int j = 0; j < 4 && i + j * kLanes < n; ++j) {
       vf value = amount * float_of(z[j]);
       if (sparse) value = select(mask[j] < limit, value, vf{});

@@ -1,4 +1,5 @@
-// Random words, kLanes Philox blocks at a time, and their element order.  Included by kernel sources.
+// Random words on vectors: those of stochastic rounding, and Philox blocks kLanes at a time.  Included by kernel
+// sources.
 #pragma once
 
 #include "optim/kernels/rules.h"
@@ -83,7 +84,8 @@ GC_INLINE void in_order(const vu* words, vu* out) {
 GC_INLINE void philox_vectors(const NoiseKey& key, std::int64_t i, vu* words) {
   const std::uint64_t quad = static_cast<std::uint64_t>(key.element + i) / 4;
   for (int b = 0; b < kLanes; ++b) {
-    const Philox4 drawn = rounding_words(key.seed, key.step, key.tensor, quad + static_cast<std::uint64_t>(b));
+    const Philox4 drawn = philox4x32(key.seed, quad + static_cast<std::uint64_t>(b),
+                                     static_cast<std::uint64_t>(key.tensor) << 32 | key.step);
     for (int k = 0; k < 4; ++k) words[k][b] = drawn.v[k];
   }
 }
@@ -93,12 +95,25 @@ GC_INLINE void in_order(const vu* words, vu* out) {
 
 #endif
 
-// out[j][k] = rounding word of element key.element + i + j * kLanes + k; i is a multiple of 4 kLanes.
-GC_INLINE void rounding_vectors(const NoiseKey& key, std::int64_t i, vu* out) {
-  vu words[4];
-  philox_vectors(key, i, words);
-  in_order(words, out);
-}
+// As rounding_word() of optim/rounding.h, for the elements of one block; a block lies in one run.
+struct RoundingVectors {
+  RoundingKey key;
+  vu place;  // place mixed in for lane 0..kLanes-1 of element 0
+
+  GC_INLINE RoundingVectors of(const NoiseKey& k) {
+    const auto first = static_cast<std::uint64_t>(k.element);
+    vu lane;
+    for (std::uint32_t i = 0; i < kLanes; ++i) lane[i] = i;
+    const RoundingKey key = rounding_key(k.seed, k.step, k.tensor, first);
+    return {key, (lane + static_cast<std::uint32_t>(first % kRoundingRun)) * kPlaceMix + key.a};
+  }
+  __attribute__((always_inline)) vu words(std::int64_t i) const {
+    vu x = place + static_cast<std::uint32_t>(i) * kPlaceMix;
+    x = (x ^ (x >> 16)) * kMixA;
+    x = (x ^ (x >> 13) ^ key.b) * kMixB;
+    return x ^ (x >> 16);
+  }
+};
 
 }  // namespace
 }  // namespace GC_ISA_NS

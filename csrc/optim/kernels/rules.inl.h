@@ -135,19 +135,16 @@ static void run_stochastic(const RuleBlock& b) {
   float c[kMaxCoefs];
   for (int i = 0; i < kMaxCoefs; ++i) c[i] = b.c[i];
   const auto vector = Vector<Rule, P, S>::of(b);
-  for (std::int64_t i = 0; i < b.n; i += 8 * kLanes) {
-    vu noise[8];  // two independent draws at a time: one alone waits for its own multiplications
-    rounding_vectors(b.key, i, noise);
-    rounding_vectors(b.key, i + 4 * kLanes, noise + 4);
-    for (int j = 0; j < 8; ++j) {
-      const std::int64_t at = i + j * kLanes;
-      if (at + kLanes <= b.n) {
-        vector.prefetch(at);
-        vector.full(c, at, &noise[j]);
-      } else if (at < b.n) {
-        vector.part(c, at, &noise[j]);
-      }
-    }
+  const RoundingVectors noise = RoundingVectors::of(b.key);
+  std::int64_t i = 0;
+  for (; i + kLanes <= b.n; i += kLanes) {
+    const vu words = noise.words(i);
+    vector.prefetch(i);
+    vector.full(c, i, &words);
+  }
+  if (i < b.n) {
+    const vu words = noise.words(i);
+    vector.part(c, i, &words);
   }
 }
 

@@ -133,24 +133,55 @@ GC_INLINE void store_part(float* p, vf x, int count) {
   for (int i = 0; i < count; ++i) p[i] = buffer[i];
 }
 
+// The generic conversion compiles to two halves that are joined again.
 GC_INLINE vf widen_bf16(vh h) {
+#if defined(__AVX512F__)
+  return float_of(reinterpret_cast<vu>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(h))) << 16);
+#elif defined(__AVX2__)
+  return float_of(reinterpret_cast<vu>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(h))) << 16);
+#else
   return float_of(__builtin_convertvector(h, vu) << 16);
+#endif
+}
+// Words below 2^16 as halves.
+GC_INLINE vh low_halves(vu x) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<vh>(_mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(x)));
+#else
+  return __builtin_convertvector(x, vh);
+#endif
+}
+// Whether any lane is at or above `limit`; both below 2^31.
+GC_INLINE bool any_ge(vu x, std::uint32_t limit) {
+#if defined(__AVX512F__)
+  return _mm512_cmpge_epu32_mask(reinterpret_cast<__m512i>(x), _mm512_set1_epi32(static_cast<int>(limit))) != 0;
+#elif defined(__AVX2__)
+  const vi mask = reinterpret_cast<vi>(x) >= static_cast<std::int32_t>(limit);
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(mask)) != 0;
+#else
+  std::uint32_t over = 0;
+  for (int i = 0; i < kLanes; ++i) over |= x[i] >= limit;
+  return over != 0;
+#endif
+}
+GC_INLINE vu nearest_bf16(vu u) {  // of values that are not NaN
+  return (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+}
+__attribute__((noinline)) static vu special_bf16(vu u, vu rounded) {  // huge or infinite: nearest; a NaN stays one
+  const vu quiet = (u >> 16) | 0x40u, magnitude = u & 0x7fffffffu;
+  return select(magnitude > 0x7f800000u, quiet, select(magnitude >= 0x7f7f0000u, nearest_bf16(u), rounded));
+}
+// What is rounded to infinity or NaN is rare: one comparison finds it.
+GC_INLINE vh finish_bf16(vu u, vu rounded) {
+  if (__builtin_expect(any_ge(u & 0x7fffffffu, 0x7f7f0000u), 0)) rounded = special_bf16(u, rounded);
+  return low_halves(rounded);
 }
 GC_INLINE vh round_bf16(vf x) {  // to nearest even; a NaN stays one
-  const vu u = bits_of(x);
-  const vu rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  const vu quiet = (u >> 16) | 0x40u;
-  return __builtin_convertvector(select((u & 0x7fffffffu) > 0x7f800000u, quiet, rounded), vh);
+  return finish_bf16(bits_of(x), nearest_bf16(bits_of(x)));
 }
 // Up with probability (low 16 bits)/2^16; what to_bf16_stochastic of core/half.h does.
 GC_INLINE vh round_bf16_stochastic(vf x, vu noise) {
-  const vu u = bits_of(x);
-  const vu up = (u + (noise & 0xffffu)) >> 16;
-  const vu nearest = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  const vu quiet = (u >> 16) | 0x40u;
-  const vu magnitude = u & 0x7fffffffu;
-  const vu special = select(magnitude > 0x7f800000u, quiet, nearest);
-  return __builtin_convertvector(select(magnitude >= 0x7f7f0000u, special, up), vh);
+  return finish_bf16(bits_of(x), (bits_of(x) + (noise & 0xffffu)) >> 16);
 }
 
 GC_INLINE vf widen_f16(vh h) {

@@ -16,7 +16,7 @@ from gramcore.ngram import SuffixAutomaton, build_index
 from bench.harness import Bench, Contender, peer_version
 from bench.ngram.corpus import corpus, documents
 
-TOKENS = 20_000_000
+TOKENS = 88_000_000
 BLOCK = 500_000
 
 

@@ -120,7 +120,7 @@ def _passage(bench: Bench, index: Index, peer: Any, held_out: npt.NDArray[np.uin
         "score 256 held-out tokens",
         _contenders(
             lambda: index.score(ids).prob.tolist(),
-            peer and (lambda: [peer.infgram_prob(ids[max(0, i - 64) : i], ids[i])["prob"] for i in range(len(ids))]),
+            peer and (lambda: [peer.infgram_prob(ids[:i], ids[i])["prob"] for i in range(len(ids))]),
         ),
         check=_same(probs),
         units=len(ids),

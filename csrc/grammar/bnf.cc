@@ -98,32 +98,26 @@ class BnfParser {
     if (first_rule_ == kNoRule) first_rule_ = number;
     defined_[number] = true;
     space();
-    std::vector<ExprId> plain, loops;  // alternatives, and what follows the rule itself at their start
-    do {
-      space();
-      bool own = false;
-      const ExprId e = sequence(static_cast<std::int64_t>(number), &own);
-      (own ? loops : plain).push_back(e);
-    } while (eat("|"));
+    const ExprId body = alternatives();
     if (ebnf_ && eat(";")) space();
     if (at_ < text_.size() && !at_rule()) fail("'|', another item or a new rule");
-    ExprId body = g_.pool.alt(std::move(plain));
-    if (!loops.empty()) body = g_.pool.cat(body, g_.pool.star(g_.pool.alt(std::move(loops))));
     g_.rules[number].body = body;
   }
 
-  // Items up to | ) ; or the next rule.  `own` (when asked for): the first item calls rule `self`; it is left out.
-  ExprId sequence(std::int64_t self, bool* own) {
+  ExprId alternatives() {
+    std::vector<ExprId> all;
+    do {
+      space();
+      all.push_back(sequence());
+    } while (eat("|"));
+    return g_.pool.alt(std::move(all));
+  }
+
+  // Items up to | ) ; or the next rule.
+  ExprId sequence() {
     std::vector<ExprId> items;
-    bool first = true;
     while (at_ < text_.size() && peek() != '|' && peek() != ')' && !(ebnf_ && peek() == ';') && !at_rule()) {
-      const ExprId e = difference();
-      if (first && own != nullptr && self >= 0 && e == g_.pool.call(static_cast<std::uint32_t>(self))) {
-        *own = true;
-      } else {
-        items.push_back(e);
-      }
-      first = false;
+      items.push_back(difference());
     }
     ExprId all = ExprPool::kEpsilon;
     for (std::size_t i = items.size(); i-- > 0;) all = g_.pool.cat(items[i], all);
@@ -203,14 +197,10 @@ class BnfParser {
         throw GrammarTooComplex(
             cat("grammar must nest groups at most ", kMaxNesting, " deep, got more at ", place_of(text_, at_)));
       }
-      std::vector<ExprId> alternatives;
-      do {
-        space();
-        alternatives.push_back(sequence(-1, nullptr));
-      } while (eat("|"));
+      const ExprId all = alternatives();
       if (!eat(")")) fail("')'");
       --depth_;
-      return g_.pool.alt(std::move(alternatives));
+      return all;
     }
     const std::size_t place = at_;
     if (!name_char(c)) fail("a text, a class, a group or a rule name");

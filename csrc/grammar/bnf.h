@@ -3,8 +3,7 @@
 // GBNF (llama.cpp): name ::= "text" [class] . (group) | * + ? {m} {m,} {m,n}, comments from #; the start rule is root.
 // EBNF (W3C): the same operators and also 'text', #xHH characters, A - B (texts of A that B does not match; neither may
 // call a rule), /* comments */ and an optional ; behind a rule; the start rule is root or else the first one.
-// A rule that begins with itself (a ::= a "x" | "y") is rewritten into its repetition ("y" "x"*); other left recursion
-// is refused when the grammar is compiled.
+// Rules may be left-recursive; prepare() rewrites that.
 #pragma once
 
 #include <string_view>

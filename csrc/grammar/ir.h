@@ -26,8 +26,8 @@ struct Grammar {
 };
 
 // Makes a grammar fit for the automaton: removes calls of rules that can never finish, checks that every call names
-// a rule, and refuses left recursion (a rule that can call itself before any byte).
-// Throws InvalidArgument: the grammar matches nothing, or is left-recursive.
+// a rule, and rewrites left recursion (a rule that can call itself before any byte).
+// Throws InvalidArgument: the grammar matches nothing.  GrammarTooComplex: too many rules.
 void prepare(Grammar* grammar);
 
 }  // namespace gramcore::grammar

@@ -10,7 +10,7 @@ from gramcore.grammar import Grammar, GrammarCompiler, GrammarMatcher, GrammarTo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.reference.grammar import brute_mask
+from tests.reference.grammar import brute_mask, language
 
 TOY = TokenizerInfo([b"a", b"b", b"c", b"ab", b"ba", b"abc", b"(", b")", b"+", b"(a", b"a)", b"</s>"], stop=[11])
 
@@ -127,9 +127,42 @@ def test_errors_say_where_and_what(text: str, message: str) -> None:
         Grammar.from_gbnf(text)
 
 
-def test_hidden_left_recursion_and_empty_languages_are_refused() -> None:
-    with pytest.raises(ValueError, match="left-recursive"):
-        matcher_of(Grammar.from_gbnf('root ::= x\nx ::= y "a"\ny ::= x "b" | "c"'))
+SYMBOLS = st.sampled_from(["root", "x", "y", "a", "b", ""])
+RULES = st.fixed_dictionaries(
+    {name: st.lists(st.lists(SYMBOLS, max_size=3), min_size=1, max_size=3) for name in ("root", "x", "y")}
+)
+
+
+@given(RULES)
+def test_any_recursion_matches_the_texts_of_the_grammar(rules: dict[str, list[list[str]]]) -> None:
+    """Left, right, hidden, mutual and unit recursion, empty texts, rules that match nothing."""
+    wanted = language(rules, 4)["root"]
+    lines = [
+        f"{name} ::= " + " | ".join(" ".join(s if s in rules else f'"{s}"' for s in alt) or '""' for alt in alternatives)
+        for name, alternatives in rules.items()
+    ]
+    try:
+        compiled = GrammarCompiler(TOY).compile(Grammar.from_gbnf("\n".join(lines)))
+    except ValueError as error:
+        assert "at least one text" in str(error)
+        assert not wanted
+        return
+    for text in texts("ab", 4):
+        matcher = GrammarMatcher(compiled)
+        found = matcher.accept_bytes(text.encode()) and matcher.can_terminate()
+        assert found == (text in wanted), (text, lines)
+    matcher = GrammarMatcher(compiled)
+    mask = brute_mask(matcher, len(TOY))
+    assert [t for t, ok in enumerate(mask) if ok] == matcher.allowed_tokens().tolist()
+
+
+def test_grammars_of_expressions_with_left_recursion() -> None:
+    grammar = Grammar.from_gbnf('root ::= root "+" t | t\nt ::= t "c" f | f\nf ::= "(" root ")" | "a" | "b"')
+    for text, whole in (("a+b", True), ("(a+bca)+a", True), ("a+", False), ("ca", False), ("((a))cb", True)):
+        assert matches(grammar, text) == whole
+
+
+def test_empty_languages_and_deep_nesting_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one text"):
         matcher_of(Grammar.from_gbnf('root ::= root "a"'))
     with pytest.raises(GrammarTooComplex):

@@ -26,3 +26,24 @@ def brute_regex_prefixes(pattern: str, letters: str, max_len: int) -> list[str]:
             if re.fullmatch(pattern, text, re.ASCII):
                 found.update(text[:i] for i in range(n + 1))
     return sorted(found)
+
+
+def language(rules: dict[str, list[list[str]]], max_len: int) -> dict[str, set[str]]:
+    """For every rule of a context-free grammar, its texts of at most ``max_len`` characters.
+
+    ``rules[name]`` lists alternatives, each a list of symbols: names of rules, or texts.
+    """
+    texts: dict[str, set[str]] = {name: set() for name in rules}
+    changed = True
+    while changed:
+        changed = False
+        for name, alternatives in rules.items():
+            for symbols in alternatives:
+                found = {""}
+                for symbol in symbols:
+                    more = texts[symbol] if symbol in rules else {symbol}
+                    found = {a + b for a in found for b in more if len(a) + len(b) <= max_len}
+                if not found <= texts[name]:
+                    texts[name] |= found
+                    changed = True
+    return texts

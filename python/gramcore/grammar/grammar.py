@@ -86,8 +86,7 @@ class Grammar:
 
         ``name ::= "text" [a-z0-9] other-rule (group) . | …`` with ``* + ? {m} {m,} {m,n}``, escapes
         ``\n \r \t \xHH \uHHHH \UHHHHHHHH``, comments from ``#``. Rules may come in any order and call each
-        other; a rule that begins with itself is rewritten into a repetition, other left recursion is refused by the
-        compiler.
+        other in any way; the compiler rewrites left recursion.
 
         Args:
             text: the grammar.

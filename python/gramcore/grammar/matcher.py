@@ -70,7 +70,7 @@ class GrammarCompiler:
         """The grammar bound to the vocabulary.
 
         Raises:
-            ValueError: the grammar matches no text or is left-recursive.
+            ValueError: the grammar matches no text.
             GrammarTooComplex: a budget was exceeded.
         """
         native = _native.Compiled(self.tokenizer_info._native, grammar._native, *self._budget)

@@ -46,6 +46,11 @@ inline void bind_vocab(py::module_& m) {
            py::arg("tokens"), py::arg("special"), py::arg("stop"))
       .def("__len__", &Vocab::size)
       .def_property_readonly("stop", [](const Vocab& v) { return v.stop(); })
+      .def_property_readonly("fingerprint", &Vocab::fingerprint)
+      .def(
+          "extends",
+          [](const Vocab& v, const py::bytes& prefix) { return v.extends(as_bytes(std::string_view(prefix))); },
+          py::arg("prefix"))
       .def("is_special",
            [](const Vocab& v, std::size_t id) {
              GC_CHECK_AS(OutOfRange, id < v.size(), "token must be < ", v.size(), ", got ", id);
@@ -66,7 +71,11 @@ inline void bind_grammar_class(py::module_& m) {
           "from_regex",
           [](const std::string& text, bool search, bool boolean_operators, bool dot_all) {
             auto g = std::make_shared<Grammar>();
-            g->start = parse_regex(text, {search, boolean_operators, dot_all}, &g->pool);
+            RegexOptions options;
+            options.search = search;
+            options.boolean_operators = boolean_operators;
+            options.dot_all = dot_all;
+            g->start = parse_regex(text, options, &g->pool);
             return g;
           },
           py::arg("text"), py::arg("search"), py::arg("boolean_operators"), py::arg("dot_all"))
@@ -87,20 +96,31 @@ inline void bind_grammar_class(py::module_& m) {
             return std::make_pair(g, entries);
           },
           py::arg("text"), py::arg("strict"), py::arg("spaces"))
+      .def("to_bytes", [](const Grammar& g) { return py::bytes(to_bytes(g)); })
+      .def_static(
+          "from_bytes",
+          [](const py::bytes& data) { return std::make_shared<Grammar>(from_bytes(std::string_view(data))); },
+          py::arg("data"))
+      .def("structure",
+           [](const Grammar& g) {
+             const auto h = structure_of(g);
+             return std::make_pair(h[0], h[1]);
+           })
       .def_property_readonly("num_rules", [](const Grammar& g) { return g.rules.size(); });
 }
 
 inline void bind_matcher(py::module_& m) {
   py::class_<Compiled, std::shared_ptr<Compiled>>(m, "Compiled")
       .def(py::init([](std::shared_ptr<Vocab> vocab, const Grammar& grammar, std::uint32_t max_states,
-                       std::uint64_t max_bytes) {
+                       std::uint64_t max_bytes, double max_seconds) {
              Limits limits;
              limits.max_states = max_states;
              limits.max_bytes = max_bytes;
+             limits.max_seconds = max_seconds;
              const py::gil_scoped_release unlocked;
              return std::make_shared<Compiled>(std::move(vocab), grammar, limits);
            }),
-           py::arg("vocab"), py::arg("grammar"), py::arg("max_states"), py::arg("max_bytes"))
+           py::arg("vocab"), py::arg("grammar"), py::arg("max_states"), py::arg("max_bytes"), py::arg("max_seconds"))
       .def_property_readonly("num_states", &Compiled::num_states)
       .def_property_readonly("num_bytes", &Compiled::bytes);
   py::class_<Matcher>(m, "Matcher")
@@ -115,10 +135,27 @@ inline void bind_matcher(py::module_& m) {
           [](Matcher& x, TensorArg& out, std::int64_t row) {
             std::int32_t* at = mask_row(out, row, x.compiled()->vocab().words());
             const py::gil_scoped_release unlocked;
-            x.fill_bitmask(at);
-            return true;
+            return x.fill_bitmask(at);
           },
           py::arg("out"), py::arg("row") = 0)
+      .def(
+          "fill_tree",
+          [](Matcher& x, TensorArg& tokens, TensorArg& parents, TensorArg& out) {
+            const auto ids = tokens.span<const std::int32_t>("tokens", 1);
+            const auto before = parents.span<const std::int32_t>("parents", 1);
+            const std::size_t words = x.compiled()->vocab().words();
+            std::int32_t* rows = mask_row(out, 0, words);
+            const TensorView& view = out.view();
+            GC_CHECK(view.rank == 2 && view.shape[0] > static_cast<std::int64_t>(ids.size()),
+                     "out must have one row per node and one for the root (", ids.size() + 1, "), got ",
+                     view.rank == 2 ? view.shape[0] : 1);
+            const auto stride = static_cast<std::size_t>(view.shape[1]);
+            for (std::size_t r = 1; r <= ids.size(); ++r)
+              std::fill(rows + r * stride + words, rows + (r + 1) * stride, 0);
+            const py::gil_scoped_release unlocked;
+            x.fill_tree(ids, before, rows, stride);
+          },
+          py::arg("tokens"), py::arg("parents"), py::arg("out"))
       .def(
           "fill_bitmask_slowly",
           [](Matcher& x, TensorArg& out) {
@@ -149,6 +186,56 @@ inline void bind_matcher(py::module_& m) {
       .def_property_readonly("num_steps", &Matcher::num_steps);
 }
 
+// Matchers that step and are masked together; the Python objects are kept alive.
+struct Batch {
+  std::vector<py::object> objects;
+  std::vector<Matcher*> matchers;
+
+  explicit Batch(std::vector<py::object> all) : objects(std::move(all)) {
+    for (const auto& o : objects) matchers.push_back(o.cast<Matcher*>());
+    for (const Matcher* m : matchers) {
+      GC_CHECK(m->compiled()->vocab().size() == matchers[0]->compiled()->vocab().size(),
+               "matchers must share one vocabulary size, got ", m->compiled()->vocab().size(), " and ",
+               matchers[0]->compiled()->vocab().size());
+    }
+  }
+};
+
+inline void bind_batch(py::module_& m) {
+  py::class_<Batch>(m, "Batch")
+      .def(py::init<std::vector<py::object>>(), py::arg("matchers"))
+      .def(
+          "fill_bitmasks",
+          [](Batch& b, TensorArg& out, TensorArg& rows) {
+            const auto where = rows.span<const std::int64_t>("rows", 1);
+            GC_CHECK(where.size() == b.matchers.size(), "rows must have one entry per matcher (", b.matchers.size(),
+                     "), got ", where.size());
+            std::vector<std::int32_t*> at;
+            for (std::size_t i = 0; i < where.size(); ++i) {
+              at.push_back(mask_row(out, where[i], b.matchers[i]->compiled()->vocab().words()));
+            }
+            const py::gil_scoped_release unlocked;
+            fill_batch(Span<Matcher* const>(b.matchers.data(), b.matchers.size()),
+                       Span<std::int32_t* const>(at.data(), at.size()));
+          },
+          py::arg("out"), py::arg("rows"))
+      .def(
+          "accept",
+          [](Batch& b, TensorArg& tokens) {
+            const auto ids = tokens.span<const std::int64_t>("tokens", 1);
+            GC_CHECK(ids.size() == b.matchers.size(), "tokens must have one entry per matcher (", b.matchers.size(),
+                     "), got ", ids.size());
+            py::array_t<bool> out(static_cast<py::ssize_t>(ids.size()));
+            bool* ok = out.mutable_data();
+            {
+              const py::gil_scoped_release unlocked;
+              for (std::size_t i = 0; i < ids.size(); ++i) ok[i] = b.matchers[i]->accept(ids[i]);
+            }
+            return out;
+          },
+          py::arg("tokens"));
+}
+
 }  // namespace grammar_bind
 
 inline void bind_grammar(pybind11::module_& m) {
@@ -164,7 +251,9 @@ inline void bind_grammar(pybind11::module_& m) {
   grammar_bind::bind_vocab(sub);
   grammar_bind::bind_grammar_class(sub);
   grammar_bind::bind_matcher(sub);
+  grammar_bind::bind_batch(sub);
   grammar_bind::bind_bnf(sub);
+  grammar_bind::bind_builder(sub);
   grammar_bind::bind_mass_trie(sub);
 }
 

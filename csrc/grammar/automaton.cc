@@ -110,6 +110,16 @@ void Automaton::pop(StackId stack) {
   work_.push_back({s.next, s.parent});
 }
 
+void Automaton::check_budget() const {
+  GC_CHECK_AS(GrammarTooComplex, states_.size() < limits_.max_states && bytes() < limits_.max_bytes,
+              "text must need at most ", limits_.max_states, " states and ", limits_.max_bytes, " bytes, got ",
+              states_.size(), " states and ", bytes(), " bytes; simplify the grammar or raise the budget");
+  if (limits_.max_seconds <= 0 || states_.size() % 16 != 0) return;
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+  GC_CHECK_AS(GrammarTooComplex, seconds < limits_.max_seconds, "a step must take at most ", limits_.max_seconds,
+              " s, got ", seconds, " s and ", states_.size(), " states; simplify the grammar or raise the budget");
+}
+
 // Interns the state whose threads were collected since begin().
 StateId Automaton::finish() {
   std::sort(ready_.begin(), ready_.end(),
@@ -140,10 +150,7 @@ StateId Automaton::finish() {
                       std::equal(ready_.begin(), ready_.end(), threads_.begin() + s.first);
              },
              [&] {
-               GC_CHECK_AS(GrammarTooComplex, states_.size() < limits_.max_states && bytes() < limits_.max_bytes,
-                           "text must need at most ", limits_.max_states, " states and ", limits_.max_bytes,
-                           " bytes, got ", states_.size(), " states and ", bytes(),
-                           " bytes; simplify the grammar or raise the budget");
+               check_budget();
                states_.push_back({static_cast<std::uint32_t>(threads_.size()),
                                   static_cast<std::uint32_t>(ready_.size()), accepting_});
                threads_.insert(threads_.end(), ready_.begin(), ready_.end());

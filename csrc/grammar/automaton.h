@@ -3,6 +3,7 @@
 // remembering a place in the text: fork and rollback cost nothing.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
@@ -32,6 +33,8 @@ class Automaton {
   explicit Automaton(Grammar grammar, Limits limits = {});
 
   StateId start() const { return start_; }
+  // The time budget counts from here.
+  void start_clock() { started_ = std::chrono::steady_clock::now(); }
   // The state behind one more byte; kDead if no text continues so.
   StateId step(StateId state, std::uint8_t byte) {
     const StateId* row = rows_[state].get();
@@ -71,6 +74,7 @@ class Automaton {
   void pop(StackId stack);
   std::pair<ExprId, ExprId> split(ExprId e);
   StateId finish();
+  void check_budget() const;
 
   Grammar grammar_;
   Limits limits_;
@@ -87,6 +91,7 @@ class Automaton {
   std::vector<Thread> work_, ready_;
   std::vector<std::uint64_t> seen_;
   bool accepting_ = false;
+  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 };
 
 }  // namespace gramcore::grammar

@@ -1,6 +1,7 @@
 // Derivatives by pieces and the emptiness test.
 #include <algorithm>
 
+#include "grammar/catalogue.h"
 #include "grammar/expr.h"
 
 namespace gramcore::grammar {
@@ -93,6 +94,15 @@ std::vector<Piece> ExprPool::compute_pieces(ExprId e) {
       std::vector<Piece> out = pieces(n.a);
       const ExprId rest = repeat(n.a, n.min ? n.min - 1 : 0, n.max == kUnbounded ? kUnbounded : n.max - 1);
       for (Piece& p : out) p.target = cat(p.target, rest);
+      return out;
+    }
+    case Kind::kTrie: {
+      const std::shared_ptr<const Catalogue> catalogue = catalogues_[n.a];
+      const auto& nodes = catalogue->trie().nodes;
+      std::vector<Piece> out;
+      for (std::uint32_t child = n.b + 1; child < nodes[n.b].end; child = nodes[child].end) {
+        out.push_back({ByteSet::range(nodes[child].byte, nodes[child].byte), one_of(catalogue, child)});
+      }
       return out;
     }
     case Kind::kCall: break;

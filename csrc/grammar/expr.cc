@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "grammar/catalogue.h"
+
 namespace gramcore::grammar {
 
 ExprPool::ExprPool(Limits limits) : limits_(limits) {
@@ -23,6 +25,7 @@ ExprPool::Hash ExprPool::hash_of(const Node& n, Span<const ExprId> kids) const {
       case Kind::kNot: part(hashes_[n.a][i]); break;
       case Kind::kRepeat: part(hashes_[n.a][i]), part(n.min), part(n.max); break;
       case Kind::kCall: part(n.a); break;
+      case Kind::kTrie: part(catalogues_[n.a]->hash()[i]), part(n.b); break;
       default: {  // kids are sorted by id, which differs between pools: combine without order
         std::uint64_t sum = 0;
         for (const ExprId k : kids) sum += mix(0x27D4EB2Full + i, hashes_[k][i]);
@@ -235,6 +238,16 @@ ExprId ExprPool::choice_range(const std::vector<std::string_view>& strings, std:
     i = j;
   }
   return cat(literal(a.substr(depth, common - depth)), alt(std::move(kids)));
+}
+
+ExprId ExprPool::one_of(std::shared_ptr<const Catalogue> catalogue, std::uint32_t node) {
+  const Trie& trie = catalogue->trie();
+  const bool ends = catalogue->ends_at(node);
+  if (trie.nodes[node].end == node + 1) return ends ? kEpsilon : kEmpty;
+  std::uint32_t which = 0;
+  while (which < catalogues_.size() && catalogues_[which] != catalogue) ++which;
+  if (which == catalogues_.size()) catalogues_.push_back(std::move(catalogue));
+  return intern({Kind::kTrie, ends, false, false, which, node, 0, 0}, {});
 }
 
 }  // namespace gramcore::grammar

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -40,15 +41,17 @@ struct ByteSet {
   ByteSet operator~() const { return {{~words[0], ~words[1], ~words[2], ~words[3]}}; }
 };
 
-enum class Kind : std::uint8_t { kEmpty, kEpsilon, kClass, kCat, kAlt, kAnd, kNot, kRepeat, kCall };
+enum class Kind : std::uint8_t { kEmpty, kEpsilon, kClass, kCat, kAlt, kAnd, kNot, kRepeat, kCall, kTrie };
+
+class Catalogue;
 
 struct Node {
   Kind kind;
   bool nullable;           // meaningful without calls only
   bool has_call;           // a rule call occurs inside
   bool has_boolean;        // an intersection or complement occurs inside: emptiness needs a search
-  std::uint32_t a;         // class: set; cat, not, repeat: operand; alt, and: first kid; call: rule
-  std::uint32_t b;         // cat: second operand; alt, and: number of kids
+  std::uint32_t a;         // class: set; cat, not, repeat: operand; alt, and: first kid; call: rule; trie: catalogue
+  std::uint32_t b;         // cat: second operand; alt, and: number of kids; trie: node
   std::uint32_t min, max;  // repeat
 };
 
@@ -78,6 +81,9 @@ class ExprPool {
   ExprId optional(ExprId a) { return alt({a, kEpsilon}); }
   ExprId call(std::uint32_t rule);
   ExprId anything() { return complement(kEmpty); }
+  // One of the strings of a catalogue, which is shared and not copied.
+  ExprId one_of(std::shared_ptr<const Catalogue> catalogue, std::uint32_t node = 0);
+  const std::shared_ptr<const Catalogue>& catalogue_of(ExprId e) const { return catalogues_[nodes_[e].a]; }
   // One of the strings, as a trie with shared prefixes.
   ExprId choice(std::vector<std::string_view> strings);
 
@@ -111,6 +117,7 @@ class ExprPool {
   std::vector<Piece> merge(const std::vector<std::vector<Piece>>& lists);
 
   Limits limits_;
+  std::vector<std::shared_ptr<const Catalogue>> catalogues_;
   std::vector<Node> nodes_;
   std::vector<Hash> hashes_;
   std::vector<ByteSet> sets_;

@@ -150,7 +150,7 @@ void Masks::forget() {
   bytes_ = 0;
 }
 
-const std::vector<std::int32_t>& Masks::mask(StateId state) {
+const Masks::Mask& Masks::mask(StateId state) {
   if (mask_of_.size() <= state) mask_of_.resize(automaton_.num_states(), -1);
   if (mask_of_[state] >= 0) return masks_[static_cast<std::size_t>(mask_of_[state])];
   if (bytes_ > max_bytes_) forget();
@@ -168,7 +168,9 @@ const std::vector<std::int32_t>& Masks::mask(StateId state) {
   }
   bytes_ += bits.size() * sizeof(std::int32_t);
   mask_of_[state] = static_cast<std::int32_t>(masks_.size());
-  masks_.push_back(std::move(bits));
+  std::size_t count = 0;
+  for (const std::int32_t w : bits) count += static_cast<std::size_t>(__builtin_popcount(static_cast<unsigned>(w)));
+  masks_.push_back({std::move(bits), count == vocab_.size()});
   return masks_.back();
 }
 

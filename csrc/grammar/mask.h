@@ -49,8 +49,12 @@ class Masks {
   Masks(const Vocab* vocab, Automaton* automaton, std::size_t max_bytes)
       : vocab_(*vocab), automaton_(*automaton), max_bytes_(max_bytes) {}
 
-  // words() words: bit t = token t may come next in that state.  The reference is valid until the next call.
-  const std::vector<std::int32_t>& mask(StateId state);
+  struct Mask {
+    std::vector<std::int32_t> bits;  // words() words: bit t = token t may come next
+    bool full;                       // every token may
+  };
+  // The reference is valid until the next call.
+  const Mask& mask(StateId state);
   std::size_t bytes() const { return bytes_; }
   // The slow twin: one walk of the whole trie from the state.
   std::vector<std::int32_t> walked(StateId state);
@@ -68,7 +72,7 @@ class Masks {
   Automaton& automaton_;
   std::size_t max_bytes_, bytes_ = 0;
   std::vector<std::int32_t> mask_of_;  // per state: index into masks_ or -1
-  std::vector<std::vector<std::int32_t>> masks_;
+  std::vector<Mask> masks_;
   std::vector<std::int32_t> lexeme_of_;  // per expression: index into lexemes_ or -1
   std::vector<std::shared_ptr<const Lexeme>> lexemes_;
   std::vector<std::unique_ptr<ExprId[]>> rows_;  // per expression: derivatives by byte

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/thread_pool.h"
+
 namespace gramcore::grammar {
 namespace {
 
@@ -20,6 +22,7 @@ Compiled::Compiled(std::shared_ptr<const Vocab> vocab, Grammar grammar, Limits l
 
 StateId Compiled::advance(StateId state, Span<const std::uint8_t> bytes) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  automaton_.start_clock();
   for (const std::uint8_t b : bytes) {
     if (state == Automaton::kDead) break;
     state = automaton_.step(state, b);
@@ -52,10 +55,17 @@ std::vector<std::uint8_t> Compiled::forced_bytes(StateId state, std::size_t limi
   return automaton_.forced_bytes(state, limit);
 }
 
-void Compiled::fill(StateId state, std::int32_t* out) {
+StateId Compiled::advance_token(StateId state, std::size_t token) {
+  if (vocab_->is_special(token) || vocab_->token(token).empty()) return Automaton::kDead;
+  return advance(state, vocab_->token(token));
+}
+
+bool Compiled::fill(StateId state, std::int32_t* out) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const auto& bits = masks_.mask(state);
-  std::copy(bits.begin(), bits.end(), out);
+  automaton_.start_clock();
+  const Masks::Mask& mask = masks_.mask(state);
+  std::copy(mask.bits.begin(), mask.bits.end(), out);
+  return !mask.full;
 }
 
 void Compiled::fill_slowly(StateId state, std::int32_t* out) {
@@ -92,8 +102,10 @@ bool Matcher::accept(std::int64_t token) {
     move_to(here_->state, true);
     return true;
   }
-  if (vocab.is_special(id) || vocab.token(id).empty()) return false;
-  return accept_bytes(vocab.token(id));
+  const StateId next = compiled_->advance_token(here_->state, id);
+  if (next == Automaton::kDead) return false;
+  move_to(next, false);
+  return true;
 }
 
 bool Matcher::accept_bytes(Span<const std::uint8_t> bytes) {
@@ -104,12 +116,58 @@ bool Matcher::accept_bytes(Span<const std::uint8_t> bytes) {
   return true;
 }
 
-void Matcher::fill_bitmask(std::int32_t* out) {
-  if (here_->stopped) {
-    std::fill_n(out, compiled_->vocab().words(), 0);
-  } else {
-    compiled_->fill(here_->state, out);
+bool Matcher::fill_bitmask(std::int32_t* out) {
+  if (!here_->stopped) return compiled_->fill(here_->state, out);
+  std::fill_n(out, compiled_->vocab().words(), 0);
+  return true;
+}
+
+void Matcher::fill_tree(Span<const std::int32_t> tokens, Span<const std::int32_t> parents, std::int32_t* out,
+                        std::size_t stride) {
+  const Vocab& vocab = compiled_->vocab();
+  constexpr StateId kStopped = 0xFFFFFFFFu;
+  GC_CHECK(tokens.size() == parents.size(), "parents must have one entry per node, got ", parents.size(), " for ",
+           tokens.size());
+  std::vector<StateId> states{here_->stopped ? kStopped : here_->state};
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    GC_CHECK(tokens[i] >= 0 && static_cast<std::size_t>(tokens[i]) < vocab.size(), "token must be in [0, ",
+             vocab.size(), "), got ", tokens[i], " (node ", i, ")");
+    GC_CHECK(parents[i] >= -1 && parents[i] < static_cast<std::int32_t>(i), "parent must come before its node, got ",
+             parents[i], " (node ", i, ")");
+    const StateId before = states[static_cast<std::size_t>(parents[i] + 1)];
+    const auto token = static_cast<std::size_t>(tokens[i]);
+    StateId next = Automaton::kDead;
+    if (before != kStopped && before != Automaton::kDead) {
+      if (vocab.is_stop(token)) {
+        next = compiled_->accepting(before) ? kStopped : Automaton::kDead;
+      } else {
+        next = compiled_->advance_token(before, token);
+      }
+    }
+    states.push_back(next);
   }
+  for (std::size_t i = 0; i < states.size(); ++i) {
+    if (states[i] == kStopped || states[i] == Automaton::kDead) {
+      std::fill_n(out + i * stride, vocab.words(), 0);
+    } else {
+      compiled_->fill(states[i], out + i * stride);
+    }
+  }
+}
+
+void fill_batch(Span<Matcher* const> matchers, Span<std::int32_t* const> rows) {
+  std::vector<std::size_t> order(matchers.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  const auto grammar_of = [&](std::size_t i) { return matchers[i]->compiled().get(); };
+  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return grammar_of(a) < grammar_of(b); });
+  std::vector<std::size_t> groups{0};
+  for (std::size_t i = 1; i <= order.size(); ++i) {
+    if (i == order.size() || grammar_of(order[i]) != grammar_of(order[i - 1])) groups.push_back(i);
+  }
+  parallel_chunks(static_cast<std::int64_t>(groups.size()) - 1, [&](std::int64_t g) {
+    const auto at = static_cast<std::size_t>(g);
+    for (std::size_t i = groups[at]; i < groups[at + 1]; ++i) matchers[order[i]]->fill_bitmask(rows[order[i]]);
+  });
 }
 
 void Matcher::rollback(std::int64_t steps) {

@@ -22,10 +22,13 @@ class Compiled {
   StateId start() const { return start_; }
   // The state behind `bytes`; kDead as soon as no text continues so.
   StateId advance(StateId state, Span<const std::uint8_t> bytes);
+  // The state behind a token with text; kDead when it may not come next or has none.
+  StateId advance_token(StateId state, std::size_t token);
   bool accepting(StateId state);
   bool at_end(StateId state);
-  // Writes words() words: bit t = token t may come next (stop tokens: the text may end here).
-  void fill(StateId state, std::int32_t* out);
+  // Writes words() words: bit t = token t may come next (stop tokens: the text may end here).  Returns whether some
+  // token is not allowed.
+  bool fill(StateId state, std::int32_t* out);
   // The same by one walk of the whole vocabulary, remembering nothing: the twin that tests compare with.
   void fill_slowly(StateId state, std::int32_t* out);
   std::vector<std::uint8_t> forced_bytes(StateId state, std::size_t limit);
@@ -51,7 +54,11 @@ class Matcher {
   bool accept(std::int64_t token);
   // The same with bytes instead of a token, as one step.
   bool accept_bytes(Span<const std::uint8_t> bytes);
-  void fill_bitmask(std::int32_t* out);
+  bool fill_bitmask(std::int32_t* out);  // whether some token is not allowed
+  // One mask per row of a draft tree: row 0 for this place, row i + 1 for the place behind node i (zeros where the
+  // node is not allowed).  parents[i] < i, -1: this place.  `stride` words between rows.
+  void fill_tree(Span<const std::int32_t> tokens, Span<const std::int32_t> parents, std::int32_t* out,
+                 std::size_t stride);
   void rollback(std::int64_t steps);
   void reset();
   // A stop token was accepted, or nothing can follow and there is no stop token to say so.
@@ -74,5 +81,8 @@ class Matcher {
   std::shared_ptr<Compiled> compiled_;
   std::shared_ptr<const Place> here_;
 };
+
+// Masks of many matchers at once, on the thread pool; rows of one grammar go to one thread.
+void fill_batch(Span<Matcher* const> matchers, Span<std::int32_t* const> rows);
 
 }  // namespace gramcore::grammar

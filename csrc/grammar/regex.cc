@@ -136,6 +136,19 @@ class Parser {
     return true;
   }
 
+  // With the other case of its ASCII letters, if case is ignored.
+  CodeSet folded(CodeSet set) const {
+    if (!options_.ignore_case) return set;
+    CodeSet more = set;
+    for (const auto& [lo, hi] : set.ranges()) {
+      for (std::uint32_t c = std::max<std::uint32_t>(lo, 'A'); c <= std::min<std::uint32_t>(hi, 'z'); ++c) {
+        const std::uint32_t lower_case = c | 32;
+        if (lower_case >= 'a' && lower_case <= 'z') more.add(c ^ 32, c ^ 32);
+      }
+    }
+    return more;
+  }
+
   ExprId lower(const CodeSet& set) { return options_.json ? options_.json->spelled(set) : set.to_expr(&pool_); }
 
   ExprId atom() {
@@ -171,6 +184,7 @@ class Parser {
     } else {
       const std::uint32_t c = code_point();
       set.add(c, c);
+      set = folded(std::move(set));
     }
     return lower(set);
   }
@@ -277,6 +291,7 @@ class Parser {
         set.add(one);
       }
     }
+    set = folded(std::move(set));
     return negated ? set.complement() : set;
   }
   std::uint32_t peek_point() {

@@ -17,6 +17,7 @@ struct RegexOptions {
   bool search = false;             // match anywhere (JSON Schema `pattern`) instead of the whole text
   bool boolean_operators = false;  // & and ~
   bool dot_all = false;            // . matches a line feed too
+  bool ignore_case = false;        // of ASCII letters
   JsonText* json = nullptr;        // spell every code point as inside a JSON string
 };
 

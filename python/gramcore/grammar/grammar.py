@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from gramcore._core import grammar as _native
 from gramcore.grammar.report import KeywordReport, SchemaReport
+
+if TYPE_CHECKING:
+    from gramcore.grammar.structural import StructuralTag
 
 __all__ = ["Grammar"]
 
@@ -136,3 +139,82 @@ class Grammar:
         if not texts:
             raise ValueError("choices must not be empty, got none")
         return cls(_native.choice_grammar(texts))
+
+    @classmethod
+    def from_lark(cls, text: str) -> Grammar:
+        r"""The texts of rule ``start`` of a grammar in the dialect of Lark.
+
+        Rules (``name: a b | c``, aliases and priorities are read over), terminals (``NAME``), texts with flag i, ranges
+        ``"a".."z"``, ``/expressions/`` with flags i, s, u, ``? * + ~n ~n..m {m,n}``, groups and ``[optional]``,
+        templates, ``%import common.X``, ``%ignore``, and JSON Schemas inline: ``value: %json {"type": "object"}``.
+
+        Args:
+            text: the grammar.
+
+        Raises:
+            ValueError: not such a grammar; says the line, the column and what was expected.
+            GrammarTooComplex: nested deeper than the budget.
+
+        Differs from Lark: there is no lexer. A text is allowed when it can be cut into terminals in some way, so a
+        name may be read as two names in a row where the rules allow that; ignored text may stand before the first and
+        after every terminal.
+
+        Example:
+            >>> from gramcore.grammar import Grammar, GrammarCompiler, GrammarMatcher, TokenizerInfo
+            >>> sums = Grammar.from_lark('start: start "+" NUMBER | NUMBER\n%import common.NUMBER\n%ignore " "')
+            >>> matcher = GrammarMatcher(GrammarCompiler(TokenizerInfo([b"x"])).compile(sums))
+            >>> matcher.accept_bytes(b"1 + 22+3"), matcher.can_terminate()
+            (True, True)
+        """
+        from gramcore.grammar.lark import parse_lark
+
+        return cls(parse_lark(text))
+
+    @classmethod
+    def from_pydantic(cls, model: Any, *, strict: bool = False, spaces: bool = True) -> Grammar:
+        """The JSON texts that a Pydantic model (or any type Pydantic knows) reads, by its JSON Schema.
+
+        Args:
+            model: a ``BaseModel`` class, or another type such as ``list[int]``.
+            strict, spaces: as for :meth:`from_json_schema`.
+
+        Raises:
+            MissingExtraError: Pydantic is not installed. Errors of :meth:`from_json_schema`.
+        """
+        from gramcore._checks import require
+
+        schema = require("pydantic", "grammar").TypeAdapter(model).json_schema()
+        return cls.from_json_schema(schema, strict=strict, spaces=spaces)
+
+    @classmethod
+    def structural(
+        cls,
+        tags: Sequence[StructuralTag],
+        triggers: Sequence[str],
+        *,
+        at_least: int = 0,
+        at_most: int | None = None,
+    ) -> Grammar:
+        """Free text until a trigger, then what one of the tags allows, then free text again.
+
+        A trigger in free text always opens a tag; which one is decided by what follows it.
+
+        Args:
+            tags: kinds of structured parts; the ``begin`` of each starts with exactly one trigger.
+            triggers: texts that do not occur in free text.
+            at_least, at_most: number of structured parts; ``at_most`` None: any.
+
+        Raises:
+            ValueError: no tags or triggers, or a tag without its trigger.
+
+        Example:
+            >>> from gramcore.grammar import GrammarCompiler, GrammarMatcher, StructuralTag, TokenizerInfo
+            >>> tag = StructuralTag("<n>", Grammar.from_regex("[0-9]+"), "</n>")
+            >>> grammar = Grammar.structural([tag], ["<n"])
+            >>> matcher = GrammarMatcher(GrammarCompiler(TokenizerInfo([b"x"])).compile(grammar))
+            >>> matcher.accept_bytes(b"it is <n>12</n>."), matcher.accept_bytes(b" <nb")
+            (True, False)
+        """
+        from gramcore.grammar.structural import structural
+
+        return cls(structural(tags, triggers, at_least=at_least, at_most=at_most))

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gramcore._checks import check_int, check_real
 from gramcore._core import grammar as _native
+from gramcore.errors import FormatError
 from gramcore.grammar.grammar import Grammar
 from gramcore.grammar.tokenizer import TokenizerInfo
 
-__all__ = ["CompiledGrammar", "GrammarCompiler", "GrammarMatcher"]
+__all__ = ["BatchMatcher", "CompiledGrammar", "GrammarCompiler", "GrammarMatcher"]
+
+_MAGIC = b"gccomp01"
 
 
 class CompiledGrammar:
@@ -26,6 +33,15 @@ class CompiledGrammar:
         self._native = native
         self.tokenizer_info = tokenizer_info
         self.grammar = grammar
+
+    def serialize(self) -> bytes:
+        """The grammar and the identity of its vocabulary as bytes, for :meth:`GrammarCompiler.deserialize`.
+
+        Raises:
+            ValueError: the grammar uses a catalogue.
+        """
+        fingerprint = self.tokenizer_info._native.fingerprint
+        return _MAGIC + fingerprint.to_bytes(8, "little") + self.grammar._native.to_bytes()
 
     @property
     def num_states(self) -> int:
@@ -50,6 +66,8 @@ class GrammarCompiler:
         tokenizer_info: the vocabulary.
         max_states: budget of matcher states, expressions and stacks of one grammar, >= 1.
         max_bytes: budget of memory of one grammar, >= 1.
+        max_seconds: budget of time of one step or mask, > 0, or None. Unlike the others it depends on the machine.
+        cache_size: compiled grammars kept for grammars of the same structure, >= 0.
 
     Example:
         >>> from gramcore.grammar import Grammar, GrammarCompiler, GrammarMatcher, TokenizerInfo
@@ -59,22 +77,56 @@ class GrammarCompiler:
         (True, False, True, [2])
     """
 
-    def __init__(self, tokenizer_info: TokenizerInfo, *, max_states: int = 2_000_000, max_bytes: int = 1 << 30) -> None:
-        for name, value in (("max_states", max_states), ("max_bytes", max_bytes)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+    def __init__(
+        self,
+        tokenizer_info: TokenizerInfo,
+        *,
+        max_states: int = 2_000_000,
+        max_bytes: int = 1 << 30,
+        max_seconds: float | None = None,
+        cache_size: int = 64,
+    ) -> None:
+        check_int("max_states", max_states, low=1)
+        check_int("max_bytes", max_bytes, low=1)
+        if max_seconds is not None:
+            check_real("max_seconds", max_seconds, low=0, low_open=True)
         self.tokenizer_info = tokenizer_info
-        self._budget = (max_states, max_bytes)
+        self._budget = (max_states, max_bytes, max_seconds or 0.0)
+        self._cache_size = check_int("cache_size", cache_size, low=0)
+        self._cache: OrderedDict[tuple[int, int], _native.Compiled] = OrderedDict()
+        self._lock = threading.Lock()
 
     def compile(self, grammar: Grammar) -> CompiledGrammar:
-        """The grammar bound to the vocabulary.
+        """The grammar bound to the vocabulary. Grammars of one structure share states and masks.
 
         Raises:
             ValueError: the grammar matches no text.
             GrammarTooComplex: a budget was exceeded.
         """
-        native = _native.Compiled(self.tokenizer_info._native, grammar._native, *self._budget)
+        key = grammar._native.structure()
+        with self._lock:
+            native = self._cache.get(key)
+            if native is not None:
+                self._cache.move_to_end(key)
+        if native is None:
+            native = _native.Compiled(self.tokenizer_info._native, grammar._native, *self._budget)
+            with self._lock:
+                self._cache[key] = native
+                while len(self._cache) > self._cache_size:
+                    self._cache.popitem(last=False)
         return CompiledGrammar(native, self.tokenizer_info, grammar)
+
+    def deserialize(self, data: bytes) -> CompiledGrammar:
+        """What :meth:`CompiledGrammar.serialize` gave, for the same vocabulary; ``data`` is checked as hostile.
+
+        Raises:
+            FormatError: not such bytes, or made for another vocabulary.
+        """
+        if data[: len(_MAGIC)] != _MAGIC or len(data) < 16:
+            raise FormatError(f"data must begin with {_MAGIC!r}, got {data[:8]!r}; serialize the grammar again")
+        if int.from_bytes(data[8:16], "little") != self.tokenizer_info._native.fingerprint:
+            raise FormatError("data must be of this compiler's vocabulary, got another; compile the grammar again")
+        return self.compile(Grammar(_native.Grammar.from_bytes(data[16:])))
 
 
 class GrammarMatcher:
@@ -118,6 +170,22 @@ class GrammarMatcher:
         """
         return self._native.fill_bitmask(out, row)
 
+    def fill_tree_bitmasks(self, tree: Any, out: npt.NDArray[np.int32] | Any) -> None:
+        """One mask per row of a draft tree: row 0 for this place, row ``i + 1`` for the place behind node ``i``.
+
+        Rows behind nodes that the grammar refuses are all zero. The matcher itself does not move.
+
+        Args:
+            tree: has int32 arrays ``tokens`` and ``parents`` (``parents[i] < i``, -1 for this place), as
+                :class:`gramcore.spec.DraftTree`.
+            out: int32, shape (n + 1 or more, W).
+
+        Raises:
+            ValueError: a token outside the vocabulary, a parent behind its node, or too few rows.
+        """
+        tokens = np.ascontiguousarray(tree.tokens, np.int32)
+        self._native.fill_tree(tokens, np.ascontiguousarray(tree.parents, np.int32), out)
+
     def allowed_tokens(self) -> npt.NDArray[np.int32]:
         """Ids of the allowed tokens, ascending."""
         return self._native.allowed_tokens()
@@ -150,7 +218,76 @@ class GrammarMatcher:
         """The bytes that every continuation starts with, at most ``limit``."""
         return self._native.jump_forward_bytes(limit)
 
+    def fast_forward_tokens(self, limit: int = 256) -> list[int]:
+        """The tokens the tokenizer writes for the forced bytes, as far as no continuation can change them.
+
+        The forced bytes are tokenised as a whole, alone and with typical continuations; what differs is left out, and
+        what a longer token could swallow. Empty where the vocabulary came without its tokenizer
+        (``TokenizerInfo.encode`` is None).
+
+        Args:
+            limit: bytes looked ahead, >= 1.
+        """
+        encode = self.compiled.tokenizer_info.encode
+        forced = self.jump_forward_bytes(limit)
+        if encode is None or not forced:
+            return []
+        return _settled(self.compiled.tokenizer_info, forced, encode)
+
     @property
     def num_steps(self) -> int:
         """Steps taken since the start."""
         return self._native.num_steps
+
+
+class BatchMatcher:
+    """Matchers of a batch, stepped and masked in one call; grammars run side by side on the thread pool.
+
+    Args:
+        matchers: one per row, of one vocabulary size; they can also be used on their own.
+
+    Raises:
+        ValueError: vocabularies of different sizes, or no matchers.
+    """
+
+    def __init__(self, matchers: Sequence[GrammarMatcher]) -> None:
+        if not matchers:
+            raise ValueError("matchers must not be empty, got none")
+        self.matchers = list(matchers)
+        self._native = _native.Batch([m._native for m in self.matchers])
+        self._rows = np.arange(len(self.matchers))
+
+    def fill_bitmasks(
+        self, out: npt.NDArray[np.int32] | Any, rows: Sequence[int] | npt.NDArray[np.integer] | None = None
+    ) -> None:
+        """Write the mask of matcher ``i`` into row ``rows[i]`` of ``out`` (default: row ``i``).
+
+        Raises:
+            ValueError: wrong shape or row. TypeError: wrong dtype.
+        """
+        self._native.fill_bitmasks(out, self._rows if rows is None else np.asarray(rows, np.int64))
+
+    def accept(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Advance every matcher by its token; which did (the others stay where they are)."""
+        return self._native.accept(np.asarray(tokens, np.int64))
+
+
+#: What may follow forced bytes, one of each kind that tokenizers cut words by.
+_PROBES = (b"", b"a", b"Z", b"7", b" ", b"  x", b"\n", b"'s", b"_", b'"', b"}", "é".encode(), "语".encode())
+
+
+def _settled(info: TokenizerInfo, forced: bytes, encode: Callable[[bytes], Sequence[int]]) -> list[int]:
+    """The first tokens of an encoding of ``forced`` that stay whatever follows."""
+    tokens = list(encode(forced))
+    for probe in _PROBES:
+        other = encode(forced + probe)
+        same = 0
+        while same < min(len(tokens), len(other)) and tokens[same] == other[same]:
+            same += 1
+        del tokens[same:]
+    at = 0
+    for number, token in enumerate(tokens):
+        if forced[at : at + len(info.token(token))] != info.token(token) or info._native.extends(forced[at:]):
+            return tokens[:number]
+        at += len(info.token(token))
+    return tokens

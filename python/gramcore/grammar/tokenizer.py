@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gramcore._checks import require
 from gramcore._core import grammar as _native
 
 __all__ = ["TokenizerInfo"]
@@ -42,6 +43,7 @@ class TokenizerInfo:
         tokens: the bytes of every token; the index is the token id. Empty: never allowed.
         special: ids of tokens that have no text (control, padding); never allowed.
         stop: ids of the tokens that end a text; allowed exactly where the grammar may end.
+        encode: how the tokenizer writes bytes in the middle of a text; for ``fast_forward_tokens``.
 
     Raises:
         IndexError: a special or stop id is not a token.
@@ -53,7 +55,16 @@ class TokenizerInfo:
         (4, b'ab', (3,))
     """
 
-    def __init__(self, tokens: Sequence[bytes], *, special: Iterable[int] = (), stop: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        tokens: Sequence[bytes],
+        *,
+        special: Iterable[int] = (),
+        stop: Iterable[int] = (),
+        encode: Callable[[bytes], Sequence[int]] | None = None,
+    ) -> None:
+        #: How the tokenizer writes bytes that stand in the middle of a text, or None.
+        self.encode = encode
         self._native = _native.Vocab(list(tokens), sorted(set(special)), sorted(set(stop)))
 
     def __len__(self) -> int:
@@ -124,7 +135,61 @@ class TokenizerInfo:
         special = {index for index, entry in added.items() if entry.get("special")} | set(tokenizer.all_special_ids)
         if stop is None:
             stop = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-        return cls(tokens, special=(i for i in special if i < len(tokens)), stop=stop)
+        encode = None
+        if "ByteLevel" in kinds:
+
+            def encode(data: bytes) -> Sequence[int]:
+                text = data.decode(errors="ignore")
+                return list(backend.encode(text, add_special_tokens=False).ids)
+
+        return cls(tokens, special=(i for i in special if i < len(tokens)), stop=stop, encode=encode)
+
+    @classmethod
+    def from_tiktoken(cls, encoding: Any, *, stop: Iterable[int] | None = None) -> TokenizerInfo:
+        """From a ``tiktoken.Encoding``.
+
+        Args:
+            encoding: the encoding.
+            stop: ids that end a text; ``eot_token`` by default.
+
+        Raises:
+            TypeError: not an encoding.
+        """
+        if not hasattr(encoding, "token_byte_values") or not hasattr(encoding, "n_vocab"):
+            raise TypeError(f"encoding must be a tiktoken.Encoding, got {type(encoding).__name__}")
+        special = {encoding.encode_single_token(t) for t in encoding.special_tokens_set}
+        tokens = [b""] * encoding.n_vocab
+        for data in encoding.token_byte_values():
+            tokens[encoding.encode_single_token(data)] = data
+        if stop is None:
+            stop = [encoding.eot_token] if "<|endoftext|>" in encoding.special_tokens_set else []
+
+        def encode(data: bytes) -> Sequence[int]:
+            return list(encoding.encode_ordinary(data.decode(errors="ignore")))
+
+        return cls(tokens, special=special, stop=stop, encode=encode)
+
+    @classmethod
+    def from_sentencepiece(cls, model: Any, *, stop: Iterable[int] | None = None) -> TokenizerInfo:
+        """From a SentencePiece model: a ``SentencePieceProcessor`` or the path of a ``.model`` file.
+
+        Args:
+            model: the model.
+            stop: ids that end a text; its end-of-sequence token by default.
+
+        Raises:
+            FileNotFoundError: no such file. MissingExtraError: sentencepiece is not installed.
+        """
+        if isinstance(model, (str, Path)):
+            if not Path(model).is_file():
+                raise FileNotFoundError(f"SentencePiece model must exist, got {str(model)!r}; give the .model file")
+            model = require("sentencepiece", "index").SentencePieceProcessor(model_file=str(model))
+        size = model.get_piece_size()
+        tokens = [b"" if model.is_control(i) else _sentence_piece(model.id_to_piece(i)) for i in range(size)]
+        special = [i for i in range(size) if model.is_control(i) or model.is_unknown(i) or model.is_unused(i)]
+        if stop is None:
+            stop = [model.eos_id()] if model.eos_id() >= 0 else []
+        return cls(tokens, special=special, stop=stop)
 
     @classmethod
     def from_gguf(cls, path: str | Path, *, stop: Iterable[int] | None = None) -> TokenizerInfo:

@@ -44,7 +44,7 @@ class Decoder:
         >>> Decoder.from_gguf("nowhere.gguf")
         Traceback (most recent call last):
             ...
-        FileNotFoundError: model must be a GGUF file, a folder with one, or one of smollm2, got 'nowhere.gguf'
+        FileNotFoundError: no model at 'nowhere.gguf'; give a GGUF file, a folder with one, or one of smollm2
     """
 
     def __init__(self, weights: Weights, *, max_len: int | None = None, kv_dtype: str | None = None) -> None:

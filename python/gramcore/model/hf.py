@@ -42,8 +42,7 @@ def find_model(path_or_name: str | Path) -> Path:
         return files[0]
     if not path.is_file():
         raise FileNotFoundError(
-            f"model must be a GGUF file, a folder with one, or one of {', '.join(_PACKAGED)}, got {name!r}, which "
-            "does not exist; check the path"
+            f"no model at {name!r}; give a GGUF file, a folder with one, or one of {', '.join(_PACKAGED)}"
         )
     return path
 
@@ -73,7 +72,7 @@ def load(path_or_name: str | Path, *, bits: int = 4, activations: str = "float32
         >>> load("nowhere.gguf")
         Traceback (most recent call last):
             ...
-        FileNotFoundError: model must be a GGUF file, a folder with one, or one of smollm2, got 'nowhere.gguf'
+        FileNotFoundError: no model at 'nowhere.gguf'; give a GGUF file, a folder with one, or one of smollm2
     """
     if bits not in _BITS:
         raise ValueError(f"bits must be one of {', '.join(map(str, _BITS))}, got {bits!r}")

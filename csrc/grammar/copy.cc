@@ -1,0 +1,249 @@
+#include "grammar/copy.h"
+
+#include <algorithm>
+#include <cstring>
+#include <unordered_map>
+#include <vector>
+
+#include "grammar/catalogue.h"
+
+namespace gramcore::grammar {
+namespace {
+
+constexpr char kMagic[8] = {'g', 'c', 'g', 'r', 'a', 'm', '0', '1'};
+
+// The expressions that `g` uses, each after its parts.
+std::vector<ExprId> in_order(const Grammar& g) {
+  std::vector<std::uint8_t> seen(g.pool.size(), 0);
+  std::vector<ExprId> order, stack;
+  const auto visit = [&](ExprId root) {
+    stack.push_back(root);
+    while (!stack.empty()) {
+      const ExprId e = stack.back();
+      if (seen[e] == 2) {
+        stack.pop_back();
+        continue;
+      }
+      const Node& n = g.pool[e];
+      if (seen[e] == 1) {
+        seen[e] = 2;
+        order.push_back(e);
+        stack.pop_back();
+        continue;
+      }
+      seen[e] = 1;
+      const auto push = [&](ExprId k) {
+        if (seen[k] == 0) stack.push_back(k);
+      };
+      switch (n.kind) {
+        case Kind::kCat: push(n.a), push(n.b); break;
+        case Kind::kNot:
+        case Kind::kRepeat: push(n.a); break;
+        case Kind::kAlt:
+        case Kind::kAnd:
+          for (const ExprId k : g.pool.kids(e)) push(k);
+          break;
+        default: break;
+      }
+    }
+  };
+  for (const Rule& r : g.rules) visit(r.body);
+  visit(g.start);
+  return order;
+}
+
+// Makes the expression of kind `n` in `pool`; parts are given in the new pool.
+ExprId make(ExprPool* pool, const Node& n, const ByteSet& set, std::vector<ExprId> parts, std::uint32_t rule) {
+  switch (n.kind) {
+    case Kind::kEmpty: return ExprPool::kEmpty;
+    case Kind::kEpsilon: return ExprPool::kEpsilon;
+    case Kind::kClass: return pool->byte_class(set);
+    case Kind::kCat: return pool->cat(parts[0], parts[1]);
+    case Kind::kAlt: return pool->alt(std::move(parts));
+    case Kind::kAnd: return pool->conj(std::move(parts));
+    case Kind::kNot: return pool->complement(parts[0]);
+    case Kind::kRepeat: return pool->repeat(parts[0], n.min, n.max);
+    case Kind::kCall: return pool->call(rule);
+    case Kind::kTrie: break;
+  }
+  throw std::logic_error("unknown kind of expression");
+}
+
+std::vector<ExprId> parts_of(const Grammar& g, ExprId e) {
+  const Node& n = g.pool[e];
+  switch (n.kind) {
+    case Kind::kCat: return {n.a, n.b};
+    case Kind::kNot:
+    case Kind::kRepeat: return {n.a};
+    case Kind::kAlt:
+    case Kind::kAnd: return {g.pool.kids(e).begin(), g.pool.kids(e).end()};
+    default: return {};
+  }
+}
+
+class Writer {
+ public:
+  template <class T>
+  void put(T value) {
+    out_.append(reinterpret_cast<const char*>(&value), sizeof(T));
+  }
+  void text(std::string_view s) {
+    put(static_cast<std::uint32_t>(s.size()));
+    out_.append(s);
+  }
+  std::string take() { return std::move(out_); }
+
+ private:
+  std::string out_;
+};
+
+class Reader {
+ public:
+  explicit Reader(std::string_view data) : data_(data) {}
+  std::string_view raw(std::size_t n) {
+    GC_CHECK_AS(FormatError, n <= data_.size() - at_, "grammar bytes must be whole, got ", data_.size(),
+                " bytes where more are said to follow byte ", at_);
+    at_ += n;
+    return data_.substr(at_ - n, n);
+  }
+  template <class T>
+  T get() {
+    T value;
+    std::memcpy(&value, raw(sizeof(T)).data(), sizeof(T));
+    return value;
+  }
+  bool done() const { return at_ == data_.size(); }
+
+ private:
+  std::string_view data_;
+  std::size_t at_ = 0;
+};
+
+}  // namespace
+
+ExprId include(Grammar* g, const Grammar& part) {
+  const auto first_rule = static_cast<std::uint32_t>(g->rules.size());
+  for (const Rule& r : part.rules) g->add_rule(r.name);
+  std::unordered_map<ExprId, ExprId> made;
+  for (const ExprId e : in_order(part)) {
+    std::vector<ExprId> parts = parts_of(part, e);
+    for (ExprId& p : parts) p = made.at(p);
+    const Node& n = part.pool[e];
+    if (n.kind == Kind::kTrie) {
+      made[e] = g->pool.one_of(part.pool.catalogue_of(e), n.b);
+      continue;
+    }
+    const ByteSet set = n.kind == Kind::kClass ? part.pool.set_of(e) : ByteSet{};
+    made[e] = make(&g->pool, n, set, std::move(parts), first_rule + (n.kind == Kind::kCall ? n.a : 0));
+  }
+  for (std::size_t r = 0; r < part.rules.size(); ++r) g->rules[first_rule + r].body = made.at(part.rules[r].body);
+  return made.at(part.start);
+}
+
+std::string to_bytes(const Grammar& g) {
+  Writer w;
+  for (const char c : kMagic) w.put(c);
+  const std::vector<ExprId> order = in_order(g);
+  std::unordered_map<ExprId, std::uint32_t> number;
+  w.put(static_cast<std::uint32_t>(order.size()));
+  for (const ExprId e : order) {
+    const Node& n = g.pool[e];
+    GC_CHECK(n.kind != Kind::kTrie, "grammar must not use a catalogue to be written, got one of ",
+             g.pool.catalogue_of(e)->size(), " texts; keep the catalogue and build the grammar again");
+    w.put(static_cast<std::uint8_t>(n.kind));
+    if (n.kind == Kind::kClass) {
+      for (const auto word : g.pool.set_of(e).words) w.put(word);
+    } else if (n.kind == Kind::kCall) {
+      w.put(n.a);
+    } else {
+      const std::vector<ExprId> parts = parts_of(g, e);
+      w.put(static_cast<std::uint32_t>(parts.size()));
+      for (const ExprId p : parts) w.put(number.at(p));
+      if (n.kind == Kind::kRepeat) w.put(n.min), w.put(n.max);
+    }
+    number.emplace(e, static_cast<std::uint32_t>(number.size()));
+  }
+  w.put(static_cast<std::uint32_t>(g.rules.size()));
+  for (const Rule& r : g.rules) {
+    w.text(r.name);
+    w.put(number.at(r.body));
+  }
+  w.put(number.at(g.start));
+  return w.take();
+}
+
+Grammar from_bytes(std::string_view data) {
+  Reader r(data);
+  GC_CHECK_AS(FormatError, data.size() >= sizeof(kMagic) && r.raw(sizeof(kMagic)) == std::string_view(kMagic, 8),
+              "grammar bytes must begin with 'gcgram01', got something else; they were made by another version");
+  Grammar g;
+  std::vector<ExprId> made;
+  const auto num_exprs = r.get<std::uint32_t>();
+  std::uint32_t most_rule = 0;
+  bool calls = false;
+  for (std::uint32_t i = 0; i < num_exprs; ++i) {
+    const auto kind = r.get<std::uint8_t>();
+    GC_CHECK_AS(FormatError, kind <= static_cast<std::uint8_t>(Kind::kCall), "kind of expression ", i,
+                " must be known, got ", int{kind});
+    Node n{};
+    n.kind = static_cast<Kind>(kind);
+    ByteSet set;
+    std::vector<ExprId> parts;
+    if (n.kind == Kind::kClass) {
+      for (auto& word : set.words) word = r.get<std::uint64_t>();
+    } else if (n.kind == Kind::kCall) {
+      n.a = r.get<std::uint32_t>();
+      most_rule = std::max(most_rule, n.a);
+      calls = true;
+    } else {
+      const auto count = r.get<std::uint32_t>();
+      const std::uint32_t exact = n.kind == Kind::kCat                              ? 2
+                                  : n.kind == Kind::kNot || n.kind == Kind::kRepeat ? 1
+                                                                                    : count;
+      const bool leaf = n.kind == Kind::kEmpty || n.kind == Kind::kEpsilon;
+      GC_CHECK_AS(FormatError, count == exact && (!leaf || count == 0), "expression ", i, " must have ",
+                  leaf ? 0 : exact, " parts, got ", count);
+      for (std::uint32_t k = 0; k < count; ++k) {
+        const auto p = r.get<std::uint32_t>();
+        GC_CHECK_AS(FormatError, p < made.size(), "part of expression ", i, " must come before it, got ", p);
+        parts.push_back(made[p]);
+      }
+      if (n.kind == Kind::kRepeat) {
+        n.min = r.get<std::uint32_t>();
+        n.max = r.get<std::uint32_t>();
+        GC_CHECK_AS(FormatError, n.min <= n.max, "repetition must have minimum <= maximum, got ", n.min, " and ",
+                    n.max);
+      }
+      const bool no_calls = n.kind == Kind::kAnd || n.kind == Kind::kNot;
+      for (const ExprId p : parts) {
+        GC_CHECK_AS(FormatError, !no_calls || !g.pool[p].has_call, "expression ", i,
+                    " must not call rules inside an intersection or complement");
+      }
+    }
+    made.push_back(make(&g.pool, n, set, std::move(parts), n.a));
+  }
+  const auto expr = [&] {
+    const auto e = r.get<std::uint32_t>();
+    GC_CHECK_AS(FormatError, e < made.size(), "expression must be < ", made.size(), ", got ", e);
+    return made[e];
+  };
+  const auto num_rules = r.get<std::uint32_t>();
+  for (std::uint32_t i = 0; i < num_rules; ++i) {
+    std::string name(r.raw(r.get<std::uint32_t>()));
+    g.add_rule(std::move(name), expr());
+  }
+  g.start = expr();
+  GC_CHECK_AS(FormatError, !calls || most_rule < num_rules, "rule must be < ", num_rules, ", got ", most_rule);
+  GC_CHECK_AS(FormatError, r.done(), "grammar bytes must end behind the start rule, got more");
+  return g;
+}
+
+ExprPool::Hash structure_of(const Grammar& g) {
+  ExprPool::Hash h = g.pool.hash(g.start);
+  for (const Rule& r : g.rules) {
+    for (std::size_t i = 0; i < 2; ++i) h[i] = mix(h[i], g.pool.hash(r.body)[i]);
+  }
+  return h;
+}
+
+}  // namespace gramcore::grammar

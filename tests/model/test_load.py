@@ -115,7 +115,7 @@ def test_errors_name_cause_and_remedy(tmp_path: Path, monkeypatch: pytest.Monkey
     whole = path.read_bytes()
     with pytest.raises(ValueError, match="bits must be one of"):
         load(path, bits=5)
-    with pytest.raises(FileNotFoundError, match=r"model must be a GGUF file, .* or one of smollm2, got 'nowhere'"):
+    with pytest.raises(FileNotFoundError, match=r"no model at 'nowhere'; give a GGUF file, .* or one of smollm2"):
         load("nowhere")
     (tmp_path / "none").mkdir()
     with pytest.raises(FileNotFoundError, match="must hold one GGUF file, got 0"):

@@ -17,7 +17,7 @@ from gramcore.grammar.tokenizer import TokenizerInfo
 
 if TYPE_CHECKING:
     from gramcore.grammar.bitmask import allocate_bitmask, apply_bitmask_
-    from gramcore.grammar.generate import generate
+    from gramcore.grammar.one_call import generate
     from gramcore.grammar.processor import GrammarLogitsProcessor
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
 
 #: names that need torch: imported when first used
 _LAZY = {
-    "generate": "gramcore.grammar.generate",
+    "generate": "gramcore.grammar.one_call",
     "GrammarLogitsProcessor": "gramcore.grammar.processor",
     "allocate_bitmask": "gramcore.grammar.bitmask",
     "apply_bitmask_": "gramcore.grammar.bitmask",

@@ -51,7 +51,7 @@ def generate(
         grammar = Grammar.from_json_schema(schema)
     else:
         grammar = Grammar.from_pydantic(schema)
-    width = model.get_output_embeddings().weight.shape[0]
+    width = model.config.get_text_config().vocab_size
     info = TokenizerInfo.from_huggingface(tokenizer, vocab_size=max(width, len(tokenizer)))
     compiled = GrammarCompiler(info).compile(grammar)
     ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids.to(model.device)

@@ -118,7 +118,7 @@ def test_one_call_from_prompt_to_text_of_a_pydantic_model() -> None:
     from gramcore.grammar import generate
     from gramcore.model import load
 
-    class Place(pydantic.BaseModel):
+    class Place(pydantic.BaseModel, extra="forbid"):
         city: str = pydantic.Field(max_length=12)
         rank: int = pydantic.Field(ge=1, le=9)
 

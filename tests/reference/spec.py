@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def sees(parents: Sequence[int], row: int, column: int) -> bool:
@@ -75,3 +75,74 @@ def anpd(text: Sequence[int], budget: int, max_ngram: int, min_ngram: int, recen
             break
         draft.append(found)
     return draft
+
+
+def disco_features(law: Sequence[float], index: int, top_k: int) -> list[float]:
+    """Largest probabilities, entropy in nats, place."""
+    largest = sorted(law, reverse=True)[:top_k]
+    entropy = -sum(p * math.log(p) for p in law if p > 0)
+    return [*largest, *[0.0] * (top_k - len(largest)), entropy, index]
+
+
+def disco_probability(
+    x: Sequence[float],
+    mean: Sequence[float],
+    scale: Sequence[float],
+    w1: Sequence[Sequence[float]],
+    b1: Sequence[float],
+    w2: Sequence[float],
+    b2: Sequence[float],
+) -> float:
+    z = [(a - m) / s for a, m, s in zip(x, mean, scale, strict=True)]
+    inner = [max(0.0, sum(w * a for w, a in zip(row, z, strict=True)) + b) for row, b in zip(w1, b1, strict=True)]
+    return 1 / (1 + math.exp(-sum(w * a for w, a in zip(w2, inner, strict=True)) - b2[0]))
+
+
+def acceptance_probability(
+    x: Sequence[float],
+    blocks: Sequence[tuple[Sequence[Sequence[float]], Sequence[float]]],
+    weight: Sequence[Sequence[float]],
+    bias: Sequence[float],
+) -> float:
+    """Residual SiLU blocks, then the softmax of two logits."""
+    state = list(x)
+    for w, b in blocks:
+        inner = [sum(a * s for a, s in zip(row, state, strict=True)) + c for row, c in zip(w, b, strict=True)]
+        state = [s + v / (1 + math.exp(-v)) for s, v in zip(state, inner, strict=True)]
+    zero, one = (sum(a * s for a, s in zip(row, state, strict=True)) + c for row, c in zip(weight, bias, strict=True))
+    return math.exp(one) / (math.exp(zero) + math.exp(one))
+
+
+def acceptance_loss(logits: Sequence[Sequence[float]], soft: Sequence[float], weight: float) -> float:
+    total = mass = 0.0
+    for (zero, one), s in zip(logits, soft, strict=True):
+        norm = math.log(math.exp(zero) + math.exp(one))
+        total -= weight * (1 - s) * (zero - norm) + s * (one - norm)
+        mass += weight * (1 - s) + s
+    return total / mass
+
+
+def specdec_length(p: Sequence[float], threshold: float, low: int, high: int) -> int:
+    """Tokens drafted when p[i + 1] is the chance known once token i has been read (p[0] belongs to the root)."""
+    length = 0
+    while True:
+        survival = math.prod(p[1 : length + 1])
+        if length >= low and (length >= high or 1 - survival > threshold):
+            return length
+        length += 1
+
+
+def rate_of_threshold(
+    threshold: float,
+    scores: Sequence[Sequence[float]],
+    accept: Sequence[Sequence[float]],
+    draft_cost: float,
+    target_cost: Callable[[int], float],
+) -> float:
+    """Tokens per unit of time when each draft ends before its first score below the threshold."""
+    emitted = spent = 0.0
+    for row, chance in zip(scores, accept, strict=True):
+        n = next((i for i, s in enumerate(row) if s < threshold), len(row))
+        emitted += 1 + sum(math.prod(chance[: d + 1]) for d in range(n))
+        spent += target_cost(n + 1) + draft_cost * min(n + 1, len(row))
+    return emitted / spent

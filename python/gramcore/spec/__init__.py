@@ -41,6 +41,16 @@ from gramcore.spec.residual_verifiers import (
     chain_rejection,
 )
 from gramcore.spec.stats import GenerationResult, SpecStats
+from gramcore.spec.stop_rules import (
+    AcceptanceHead,
+    AcceptanceHeadStop,
+    Candidate,
+    DiscoClassifier,
+    DiscoStop,
+    MinProbStop,
+    StopRule,
+    law_features,
+)
 from gramcore.spec.suffix_drafter import SuffixDrafter
 from gramcore.spec.trees import ChainTree, Eagle2Tree, OptTree, StaticTree, TreeBuilder, best_choices
 
@@ -49,19 +59,34 @@ if TYPE_CHECKING:
     from gramcore.spec.generation import generate
     from gramcore.spec.hosts_hf import BatchProposer, hf_generate
     from gramcore.spec.model_drafter import ModelDrafter, early_exit
+    from gramcore.spec.stop_training import (
+        AcceptanceTraces,
+        acceptance_examples,
+        acceptance_loss,
+        collect_traces,
+        train_acceptance_head,
+        train_disco,
+        tune_threshold,
+    )
     from gramcore.spec.transformers_host import TransformersHost
 
 __all__ = [
+    "AcceptanceHead",
+    "AcceptanceHeadStop",
+    "AcceptanceTraces",
     "AdaptiveDrafter",
     "BassLength",
     "BatchProposer",
     "BlockVerifier",
+    "Candidate",
     "ChainTree",
     "Context",
     "CostModelLength",
     "CounterRng",
     "DefaultVerifier",
     "Dice",
+    "DiscoClassifier",
+    "DiscoStop",
     "DraftTree",
     "Drafter",
     "Eagle2Tree",
@@ -76,6 +101,7 @@ __all__ = [
     "KSeqVerifier",
     "LengthPolicy",
     "Lossless",
+    "MinProbStop",
     "ModelDrafter",
     "NgramDrafter",
     "OptTree",
@@ -89,6 +115,7 @@ __all__ = [
     "SpecStats",
     "StaticTree",
     "StepRecord",
+    "StopRule",
     "SuffixDrafter",
     "TargetRows",
     "TokenRecycling",
@@ -99,18 +126,37 @@ __all__ = [
     "TypicalVerifier",
     "Verdict",
     "Verifier",
+    "acceptance_examples",
+    "acceptance_loss",
     "best_choices",
     "chain_rejection",
+    "collect_traces",
     "draw_tree",
     "early_exit",
     "generate",
     "hf_generate",
+    "law_features",
     "optimal_acceptance",
     "save_tree_png",
+    "train_acceptance_head",
+    "train_disco",
+    "tune_threshold",
 ]
 
 _LAZY = {"generate": "generation", "SlotCache": "cache", "TransformersHost": "transformers_host"}
 _LAZY |= {"BatchProposer": "hosts_hf", "hf_generate": "hosts_hf"}
+_LAZY |= dict.fromkeys(
+    [
+        "AcceptanceTraces",
+        "acceptance_examples",
+        "acceptance_loss",
+        "collect_traces",
+        "train_acceptance_head",
+        "train_disco",
+        "tune_threshold",
+    ],
+    "stop_training",
+)
 _LAZY |= {"ModelDrafter": "model_drafter", "early_exit": "model_drafter"}  # these import torch
 
 
@@ -343,5 +389,30 @@ register(
         "gramcore.spec:FixedLength",
         "the same number of draft nodes every step",
         "Leviathan et al. 2022, arXiv:2211.17192",
+    ),
+    Row(
+        "DISCO",
+        "spec",
+        "stop",
+        "gramcore.spec:DiscoStop",
+        "classifier on the draft's law ends a draft",
+        "Mamou et al. 2024, arXiv:2405.04304",
+        {"needs": "classifier"},
+    ),
+    Row(
+        "SpecDec++",
+        "spec",
+        "stop",
+        "gramcore.spec:AcceptanceHeadStop",
+        "ends a draft when a rejection is probable by now",
+        "Huang et al. 2024, arXiv:2405.19715",
+        {"needs": "head"},
+    ),
+    Row(
+        "Confidence stop",
+        "spec",
+        "stop",
+        "gramcore.spec:MinProbStop",
+        "ends a draft before an improbable token",
     ),
 )

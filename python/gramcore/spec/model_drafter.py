@@ -64,18 +64,7 @@ class ModelDrafter(Drafter):
         with torch.inference_mode():
             self._follow([int(t) for t in ctx.tokens], budget)
             sampling = ctx.sampling if self.builder.random and ctx.sampling.temperature > 0 else Sampling(1.0)
-
-            def laws(tree: DraftTree) -> FloatArray:
-                out = self._host.forward([int(ctx.tokens[-1])], [(tree.tokens, tree.parents)])
-                logits = out.logits[0].float()
-                if self.vocabulary is not None:
-                    kept = torch.full_like(logits, float("-inf"))
-                    kept[:, self.vocabulary] = logits[:, self.vocabulary]
-                    logits = kept
-                rows = TargetRows(logits, sampling)
-                with np.errstate(divide="ignore"):
-                    return np.log(np.stack([rows.probs(i) for i in range(len(rows))]))
-
+            laws = _DraftLaws(self._host, int(ctx.tokens[-1]), sampling, self.vocabulary)
             return self.builder.build(laws, budget, ctx.rng)
 
     def _follow(self, tokens: list[int], budget: int) -> None:
@@ -89,7 +78,7 @@ class ModelDrafter(Drafter):
             self._start = 0 if self.context is None else max(0, len(tokens) - 1 - self.context)
             wanted = tokens[self._start : -1]
             self._capacity = 2 * len(wanted) + 4 * budget + 256
-            self._host.open(1, self._capacity)
+            self._host.open(1, self._capacity, want_hidden=self.builder.needs_hidden)
             self._host.prefill([np.array(wanted, np.int32)])
         else:
             self._host.cache.lengths[0] = common
@@ -108,6 +97,39 @@ class ModelDrafter(Drafter):
 
     def fork(self) -> ModelDrafter:
         return ModelDrafter(self.model, builder=self.builder, context=self.context, vocabulary=self.vocabulary)
+
+
+class _DraftLaws:
+    """Laws of a draft model at the root and at the nodes of a tree; the rows of the last call stay computed."""
+
+    def __init__(
+        self, host: TransformersHost, root: int, sampling: Sampling, vocabulary: npt.NDArray[np.int64] | None
+    ) -> None:
+        self._host, self._root, self._sampling, self._vocabulary = host, root, sampling, vocabulary
+        self._paths: list[tuple[int, ...]] = []
+        self._laws: FloatArray = np.empty((0, 0))
+        #: ``(n + 1, width)`` of the last call, if the host keeps hidden states.
+        self.hidden: Any = None
+
+    def __call__(self, tree: DraftTree) -> FloatArray:
+        out = self._host.forward([self._root], [(tree.tokens, tree.parents)])
+        self.hidden = None if out.hidden is None else out.hidden[0]
+        paths = [tuple(int(tree.tokens[node]) for node in tree.path_to(i)) for i in range(-1, len(tree))]
+        known = {path: i for i, path in enumerate(self._paths)}
+        laws = np.empty((len(paths), out.logits.shape[-1]))
+        for row, path in enumerate(paths):
+            laws[row] = self._laws[known[path]] if path in known else self._law(out.logits[0, row])
+        self._paths, self._laws = paths, laws
+        return laws
+
+    def _law(self, logits: torch.Tensor) -> FloatArray:
+        row = logits.float()
+        if self._vocabulary is not None:
+            kept = torch.full_like(row, float("-inf"))
+            kept[self._vocabulary] = row[self._vocabulary]
+            row = kept
+        with np.errstate(divide="ignore"):
+            return np.log(TargetRows(row[None], self._sampling).probs(0))
 
 
 def early_exit(model: Any, num_layers: int) -> Any:

@@ -15,10 +15,12 @@ import numpy as np
 
 from gramcore._checks import check_int, check_real
 from gramcore.spec.base import CounterRng, DraftTree, FloatArray, IntArray
+from gramcore.spec.stop_rules import Candidate, MinProbStop, StopRule
 
 __all__ = ["ChainTree", "Eagle2Tree", "Laws", "OptTree", "StaticTree", "TreeBuilder", "best_choices"]
 
-#: ``laws(tree) -> (n + 1, V)`` float64 natural logarithms; row 0 the root, row i + 1 node i.
+#: ``laws(tree) -> (n + 1, V)`` float64 natural logarithms; row 0 the root, row i + 1 node i. An object with an
+#: attribute ``hidden`` also shows the draft's hidden states ``(n + 1, width)`` of its last call.
 Laws = Callable[[DraftTree], FloatArray]
 
 
@@ -27,6 +29,8 @@ class TreeBuilder(ABC):
 
     #: Whether siblings are drawn at random (the tree then carries ``logq``).
     random: bool = False
+    #: Ask the drafter for ``laws.hidden``.
+    needs_hidden: bool = False
 
     @abstractmethod
     def build(self, laws: Laws, budget: int, rng: CounterRng) -> DraftTree:
@@ -39,7 +43,11 @@ class ChainTree(TreeBuilder):
     Args:
         depth: ``>= 1``; longest chain.
         sample: draw the tokens (the tree then carries the laws, scheme ``"iid"``).
-        min_prob: in ``[0, 1)``; a deterministic chain ends before a token less probable than this.
+        min_prob: in ``[0, 1)``; short for ``stop=MinProbStop(min_prob)``.
+        stop: asked before every token; the chain ends where it says so.
+
+    Raises:
+        ValueError: ``min_prob`` and ``stop`` together.
 
     Differs from paper: none.
     Reference: Leviathan et al. 2022, arXiv:2211.17192; the confidence stop is that of assisted generation.
@@ -48,27 +56,34 @@ class ChainTree(TreeBuilder):
     False
     """
 
-    def __init__(self, *, depth: int = 8, sample: bool = False, min_prob: float = 0.0) -> None:
+    def __init__(
+        self, *, depth: int = 8, sample: bool = False, min_prob: float = 0.0, stop: StopRule | None = None
+    ) -> None:
         self.depth = check_int("depth", depth, low=1)
         self.random = bool(sample)
         self.min_prob = check_real("min_prob", min_prob, low=0, high=1, high_open=True)
+        if stop is not None and min_prob > 0:
+            raise ValueError(f"min_prob must be 0 beside a stop rule, got {min_prob}; give one of them")
+        self.stop = MinProbStop(min_prob) if min_prob > 0 else stop
+        self.needs_hidden = self.stop is not None and self.stop.needs_hidden
 
     def build(self, laws: Laws, budget: int, rng: CounterRng) -> DraftTree:
         tokens: list[int] = []
         numbers = draft_numbers(rng)
         rows: list[FloatArray] = []
-        for _ in range(min(self.depth, budget)):
+        for index in range(min(self.depth, budget)):
             law = laws(DraftTree.chain(tokens))[-1]
-            if self.random:
-                rows.append(law)
-                edges = np.cumsum(np.exp(law))
-                support = int(np.flatnonzero(np.exp(law))[-1])
-                tokens.append(min(int(np.searchsorted(edges, numbers.random() * edges[-1], side="right")), support))
+            if self.stop is not None:
+                hidden = laws.hidden[-1] if self.needs_hidden else None  # type: ignore[attr-defined]
+                if self.stop.stop(Candidate(index, law, hidden)):
+                    break
+            if not self.random:
+                tokens.append(int(np.argmax(law)))
                 continue
-            best = int(np.argmax(law))
-            if np.exp(law[best]) < self.min_prob:
-                break
-            tokens.append(best)
+            rows.append(law)
+            edges = np.cumsum(np.exp(law))
+            support = int(np.flatnonzero(np.exp(law))[-1])
+            tokens.append(min(int(np.searchsorted(edges, numbers.random() * edges[-1], side="right")), support))
         chain = DraftTree.chain(tokens)
         if not self.random or not tokens:
             return chain

@@ -11,6 +11,7 @@
 
 #include "bind/tensor_arg.h"
 #include "optim/engine.h"
+#include "optim/factored.h"
 #include "optim/kernels/blocks.h"
 
 namespace gramcore {
@@ -116,7 +117,7 @@ inline Noise make_noise(std::uint64_t seed, const std::vector<std::pair<std::uin
 
 // Borrowed views of everything one call touches; keeps the Python buffers alive.
 struct Lists {
-  std::vector<TensorArg> params, grads, lows;
+  std::vector<TensorArg> params, grads, lows, factors;
   std::vector<std::vector<TensorArg>> slots, scales;
   std::vector<StepTensor> tensors;
 };
@@ -198,11 +199,34 @@ inline void fill_lows(Lists& lists, const py::object& lows) {
   }
 }
 
+// Numbers that multiply the rows or columns of the gradient: one tensor of a matrix, or None.
+inline const float* factor_of(Lists& lists, const py::object& values, std::int64_t wanted, const char* name) {
+  if (values.is_none()) return nullptr;
+  lists.factors.emplace_back(values);
+  const auto span = lists.factors.back().span<const float>(name);
+  GC_CHECK(static_cast<std::int64_t>(span.size()) == wanted, name, " must hold ", wanted, " numbers, got ",
+           span.size());
+  return span.data();
+}
+
+inline void fill_factors(Lists& lists, const py::object& row, const py::object& column) {
+  if (row.is_none() && column.is_none()) return;
+  GC_CHECK(lists.tensors.size() == 1, "row and column must come with one parameter, got ", lists.tensors.size());
+  const TensorView& p = lists.params[0].view();
+  GC_CHECK(p.rank == 2 && p.is_contiguous(), "row and column must come with a contiguous matrix, got ",
+           shape_string(p));
+  StepTensor& t = lists.tensors[0];
+  t.cols = p.shape[1];
+  t.row = factor_of(lists, row, p.shape[0], "row");
+  t.column = factor_of(lists, column, p.shape[1], "column");
+}
+
 inline void step(const std::string& rule_name, const HyperMap& hyper_values, const py::object& params,
                  const py::object& grads, const std::vector<py::object>& slots, const std::vector<std::int64_t>& steps,
                  const std::vector<std::uint32_t>& ids, const std::vector<py::object>& scales,
                  const py::object& remainders, const std::vector<double>& lr_scales, bool stochastic,
-                 std::uint64_t seed, bool zero_grad, const std::optional<Noise>& noise) {
+                 std::uint64_t seed, bool zero_grad, const std::optional<Noise>& noise, const py::object& row,
+                 const py::object& column) {
   GC_CHECK(grads.is_none() == (noise.has_value()), "noise must be given when grads is None, and only then");
   const optim::RuleId rule = optim::parse_rule(rule_name);
   const Hyper hyper = parse_hyper(hyper_values);
@@ -210,6 +234,7 @@ inline void step(const std::string& rule_name, const HyperMap& hyper_values, con
   fill_params(lists, params, grads);
   fill_slots(lists, slots, scales, optim::rule_slots(rule));
   fill_lows(lists, remainders);
+  fill_factors(lists, row, column);
   GC_CHECK(steps.size() == lists.tensors.size() && ids.size() == steps.size(),
            "steps and ids must hold one number per parameter, got ", steps.size(), " and ", ids.size());
   GC_CHECK(lr_scales.empty() || lr_scales.size() == steps.size(), "lr_scales must hold one number per parameter, got ",
@@ -232,6 +257,41 @@ inline void step(const std::string& rule_name, const HyperMap& hyper_values, con
   optim::run_step(lists.tensors, options);
 }
 
+inline void factored_pass(const TensorArg& x, const TensorArg& row_means, const TensorArg& column_means,
+                          const py::object& moment, const py::object& row, const py::object& column, double scale,
+                          double weight, double eps, bool residual) {
+  const TensorView& v = x.view();
+  GC_CHECK(v.rank >= 2 && v.is_contiguous(), "x must be contiguous with two axes or more, got ", shape_string(v));
+  optim::FactoredPass pass;
+  pass.x = v.data;
+  pass.x_storage = float_storage(v, "x");
+  pass.rows = v.shape[v.rank - 2];
+  pass.cols = v.shape[v.rank - 1];
+  for (int i = 0; i + 2 < v.rank; ++i) pass.count *= v.shape[i];
+  pass.scale = static_cast<float>(scale);
+  pass.weight = static_cast<float>(weight);
+  pass.eps = static_cast<float>(eps);
+  pass.residual = residual;
+  Lists lists;
+  lists.factors.reserve(3);
+  pass.row = factor_of(lists, row, pass.count * pass.rows, "row");
+  pass.column = factor_of(lists, column, pass.count * pass.cols, "column");
+  if (!moment.is_none()) {
+    lists.params.emplace_back(moment);
+    const auto span = lists.params.back().span<float>("moment");
+    GC_CHECK(static_cast<std::int64_t>(span.size()) == v.numel(), "moment must hold ", v.numel(), " numbers, got ",
+             span.size());
+    pass.m = span.data();
+  }
+  const auto rows = row_means.span<float>("row_means"), columns = column_means.span<float>("column_means");
+  GC_CHECK(static_cast<std::int64_t>(rows.size()) == pass.count * pass.rows &&
+               static_cast<std::int64_t>(columns.size()) == pass.count * pass.cols,
+           "row_means and column_means must hold ", pass.count * pass.rows, " and ", pass.count * pass.cols,
+           " numbers, got ", rows.size(), " and ", columns.size());
+  const py::gil_scoped_release release;
+  optim::factored_pass(pass, rows, columns);
+}
+
 inline double sum_squares(const py::object& tensors) {
   Lists lists;
   fill_params(lists, tensors, tensors);
@@ -251,8 +311,13 @@ inline void bind_optim(pybind11::module_& parent) {
   m.def("step", &optim_bind::step, py::arg("rule"), py::arg("hyper"), py::arg("params"), py::arg("grads"),
         py::arg("slots"), py::arg("steps"), py::arg("ids"), py::arg("scales") = std::vector<py::object>{},
         py::arg("remainders") = py::none(), py::arg("lr_scales") = std::vector<double>{}, py::arg("stochastic") = false,
-        py::arg("seed") = 0, py::arg("zero_grad") = false, py::arg("noise") = py::none(),
-        "One step of `rule` over lists of CPU tensors, in place.");
+        py::arg("seed") = 0, py::arg("zero_grad") = false, py::arg("noise") = py::none(), py::arg("row") = py::none(),
+        py::arg("column") = py::none(), "One step of `rule` over lists of CPU tensors, in place.");
+  m.def("factored_pass", &optim_bind::factored_pass, py::arg("x"), py::arg("row_means"), py::arg("column_means"),
+        py::arg("moment") = py::none(), py::arg("row") = py::none(), py::arg("column") = py::none(),
+        py::arg("scale") = 1.0, py::arg("weight") = 0.0, py::arg("eps") = 0.0, py::arg("residual") = false,
+        "With u = scale x row column: moment += weight (u - moment), then row and column means of u^2 + eps, or of "
+        "(u - moment)^2 + eps with `residual`.");
   m.def("sum_squares", &optim_bind::sum_squares, py::arg("tensors"),
         "Sum of squares of a list of CPU tensors; infinite or NaN when an element is.");
 }

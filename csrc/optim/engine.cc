@@ -7,6 +7,7 @@
 #include "optim/kernels/blocks.h"
 #include "optim/kernels/codecs.h"
 #include "optim/kernels/gauss.h"
+#include "optim/kernels/rows.h"
 
 namespace gramcore::optim {
 namespace {
@@ -71,6 +72,7 @@ class Stepper {
         codecs_(codecs_kernels()),
         blocks_(blocks_kernels()),
         gauss_(gauss_kernels()),
+        rows_(rows_kernels()),
         slots_(rule_slots(options.rule)) {}
 
   void run_piece(const Piece& piece) const {
@@ -99,7 +101,7 @@ class Stepper {
   // The form in which the rule can work on the tensors themselves, or -1.
   int direct_form(const StepTensor& t) const {
     const Storage state = slots_ > 0 ? t.slot[0].storage : t.param_storage;
-    bool plain = t.param_storage == t.grad_storage && !t.param_low;
+    bool plain = t.param_storage == t.grad_storage && !t.param_low && t.cols == 0;
     for (int k = 1; k < slots_; ++k) plain = plain && t.slot[k].storage == state;
     if (!plain) return -1;
     if (t.param_storage == Storage::f32 && state == Storage::f32) return kF32;
@@ -134,10 +136,25 @@ class Stepper {
   }
 
   const float* load_grad(const StepTensor& t, std::int64_t i, std::int64_t n, float* buffer) const {
+    if (t.cols > 0) return load_scaled(t, i, n, buffer);
     if (t.grad_storage != Storage::drawn) return load(t.grad, t.grad_storage, i, n, buffer);
     std::memset(buffer, 0, static_cast<std::size_t>(n) * sizeof(float));
     for (const Draw& draw : options_.draws) {
       gauss_.add({options_.draw_seed, draw.id, t.id, i}, draw.amount, options_.keep, buffer, n);
+    }
+    return buffer;
+  }
+
+  // Row by row; a row may begin or end inside the block.
+  const float* load_scaled(const StepTensor& t, std::int64_t i, std::int64_t n, float* buffer) const {
+    const float* const g = load(t.grad, t.grad_storage, i, n, buffer);
+    std::int64_t row = i / t.cols, j = i % t.cols;
+    for (std::int64_t k = 0; k < n;) {
+      const std::int64_t part = std::min(n - k, t.cols - j);
+      rows_.scale(g + k, t.column ? t.column + j : nullptr, t.row ? t.row[row] : 1.0f, buffer + k, part);
+      k += part;
+      j = 0;
+      ++row;
     }
     return buffer;
   }
@@ -201,6 +218,7 @@ class Stepper {
   const CodecsKernels& codecs_;
   const BlocksKernels& blocks_;
   const GaussKernels& gauss_;
+  const RowsKernels& rows_;
   int slots_;
 };
 

@@ -33,6 +33,10 @@ struct StepTensor {
   void* grad = nullptr;
   Storage param_storage = Storage::none, grad_storage = Storage::none;
   Slot slot[kMaxSlots];
+  // The gradient is multiplied by row[i] * column[j] at element i * cols + j; null is ones.  cols 0: by neither.
+  const float* row = nullptr;
+  const float* column = nullptr;
+  std::int64_t cols = 0;
   std::int64_t numel = 0;
   std::uint32_t id = 0;    // names the tensor's random bits
   std::uint32_t step = 1;  // number of this step, from 1

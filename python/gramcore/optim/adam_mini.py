@@ -10,7 +10,7 @@ import torch
 
 from gramcore._checks import check_int, check_real
 from gramcore.optim.base import check_betas
-from gramcore.optim.direction import DirectionOptimizer
+from gramcore.optim.direction import DirectionOptimizer, Scaled, fold_matrix
 
 __all__ = ["AdamMini", "adam_mini_groups"]
 
@@ -52,6 +52,8 @@ class AdamMini(DirectionOptimizer):
         [0.9, 0.9, 0.9, 0.9]
     """
 
+    scales_gradients = True
+
     def __init__(
         self,
         params: Any,
@@ -91,15 +93,22 @@ class AdamMini(DirectionOptimizer):
 
     def direction(
         self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | Scaled:
         beta1, beta2 = group["betas"]
-        g = g.float()
-        m, v = state["exp_avg"], state["block_sq"]
-        flat = g.reshape(v.numel(), -1)
-        v.lerp_(flat.norm(dim=1).square_().div_(max(1, flat.shape[1])), 1 - beta2)
-        m.lerp_(g, 1 - beta1)
-        denominator = v.sqrt().div_(math.sqrt(1 - beta2**t)).add_(group["eps"]).mul_(1 - beta1**t)
-        return (m.reshape(v.numel(), -1) / denominator[:, None]).reshape(g.shape)
+        m, v, scale = state["exp_avg"], state["block_sq"], self.gradient_scale(group)
+        flat = g.ndim >= 2 and g.is_contiguous() and m.is_contiguous()
+        if flat:  # one pass for the moment and the squares, row by row
+            rows, _ = fold_matrix(g.view(g.shape[0], -1), scale=scale, moment=m.view(g.shape[0], -1), weight=1 - beta1)
+            squares = rows.view(v.numel(), -1).mean(dim=1)
+        else:
+            x = g.float() * scale
+            m.lerp_(x, 1 - beta1)
+            squares = x.reshape(v.numel(), -1).square().mean(dim=1)
+        v.lerp_(squares, 1 - beta2)
+        inverse = v.sqrt().div_(math.sqrt(1 - beta2**t)).add_(group["eps"]).mul_(1 - beta1**t).reciprocal_()
+        if flat and g.ndim == 2:
+            return Scaled(m, inverse.repeat_interleave(g.shape[0] // v.numel()))
+        return (m.reshape(v.numel(), -1) * inverse[:, None]).reshape(g.shape)
 
 
 def adam_mini_groups(model: torch.nn.Module, *, num_heads: int, weight_decay: float = 0.0) -> list[dict[str, Any]]:

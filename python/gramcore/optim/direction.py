@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,59 @@ from gramcore import _core
 from gramcore.optim.base import FusedOptimizer, next_step
 from gramcore.optim.layout import Batch, dense, local
 
-__all__ = ["DirectionOptimizer"]
+__all__ = ["DirectionOptimizer", "Scaled", "fold_matrix"]
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """The update factor · row · column · x of a matrix (M, N), which the engine forms block by block while it steps.
+
+    Attributes: row: (M,) or None for ones.  column: (N,) or None for ones.
+    """
+
+    x: torch.Tensor
+    row: torch.Tensor | None = None
+    column: torch.Tensor | None = None
+    factor: float = 1.0
+
+    def dense(self) -> torch.Tensor:
+        """The update as a tensor."""
+        u = self.x.float() * self.factor
+        if self.row is not None:
+            u = u * self.row.unsqueeze(-1)
+        return u if self.column is None else u * self.column.unsqueeze(-2)
+
+
+def fold_matrix(
+    x: torch.Tensor,
+    scaled: Scaled | None = None,
+    *,
+    scale: float = 1.0,
+    moment: torch.Tensor | None = None,
+    weight: float = 0.0,
+    eps: float = 0.0,
+    residual: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One pass over (…, M, N), with u = scale · row · column · x: moment ← moment + weight (u − moment), and the means
+    of u² + eps, or of (u − moment)² + eps with ``residual``, over columns (…, M) and over rows (…, N).
+
+    Args: x: contiguous.  scaled: gives row and column; its x and factor are not looked at.
+    """
+    rows = torch.empty(x.shape[:-1], dtype=torch.float32)
+    columns = torch.empty((*x.shape[:-2], x.shape[-1]), dtype=torch.float32)
+    _core.optim.factored_pass(
+        x,
+        rows,
+        columns,
+        moment=moment,
+        row=scaled.row if scaled else None,
+        column=scaled.column if scaled else None,
+        scale=scale,
+        weight=weight,
+        eps=eps,
+        residual=residual,
+    )
+    return rows, columns
 
 
 class DirectionOptimizer(FusedOptimizer):
@@ -19,12 +72,18 @@ class DirectionOptimizer(FusedOptimizer):
 
     rule = "sgd"
     slots: tuple[str, ...] = ()
+    #: Whether :meth:`direction` multiplies g by :meth:`gradient_scale` itself.
+    scales_gradients = False
 
     @abstractmethod
     def direction(
         self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | Scaled:
         """The update U for the local gradient ``g`` (scaled, and negated to maximize) at this parameter's step t."""
+
+    def gradient_scale(self, group: dict[str, Any]) -> float:
+        """What multiplies gradients: clipping and loss scale, negative to maximize."""
+        return -self._grad_scale if group["maximize"] else self._grad_scale
 
     def lr_factor(self, group: dict[str, Any], w: torch.Tensor, t: int) -> float:
         """Multiple of lr for this tensor and step; weight decay follows it."""
@@ -40,11 +99,13 @@ class DirectionOptimizer(FusedOptimizer):
         t = next_step(state)
         batch = Batch([p])
         g = dense(batch.grads[0])
-        if self._grad_scale != 1.0 or group["maximize"]:
-            g = g * (-self._grad_scale if group["maximize"] else self._grad_scale)
+        if self.gradient_scale(group) != 1.0 and not self.scales_gradients:
+            g = g * self.gradient_scale(group)
         factor = self.lr_factor(group, batch.params[0], t)
         u = self.direction(group, p, state, g, t)
         w = batch.params[0]
+        scaled = u if isinstance(u, Scaled) and w.ndim == 2 and w.is_contiguous() and u.x.is_contiguous() else Scaled(w)
+        u = scaled.x if u is scaled else u.dense() if isinstance(u, Scaled) else u
         if u.stride() != w.stride():
             u = torch.empty_like(w, dtype=u.dtype).copy_(u)
         _core.optim.step(
@@ -53,6 +114,7 @@ class DirectionOptimizer(FusedOptimizer):
                 "lr": float(group["lr"]) * factor,
                 "weight_decay": group["weight_decay"],
                 "decay_after": float(group.get("decay", "before") == "after"),
+                "grad_scale": scaled.factor,
             },
             [w],
             [u],
@@ -62,6 +124,8 @@ class DirectionOptimizer(FusedOptimizer):
             remainders=[state["remainder"]] if "remainder" in state else None,
             stochastic=group["rounding"] == "stochastic",
             seed=group["seed"],
+            row=scaled.row,
+            column=scaled.column,
         )
         batch.write_back(False)
         if self.zero_grads and p.grad is not None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from gramcore import _core
 from gramcore._checks import check_real
 from gramcore.optim.base import check_betas
-from gramcore.optim.direction import DirectionOptimizer
+from gramcore.optim.direction import DirectionOptimizer, Scaled, fold_matrix
 
 __all__ = ["CAME", "Adafactor"]
 
 
 def _rms(x: torch.Tensor) -> float:
-    return float(x.norm()) / max(1, x.numel()) ** 0.5
+    return float((_core.optim.sum_squares([x]) / max(1, x.numel())) ** 0.5)
 
 
 def _zeros(p: torch.Tensor, shape: tuple[int, ...] | torch.Size) -> torch.Tensor:
@@ -27,6 +29,7 @@ class _Factored(DirectionOptimizer):
 
     #: Names of the factored statistics.
     statistics: tuple[str, ...] = ("second",)
+    scales_gradients = True
 
     def check_hyper(self, group: Mapping[str, Any]) -> None:
         check_real("weight_decay", group["weight_decay"], low=0.0)
@@ -54,28 +57,31 @@ class _Factored(DirectionOptimizer):
         return state
 
     @staticmethod
-    def fold(state: dict[str, Any], name: str, x: torch.Tensor, beta: float) -> None:
-        """EMA of the row and column means of x."""
-        state[f"{name}_row"].lerp_(x.mean(dim=-1), 1 - beta)
-        state[f"{name}_col"].lerp_(x.mean(dim=-2), 1 - beta)
+    def fold(state: dict[str, Any], name: str, means: tuple[torch.Tensor, torch.Tensor], beta: float) -> None:
+        """EMA of row and column means."""
+        for axis, values in zip(("row", "col"), means, strict=True):
+            state[f"{name}_{axis}"].lerp_(values, 1 - beta)
 
     @staticmethod
-    def inverse_root(state: dict[str, Any], name: str, x: torch.Tensor) -> torch.Tensor:
-        """x divided by the root of the rank-1 estimate row·col / mean(row)."""
+    def inverse_root(state: dict[str, Any], name: str, x: torch.Tensor, factor: float) -> Scaled:
+        """factor · x over the root of the rank-1 estimate row·col / mean(row)."""
         row = state[f"{name}_row"]
-        scaled = (row / row.mean(dim=-1, keepdim=True)).rsqrt_().unsqueeze(-1)
-        return x * scaled * state[f"{name}_col"].rsqrt().unsqueeze(-2)
+        return Scaled(x, (row / row.mean(dim=-1, keepdim=True)).rsqrt_(), state[f"{name}_col"].rsqrt(), factor)
 
-    def normalised(self, group: Mapping[str, Any], state: dict[str, Any], g: torch.Tensor, beta: float) -> torch.Tensor:
+    def normalised(self, group: dict[str, Any], state: dict[str, Any], g: torch.Tensor, beta: float) -> Scaled:
         """The gradient over the root of its second moment, its RMS clipped."""
-        square = g * g + group["eps"][0]
+        scale = self.gradient_scale(group)
         if g.ndim >= 2:
-            self.fold(state, "second", square, beta)
-            u = self.inverse_root(state, "second", g)
+            g = g.contiguous()
+            self.fold(state, "second", fold_matrix(g, scale=scale, eps=group["eps"][0]), beta)
+            u = self.inverse_root(state, "second", g, scale)
+            rms = float(fold_matrix(g, u, scale=scale)[0].mean()) ** 0.5
         else:
-            state["second"].lerp_(square, 1 - beta)
-            u = g * state["second"].rsqrt()
-        return u.div_(max(1.0, _rms(u) / group["clip"]))
+            x = g.float() * scale
+            state["second"].lerp_(x * x + group["eps"][0], 1 - beta)
+            u = Scaled(x * state["second"].rsqrt())
+            rms = _rms(u.x)
+        return replace(u, factor=u.factor / max(1.0, rms / group["clip"]))
 
 
 class Adafactor(_Factored):
@@ -141,12 +147,12 @@ class Adafactor(_Factored):
     def lr_factor(self, group: dict[str, Any], w: torch.Tensor, t: int) -> float:
         lr = float(group["lr"])
         bound = min(lr, t**-0.5) / lr if group["relative_step"] and lr > 0 else 1.0
-        return bound * max(group["eps"][1], _rms(w.float())) if group["scale_parameter"] else bound
+        return bound * max(group["eps"][1], _rms(w)) if group["scale_parameter"] else bound
 
     def direction(
         self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
-    ) -> torch.Tensor:
-        return self.normalised(group, state, g.float(), 1.0 - t ** group["decay_rate"])
+    ) -> Scaled:
+        return self.normalised(group, state, g, 1.0 - t ** group["decay_rate"])
 
 
 class CAME(_Factored):
@@ -211,11 +217,16 @@ class CAME(_Factored):
 
     def direction(
         self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | Scaled:
         beta1, beta2, beta3 = group["betas"]
-        u = self.normalised(group, state, g.float(), beta2)
-        m = state["exp_avg"].lerp_(u, 1 - beta1)
+        u = self.normalised(group, state, g, beta2)
+        m: torch.Tensor = state["exp_avg"]
         if g.ndim < 2:
-            return m
-        self.fold(state, "instability", (u - m).square_().add_(group["eps"][1]), beta3)
-        return self.inverse_root(state, "instability", m)
+            return m.lerp_(u.dense(), 1 - beta1)
+        moment = m if m.is_contiguous() else m.contiguous()
+        eps = group["eps"][1]
+        means = fold_matrix(u.x, u, scale=u.factor, moment=moment, weight=1 - beta1, eps=eps, residual=True)
+        if moment is not m:
+            m.copy_(moment)
+        self.fold(state, "instability", means, beta3)
+        return self.inverse_root(state, "instability", moment, 1.0)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gramcore._checks import check_choice, check_int, check_real
+from gramcore.optim.direction import Scaled
 from gramcore.optim.lift import DropResidual
 from gramcore.optim.projected import ProjectedOptimizer, adam_numbers
 from gramcore.optim.subspace import SvdSubspace
@@ -40,7 +41,8 @@ class NormalisedProjection(ProjectedOptimizer):
         magnitude = w.norm(dim=1, keepdim=True)
         unit = w / magnitude.clamp_min(_TINY)
         slope = (g * unit).sum(dim=1, keepdim=True)
-        moved = w - lr * super().direction(group, p, state, g.addcmul(slope, unit, value=-1), t).float()
+        u = super().direction(group, p, state, g.addcmul(slope, unit, value=-1), t)
+        moved = w - lr * (u.dense() if isinstance(u, Scaled) else u.float())
         wanted = magnitude - lr * self._magnitude_step(group, state, slope, t)
         moved *= wanted / moved.norm(dim=1, keepdim=True).clamp_min(_TINY)
         return (w - moved).div_(lr) if lr > 0 else torch.zeros_like(w)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from gramcore.optim.direction import Scaled, fold_matrix
 from gramcore.optim.subspace import Basis, HaarSubspace, Subspace
 
 __all__ = ["DetailLift", "DropResidual", "Lift", "RescaledGradient", "ScaledResidual", "SignResidual", "View"]
@@ -42,8 +44,16 @@ class Lift(ABC):
     limited: bool = False
 
     @abstractmethod
-    def update(self, subspace: Subspace, view: View) -> torch.Tensor:
+    def update(self, subspace: Subspace, view: View) -> torch.Tensor | Scaled:
         """The update (M, N); W moves by -lr times it."""
+
+
+def _growth(now: float, norm: torch.Tensor) -> float:
+    """Divisor that keeps a norm from growing by more than 1 % over the last one; remembers the new norm."""
+    before = float(norm)
+    limit = max(now / (before + _TINY), _GROWTH) / _GROWTH if before > 0 else 1.0
+    norm.fill_(now / limit)
+    return limit
 
 
 def _limit(x: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
@@ -89,14 +99,15 @@ class RescaledGradient(Lift):
     def __init__(self, scale: float, granularity: str) -> None:
         self.scale, self.granularity = scale, granularity
 
-    def update(self, subspace: Subspace, view: View) -> torch.Tensor:
+    def update(self, subspace: Subspace, view: View) -> Scaled:
         if self.granularity == "channel":
             dim = subspace.norm_dim(view.g.shape)
-            s = view.n.norm(dim=dim, keepdim=True) / (view.r.float().norm(dim=dim, keepdim=True) + _TINY)
+            s = view.n.norm(dim=dim) / (view.r.float().norm(dim=dim) + _TINY)
+            u = Scaled(view.g, s, None) if dim == 1 else Scaled(view.g, None, s)
         else:
-            s = view.n.norm() / (view.r.float().norm() + _TINY)
-        u = _limit(view.g * s.to(view.g.dtype), view.norm)
-        return u * (self.scale**0.5 * view.correction)
+            u = Scaled(view.g, factor=float(view.n.norm() / (view.r.float().norm() + _TINY)))
+        now = math.sqrt(float(fold_matrix(view.g.contiguous(), u, scale=u.factor)[0].sum()) * view.g.shape[1])
+        return replace(u, factor=u.factor * self.scale**0.5 * view.correction / _growth(now, view.norm))
 
 
 class SignResidual(Lift):

@@ -12,7 +12,7 @@ from gramcore import _core
 from gramcore._checks import check_real
 from gramcore.optim.adamw import adam_hyper, check_adam
 from gramcore.optim.base import FusedOptimizer, moment_state
-from gramcore.optim.direction import DirectionOptimizer
+from gramcore.optim.direction import DirectionOptimizer, Scaled
 from gramcore.optim.lift import Lift, View
 from gramcore.optim.subspace import Subspace, generator_for
 
@@ -90,7 +90,7 @@ class ProjectedOptimizer(DirectionOptimizer):
 
     def direction(
         self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | Scaled:
         if (t - 1) % self.refresh_every == 0:
             self._refresh(group, p, state, g, (t - 1) // self.refresh_every)
         since = (t - 1) % self.refresh_every + 1 if self.subspace.resets else t

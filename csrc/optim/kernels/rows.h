@@ -1,0 +1,27 @@
+// Rows of matrices scaled by a number per row and one per column: the passes of optimizers with factored statistics.
+#pragma once
+
+#include <cstdint>
+
+namespace gramcore::optim {
+
+// One stretch of a row.  u = factor * x * column, d = u - m after m += weight * (u - m), or d = u without m.
+struct RowSpan {
+  const float* x;
+  const float* column;  // one per element, or null for ones
+  float* m;             // or null
+  float* sums;          // the statistic of each element is added here
+  std::int64_t n;
+  float factor, weight, eps;
+  bool residual;  // the statistic is d^2 + eps, else u^2 + eps
+};
+
+struct RowsKernels {
+  // Updates m and sums; returns the sum of the statistic.
+  double (*fold)(const RowSpan& row);
+  // to = factor * x * column; `to` may be x.
+  void (*scale)(const float* x, const float* column, float factor, float* to, std::int64_t n);
+};
+const RowsKernels& rows_kernels();
+
+}  // namespace gramcore::optim

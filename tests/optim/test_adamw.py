@@ -137,6 +137,19 @@ def test_special_gradients(isa: str) -> None:
     assert torch.isfinite(p[3:]).all()
 
 
+def test_sums_of_squares_see_every_kind_of_block(isa: str) -> None:
+    from gramcore import _core
+
+    for fill, want in ((0.0, 0.0), (1e-30, 2048e-60), (1e30, 2048e60)):
+        x = torch.full((2048,), fill)
+        assert _core.optim.sum_squares([x]) == pytest.approx(want, rel=1e-5)
+        for special in (float("nan"), float("inf")):
+            for place in (0, 700, 2047):
+                y = x.clone()
+                y[place] = special
+                assert not np.isfinite(_core.optim.sum_squares([y]))
+
+
 def test_layouts_other_than_contiguous(isa: str) -> None:
     base = make_params([(6, 8)])[0].detach()
     plain = torch.nn.Parameter(base.clone())

@@ -27,6 +27,14 @@ def test_every_name_trains_a_module(name: str) -> None:
     assert losses[-1] < losses[0]
 
 
+def test_names_come_with_what_defines_them_and_the_factory_defaults_otherwise() -> None:
+    layer = torch.nn.Linear(512, 300)
+    assert create("GaLore", layer).subspace.rank == 128
+    assert create("AdamW-8bit", layer).param_groups[0]["state"] == "int8"
+    assert create("SGD-momentum", layer).momentum == 0.9
+    assert create("AdamW-8bit", layer, state="int4").param_groups[0]["state"] == "int4"
+
+
 def test_an_unknown_name_lists_the_known() -> None:
     with pytest.raises(ValueError, match=r"AdamW, .*got 'adamax'"):
         create("adamax", torch.nn.Linear(2, 2))

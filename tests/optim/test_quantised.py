@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gramcore import _core
-from gramcore.optim import AdamW
+from gramcore.optim import AdamW, Factor4bit
 
 from tests.optim.helpers import make_params, run_optimizer, set_grads
 from tests.reference import optim as reference
@@ -132,6 +132,29 @@ def test_follows_the_reference_quantised_adamw(isa: str, storage: str, bits: int
         far = np.abs(p.detach().numpy() - want) > 1e-5
         assert far.mean() < 0.01
         assert np.linalg.norm(p.detach().numpy() - want) < 0.02 * np.linalg.norm(want - first)
+
+
+@pytest.mark.parametrize("state", ["fp32", "int4"])
+def test_4bit_factor_follows_its_reference(isa: str, state: str) -> None:
+    params = make_params([(70, 100), (50,), (3, 40, 40)])
+    start = [p.detach().numpy().copy() for p in params]
+    values = [s.copy() for s in start]
+    states: list[dict[str, np.ndarray]] = [{} for _ in params]
+    optimizer = Factor4bit(params, lr=1e-2, state=state)
+    for t in range(1, 21):
+        set_grads(params, t)
+        optimizer.step()
+        for i, p in enumerate(params):
+            assert p.grad is not None
+            values[i] = reference.factor_4bit(
+                values[i], p.grad.numpy(), states[i], t, lr=1e-2, quantise=state == "int4"
+            )
+    for p, want, first in zip(params, values, start, strict=True):
+        far = np.abs(p.detach().numpy() - want) > 1e-5
+        assert far.mean() < (0.01 if state == "int4" else 1e-4)
+        assert np.linalg.norm(p.detach().numpy() - want) < 0.02 * np.linalg.norm(want - first)
+    if state == "int4":
+        assert optimizer.state_bytes() < 0.8 * sum(p.numel() for p in params)
 
 
 @pytest.mark.parametrize(("storage", "expected"), [("fp32", 8.0), ("bf16", 4.0), ("int8", 2.04), ("int4", 1.07)])

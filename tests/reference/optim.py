@@ -436,6 +436,20 @@ def came(p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float) -> A
     return p - f(lr) * m / np.sqrt(_factored((u - m) ** 2 + f(1e-16), state, 0.9999, "instability"))
 
 
+def factor_4bit(p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float, quantise: bool = True) -> Array:
+    """Li et al. 2023, 4-bit Factor, with epsilon^2 added to g^2; m is quantised after the step."""
+    f = p.dtype.type
+    m = state.setdefault("exp_avg", np.zeros_like(p))
+    m[...] = f(0.9) * m + f(1 - 0.9) * g
+    v = _second_moment(g, state, 0.999, 1e-16) / f(1 - 0.999**t)
+    p = p * f(1 - lr * 0.01) - f(lr) * (m / f(1 - 0.9**t)) / np.sqrt(v)
+    if quantise and p.size >= 4096:
+        held = {"exp_avg": m, "exp_avg_sq": np.zeros_like(m)}
+        requantise(held, 4)
+        m[...] = held["exp_avg"]
+    return p
+
+
 def adam_mini(p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float) -> Array:
     """Zhang et al. 2024, Alg. 1, one block per row."""
     f = p.dtype.type

@@ -1,6 +1,6 @@
 // Normal values by Box and Muller from the four words of a Philox block: (w0, w1) and (w2, w3) give two values each,
 //   z = sqrt(-2 ln((w + 1/2) / 2^24)) (cos, sin)(2 pi w' / 2^32),   w the upper 24 bits, w' signed.
-// Logarithm, sine and cosine are polynomials of relative error below 2e-7; levels differ in the last bits.
+// Logarithm, sine and cosine are polynomials of relative error below 3e-7; levels differ in the last bits.
 // Masks come from blocks of another seed: word < keep * 2^32 keeps the element.
 #pragma once
 
@@ -48,7 +48,7 @@ GC_INLINE void cos_sin(vu w, vf* cosine, vf* sine) {
 
 GC_INLINE void box_muller(vu a, vu b, vu* first, vu* second) {
   const vf u = (__builtin_convertvector(reinterpret_cast<vi>(a >> 8), vf) + 0.5f) * 0x1p-24f;
-  const vf radius = vsqrt(-2.0f * log_unit(u));
+  const vf radius = fast_sqrt(-2.0f * log_unit(u));
   vf cosine, sine;
   cos_sin(b, &cosine, &sine);
   *first = bits_of(radius * cosine);

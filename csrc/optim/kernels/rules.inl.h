@@ -155,14 +155,17 @@ static double sum_squares(const float* x, std::int64_t n) {
   std::int64_t i = 0;
   for (; i + 16 * kLanes <= n; i += 16 * kLanes) {
     vf sum[4] = {};
+    vu bits[4] = {};
     for (int k = 0; k < 16; ++k) {
+      __builtin_prefetch(x + i + k * kLanes + 512, 0);
       const vf v = load(x + i + k * kLanes);
       sum[k & 3] += v * v;
+      bits[k & 3] |= bits_of(v);
     }
     const double part = reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3]));
     if (part < 3e38 && part > 1e-30) {
       total += part;
-    } else {
+    } else if (any_ge(((bits[0] | bits[1]) | (bits[2] | bits[3])) & 0x7fffffffu, 1)) {
       for (int k = 0; k < 16 * kLanes; ++k) total += static_cast<double>(x[i + k]) * static_cast<double>(x[i + k]);
     }
   }

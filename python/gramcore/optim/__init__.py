@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gramcore.optim.base import FusedOptimizer, GradientError
     from gramcore.optim.by_name import create, layer_blocks, param_groups, state_bytes
     from gramcore.optim.cosmos import COSMOS
-    from gramcore.optim.factored import CAME, Adafactor
+    from gramcore.optim.factored import CAME, Adafactor, Factor4bit
     from gramcore.optim.fused_backward import FusedBackward
     from gramcore.optim.gradnorm import gradnorm_lorp
     from gramcore.optim.grams import Grams
@@ -50,7 +50,7 @@ _MODULES = {
     "base": "FusedOptimizer GradientError",
     "by_name": "create layer_blocks param_groups state_bytes",
     "cosmos": "COSMOS",
-    "factored": "CAME Adafactor",
+    "factored": "CAME Adafactor Factor4bit",
     "fused_backward": "FusedBackward",
     "gradnorm": "gradnorm_lorp",
     "grams": "Grams",
@@ -83,6 +83,7 @@ __all__ = [
     "AdamW",
     "BAdam",
     "Estimator",
+    "Factor4bit",
     "ForwardGradient",
     "FusedBackward",
     "FusedOptimizer",

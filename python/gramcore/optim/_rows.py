@@ -7,11 +7,21 @@ from typing import Any
 from gramcore._registry import Row, register
 
 
-def _row(name: str, home: str, summary: str, paper: str, reference: str = "", **test_kwargs: Any) -> Row:
-    """A row; ``reference`` names the twin in tests/reference/optim.py that shares the test arguments."""
+def _row(
+    name: str,
+    home: str,
+    summary: str,
+    paper: str,
+    reference: str = "",
+    fixed: dict[str, Any] | None = None,
+    **test_kwargs: Any,
+) -> Row:
+    """A row: ``fixed`` are the arguments that make the factory this algorithm, given by ``create`` too; ``reference``
+    names the twin in tests/reference/optim.py that shares the test arguments."""
     factory = f"gramcore.optim.{home}"
-    facts = {"reference": reference}
-    return Row(name, "optim", "optimizer", factory, summary, paper, facts, test_kwargs)
+    own = fixed or {}
+    facts = {"reference": reference, "fixed": own}
+    return Row(name, "optim", "optimizer", factory, summary, paper, facts, {**own, **test_kwargs})
 
 
 register(
@@ -29,7 +39,7 @@ register(
         "AdamW with moments in a dynamic 8-bit map",
         "Dettmers et al. 2022, arXiv:2110.02861",
         lr=1e-2,
-        state="int8",
+        fixed={"state": "int8"},
     ),
     _row(
         "AdamW-4bit",
@@ -37,7 +47,7 @@ register(
         "AdamW with moments in 4 bits, zero-free second moment",
         "Li et al. 2023, arXiv:2309.01507",
         lr=1e-2,
-        state="int4",
+        fixed={"state": "int4"},
     ),
     _row(
         "AdamWScale",
@@ -46,7 +56,7 @@ register(
         "Nawrot 2023, arXiv:2309.02373",
         "adamw_scale",
         lr=1e-2,
-        rms_scale=True,
+        fixed={"rms_scale": True},
     ),
     _row(
         "Grams",
@@ -65,7 +75,7 @@ register(
         "Lion with an 8-bit momentum",
         "Chen et al. 2023, arXiv:2302.06675",
         lr=1e-3,
-        state="int8",
+        fixed={"state": "int8"},
     ),
     _row("SGD", "sgd:SGD", "gradient descent without state", "", "sgd", lr=1e-2),
     _row(
@@ -75,8 +85,7 @@ register(
         "",
         "sgd",
         lr=1e-2,
-        momentum=0.9,
-        nesterov=True,
+        fixed={"momentum": 0.9, "nesterov": True},
     ),
     _row(
         "Sophia",
@@ -179,7 +188,7 @@ register(
         "Lv et al. 2023, arXiv:2310.10195",
         "adafactor",
         lr=1e-2,
-        relative_step=False,
+        fixed={"relative_step": False},
     ),
     _row(
         "CAME",
@@ -188,6 +197,13 @@ register(
         "Luo et al. 2023, arXiv:2307.02047",
         "came",
         lr=1e-3,
+    ),
+    _row(
+        "AdamW-4bit-Factor",
+        "factored:Factor4bit",
+        "4-bit first moment, factored second moment",
+        "Li et al. 2023, arXiv:2309.01507",
+        lr=1e-2,
     ),
     _row(
         "Adam-mini",

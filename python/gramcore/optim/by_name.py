@@ -100,7 +100,6 @@ def create(name: str, model: torch.nn.Module | Iterable[Any], **arguments: Any) 
         'AdamW'
     """
     row = _find(name)
-    fixed = {k: v for k, v in row.test_kwargs.items() if k != "lr"}
     takes = row.facts.get("takes", "params")
     if isinstance(model, torch.nn.Module) and takes == "params":
         decay = arguments.get("weight_decay", 0.0)
@@ -111,7 +110,7 @@ def create(name: str, model: torch.nn.Module | Iterable[Any], **arguments: Any) 
         params = layer_blocks(model)
     else:
         params = model
-    return row.load()(params, **{**fixed, **arguments})
+    return row.load()(params, **{**row.facts.get("fixed", {}), **arguments})
 
 
 def state_bytes(
@@ -128,7 +127,7 @@ def state_bytes(
         if shape not in seen:
             p = torch.nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"))
             takes: dict[str, Any] = {"params": [p], "blocks": [[p]], "model": torch.nn.ParameterList([p])}
-            made = row.load()(takes[row.facts.get("takes", "params")], **{**row.test_kwargs, **arguments})
+            made = row.load()(takes[row.facts.get("takes", "params")], **{**row.facts.get("fixed", {}), **arguments})
             optimizer = getattr(made, "base", made)
             with torch.device("meta"):
                 state = optimizer.init_state(optimizer.param_groups[0], p)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,10 +11,10 @@ import torch
 
 from gramcore import _core
 from gramcore._checks import check_real
-from gramcore.optim.base import check_betas
+from gramcore.optim.base import check_betas, moment_state
 from gramcore.optim.direction import DirectionOptimizer, Scaled, fold_matrix
 
-__all__ = ["CAME", "Adafactor"]
+__all__ = ["CAME", "Adafactor", "Factor4bit"]
 
 
 def _rms(x: torch.Tensor) -> float:
@@ -230,3 +231,91 @@ class CAME(_Factored):
             m.copy_(moment)
         self.fold(state, "instability", means, beta3)
         return self.inverse_root(state, "instability", moment, 1.0)
+
+
+class Factor4bit(_Factored):
+    """AdamW with a first moment of 4 bits over row and column means in place of the second.
+
+    m as AdamW, stored as signed 4-bit codes;  R, C ← EMA(β2) of row and column means of g² + ε²;  v = R Cᵀ / mean(R);
+    W ← (1−ηλ) W − η (m / (1−β1ᵗ)) / √(v / (1−β2ᵗ))
+
+    State: half a byte per element, a scale per 128 elements and M + N numbers per matrix; tensors of one axis keep a
+    full second moment.  During a step one tensor of the matrix's shape.
+
+    Args:
+        params: parameters or groups.
+        lr: η >= 0.
+        betas: (β1, β2), each in [0, 1).
+        eps: ε >= 0.
+        weight_decay: λ >= 0.
+        options: see :class:`~gramcore.optim.FusedOptimizer`; ``state`` stores m: ``"int4"`` unless given.
+
+    Raises:
+        ValueError: a number outside its interval.  TypeError: an unknown option or another kind of tensor.
+
+    Differs from paper: ε² is added to g², not ε to √v.
+
+    Reference: Li et al. 2023, arXiv:2309.01507, section 4.3.
+
+    Example:
+        >>> import torch
+        >>> from gramcore.optim import Factor4bit
+        >>> w = torch.nn.Parameter(torch.ones(2, 2))
+        >>> optimizer = Factor4bit([w], lr=0.1, weight_decay=0.0)
+        >>> w.sum().backward(); optimizer.step()
+        >>> [round(x, 4) for x in w.flatten().tolist()]
+        [0.9, 0.9, 0.9, 0.9]
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        *,
+        lr: Any = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        **options: Any,
+    ) -> None:
+        numbers = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, numbers, {"state": "int4", **options})
+
+    def check_hyper(self, group: Mapping[str, Any]) -> None:
+        check_betas(group["betas"])
+        check_real("eps", group["eps"], low=0.0)
+        check_real("weight_decay", group["weight_decay"], low=0.0)
+
+    def init_state(self, group: Mapping[str, Any], p: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {**super().init_state(group, p), **moment_state("exp_avg", p, group["state"])}
+
+    def direction(
+        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
+    ) -> torch.Tensor | Scaled:
+        beta1, beta2 = group["betas"]
+        scale, tiny = self.gradient_scale(group), group["eps"] ** 2
+        factor = math.sqrt(1 - beta2**t) / (1 - beta1**t)
+        m = self._momentum(group, state, g, beta1, t, self._index[p])
+        if g.ndim < 2:
+            state["second"].lerp_((g.float() * scale).square_().add_(tiny), 1 - beta2)
+            return m * state["second"].rsqrt() * factor
+        self.fold(state, "second", fold_matrix(g.contiguous(), scale=scale, eps=tiny), beta2)
+        return self.inverse_root(state, "second", m.contiguous(), factor)
+
+    def _momentum(
+        self, group: dict[str, Any], state: dict[str, Any], g: torch.Tensor, beta: float, t: int, index: int
+    ) -> torch.Tensor:
+        """The new first moment, through the engine: momentum with dampening β1 on a parameter of zeros, with lr -1."""
+        m = torch.zeros_like(g, dtype=torch.float32)
+        _core.optim.step(
+            "sgd_momentum",
+            {"lr": -1.0, "beta1": beta, "extra0": beta, "grad_scale": self.gradient_scale(group)},
+            [m],
+            [g],
+            [[state["exp_avg"]]],
+            [t + 1],  # the rule's first step would not dampen
+            [index],
+            scales=[[state["exp_avg_scale"]]] if "exp_avg_scale" in state else [],
+            stochastic=group["rounding"] == "stochastic",
+            seed=group["seed"],
+        )
+        return m

@@ -14,6 +14,7 @@ from gramcore.spec import (
     FixedLength,
     NgramDrafter,
     SlotCache,
+    StopStrings,
     generate,
 )
 
@@ -301,33 +302,6 @@ def test_grammar_holds_with_and_without_drafts(model: Any, law: dict[str, Any]) 
     assert [len(s) for s in batch.sequences] == [4, 6]
 
 
-def test_a_raising_or_slow_drafter_is_switched_off(model: Any) -> None:
-    ids = prompt()
-    plain = generate(model, ids, max_new_tokens=20).tokens
-
-    def broken(ctx: Context, budget: int) -> DraftTree:
-        raise KeyError("lost")
-
-    def slow(ctx: Context, budget: int) -> DraftTree:
-        import time
-
-        time.sleep(0.02)
-        return bushy(ctx, budget)
-
-    with pytest.warns(RuntimeWarning, match="switched off: it raised KeyError"):
-        assert generate(model, ids, drafter=Scripted(broken), max_new_tokens=20).tokens == plain
-    with pytest.warns(RuntimeWarning, match="switched off: it took"):
-        assert generate(model, ids, drafter=Scripted(slow), max_new_tokens=20, draft_timeout_s=0.01).tokens == plain
-
-
-def test_malformed_drafts_are_errors(model: Any) -> None:
-    def out_of_vocabulary(ctx: Context, budget: int) -> DraftTree:
-        return DraftTree.chain([97])
-
-    with pytest.raises(ValueError, match="share a vocabulary"):
-        generate(model, prompt(), drafter=Scripted(out_of_vocabulary))
-
-
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
@@ -415,5 +389,74 @@ def test_statistics_add_up(model: Any) -> None:
     assert stats.emitted <= stats.steps + stats.accepted <= stats.emitted + 1
     assert all(a <= o for a, o in zip(stats.accepted_at, stats.offered_at, strict=True))
     assert sum(stats.accepted_at) == stats.accepted
+    assert all(a <= r <= o for a, r, o in zip(stats.accepted_at, stats.reached_at, stats.offered_at, strict=True))
+    assert stats.reached_at[0] == stats.offered_at[0]
+    assert all(stats.reached_at[i + 1] <= stats.accepted_at[i] for i in range(len(stats.reached_at) - 1))
+    assert sum(stats.draft_ends.values()) == stats.steps
     assert "tokens in" in str(stats)
     assert stats.tokens_per_s > 0
+
+
+def test_statistics_by_position_of_a_known_draft(model: Any) -> None:
+    ids = prompt()
+    plain = generate(model, ids, max_new_tokens=40).tokens
+
+    def two_of_four(ctx: Context, budget: int) -> DraftTree:
+        right = plain[len(ctx.tokens) - len(ids) :][:4]
+        return DraftTree.chain(np.int32([*right[:2], *((t + 1) % 97 for t in right[2:])]))
+
+    stats = generate(model, ids, drafter=Scripted(two_of_four), policy=FixedLength(9), max_new_tokens=30).stats
+    assert stats.steps == 10
+    assert stats.accepted_by_position == [1.0, 1.0, 0.0, 0.0]
+    assert stats.accepted_given_before == [1.0, 1.0, 0.0, 0.0]
+    assert stats.reached_at == [10, 10, 10, 0]
+    assert stats.draft_ends == {"drafter": 10}
+    full = generate(model, ids, drafter=Scripted(two_of_four), policy=FixedLength(4), max_new_tokens=30).stats
+    assert full.draft_ends == {"budget": 10}
+    off = generate(model, ids, drafter=Scripted(two_of_four), policy=FixedLength(0), max_new_tokens=5).stats
+    assert off.draft_ends == {"policy off": 4, "no room": 1}
+
+
+class Words:
+    """A tokenizer whose token i is the text "i.": strings fall across tokens."""
+
+    def decode(self, ids: list[int], **kwargs: Any) -> str:
+        return "".join(f"{i}." for i in ids)
+
+
+def test_stop_strings_across_tokens_and_rows(model: Any) -> None:
+    rows = [prompt(), prompt(20, 1)]
+    free = generate(model, rows, max_new_tokens=30).sequences
+    wanted = Words().decode(free[0][7:9])[1:]  # begins inside a token
+    stop = StopStrings(Words(), [wanted, "nothing of the kind"])
+    result = generate(model, rows, drafter=NgramDrafter(), max_new_tokens=30, stop=stop)
+    for got, whole, reason in zip(result.sequences, free, result.stats.stop_reasons, strict=True):
+        text = Words().decode(whole)
+        if wanted in text:
+            assert reason == "stop_string"
+            assert wanted in Words().decode(got)
+            assert wanted not in Words().decode(got[:-1])
+            assert stop.cut(Words().decode(got)).endswith(wanted)
+        else:
+            assert (reason, got) == ("length", whole)
+    assert result.stats.stop_reasons[0] == "stop_string"
+    for bad in ([], [""], "", [3]):
+        with pytest.raises(ValueError, match="non-empty"):
+            StopStrings(Words(), bad)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="decode"):
+        StopStrings(object(), "x")
+
+
+def test_meter_reports_the_optimum(model: Any) -> None:
+    from gramcore.spec import AcceptanceMeter, ChainTree, DefaultVerifier, GreedyTailTree, ModelDrafter, early_exit
+
+    for builder in (GreedyTailTree(branching=(3, 1)), ChainTree(depth=3)):
+        drafter = ModelDrafter(early_exit(model, 1), builder=builder)
+        settings: dict[str, Any] = {"policy": FixedLength(8), "temperature": 0.9, "seed": 2, "max_new_tokens": 150}
+        metered = generate(model, prompt(), drafter=drafter, verifier=AcceptanceMeter(DefaultVerifier()), **settings)
+        assert metered.tokens == generate(model, prompt(), drafter=drafter, **settings).tokens
+        notes = metered.stats.notes
+        # these rules reach the optimum, so the share is it up to chance: over 100 nodes, 0.2 is 4 sigma at worst
+        assert abs(notes["acceptance per node"] - notes["optimal acceptance"]) < 0.2
+        assert 0.01 < notes["optimal acceptance"] < 0.95
+        assert "optimal acceptance" in str(metered.stats)

@@ -50,6 +50,39 @@ def test_custom_generate_stops_and_pads_like_transformers(model: Any) -> None:
     assert torch.equal(ours, model.generate(ids, **settings))
 
 
+def test_custom_generate_asks_stopping_criteria_per_row(model: Any) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast, StoppingCriteriaList, StopStringCriteria
+
+    ids = torch.tensor([[0] * 5 + PROMPT[:10], PROMPT[:15]])
+    mask = torch.tensor([[0] * 5 + [1] * 10, [1] * 15])
+    settings = {"attention_mask": mask, "max_new_tokens": 20, "do_sample": False, "pad_token_id": 0, "eos_token_id": 96}
+    free = model.generate(ids, **settings)
+    letters = [*(chr(0x4E00 + i) for i in range(96)), "abcdef"]
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({c: i for i, c in enumerate(letters)}, unk_token=letters[0])),
+        unk_token=letters[0],
+    )
+    criteria = [StopStringCriteria(words, f" {letters[int(free[1, 18])]} {letters[int(free[1, 19])]}")]
+    settings["stopping_criteria"] = StoppingCriteriaList(criteria)
+    theirs = model.generate(ids, **settings)
+    ours = model.generate(ids, **settings, custom_generate=hf_generate)
+    assert torch.equal(ours, theirs)
+    assert int((theirs[1, 15:] != 0).sum()) <= 5
+
+
+def test_custom_generate_repeats_prompts_and_refuses_what_it_cannot_give(model: Any) -> None:
+    ids = torch.tensor([PROMPT])
+    settings = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 5, "pad_token_id": 0}
+    torch.manual_seed(0)
+    several = model.generate(ids, **settings, do_sample=True, num_return_sequences=3, custom_generate=hf_generate)
+    assert several.shape == (3, 35)
+    assert len({tuple(row) for row in several.tolist()}) > 1
+    for extra in ({"num_beams": 2}, {"return_dict_in_generate": True}):
+        with pytest.raises(ValueError, match=r"with custom_generate=hf_generate, got .*use model\.generate"):
+            model.generate(ids, **settings, do_sample=False, **extra, custom_generate=hf_generate)
+
+
 def test_custom_generate_samples_repeatably(model: Any) -> None:
     ids = torch.tensor([PROMPT])
     texts = []

@@ -29,6 +29,7 @@ from gramcore.spec.default_verifier import DefaultVerifier
 from gramcore.spec.host import Host, TreeOutput
 from gramcore.spec.learned_drafters import TokenRecycling, TrigramDrafter
 from gramcore.spec.match_verifiers import GreedyVerifier, SeededVerifier
+from gramcore.spec.meter import AcceptanceMeter
 from gramcore.spec.ngram_drafter import NgramDrafter
 from gramcore.spec.optimal import optimal_acceptance
 from gramcore.spec.picture import RecordingVerifier, draw_tree, save_tree_png
@@ -51,6 +52,7 @@ from gramcore.spec.stop_rules import (
     StopRule,
     law_features,
 )
+from gramcore.spec.stop_strings import StopStrings
 from gramcore.spec.suffix_drafter import SuffixDrafter
 from gramcore.spec.trees import ChainTree, Eagle2Tree, OptTree, StaticTree, TreeBuilder, best_choices
 
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AcceptanceHead",
     "AcceptanceHeadStop",
+    "AcceptanceMeter",
     "AcceptanceTraces",
     "AdaptiveDrafter",
     "BassLength",
@@ -116,6 +119,7 @@ __all__ = [
     "StaticTree",
     "StepRecord",
     "StopRule",
+    "StopStrings",
     "SuffixDrafter",
     "TargetRows",
     "TokenRecycling",

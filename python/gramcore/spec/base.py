@@ -255,6 +255,8 @@ class Drafter(ABC):
 
     #: Ask the loop for ``Context.hidden``.
     needs_hidden: bool = False
+    #: Whether every call is known to return soon. Others are made from a thread that can be left behind.
+    bounded: bool = False
 
     @abstractmethod
     def propose(self, ctx: Context, budget: int) -> DraftTree:
@@ -385,6 +387,10 @@ class Verifier(ABC):
             )
         path, token = self._walk(tree, rows, Dice(rng))
         return Verdict(np.asarray(path, np.int32), int(token))
+
+    def report(self) -> dict[str, float]:
+        """What this rule has measured, for the statistics; default: nothing."""
+        return {}
 
     @abstractmethod
     def _walk(self, tree: DraftTree, rows: TargetRows, dice: Dice) -> tuple[list[int], int]:

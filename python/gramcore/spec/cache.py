@@ -84,6 +84,11 @@ class SlotCache(Cache):
         self._slots = [_SlotLayer(self) for _ in range(num_layers)]
         super().__init__(layers=list(self._slots))
 
+    @property
+    def used(self) -> bool:
+        """Whether a model has written to it."""
+        return any(layer.is_initialized for layer in self._slots)
+
     def commit(self, sequence: int, path: IntArray) -> None:
         """After a tree forward: keep the root and ``path``, drop the other rows."""
         base = self.lengths[sequence]

@@ -34,6 +34,8 @@ class InfinigramDrafter(Drafter):
     TypeError: index must be a gramcore.ngram.Index, got int
     """
 
+    bounded = True
+
     def __init__(self, index: Index, *, min_match: int = 2, max_context: int = 32, min_prob: float = 0.3) -> None:
         if not isinstance(index, Index):
             raise TypeError(f"index must be a gramcore.ngram.Index, got {type(index).__name__}")
@@ -88,7 +90,7 @@ class AdaptiveDrafter(Drafter):
         self.fallback = fallback
         self.suffix = SuffixDrafter() if suffix is None else suffix
         self.min_match = check_int("min_match", min_match, low=1)
-        self.needs_hidden = fallback.needs_hidden
+        self.needs_hidden, self.bounded = fallback.needs_hidden, fallback.bounded
 
     def propose(self, ctx: Context, budget: int) -> DraftTree:
         if self.suffix.match_len >= self.min_match:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,13 +25,18 @@ from gramcore.spec.base import (
     Verifier,
 )
 from gramcore.spec.default_verifier import DefaultVerifier
+from gramcore.spec.guarded import GuardedDrafter
 from gramcore.spec.guide import GrammarGuide
 from gramcore.spec.host import Host
+from gramcore.spec.inputs import check_ids, end_tokens, one_seed, prompt_rows
 from gramcore.spec.policies import CostModelLength, FixedLength
 from gramcore.spec.stats import GenerationResult, SpecStats
 from gramcore.spec.transformers_host import TransformersHost
 
 __all__ = ["generate"]
+
+#: Asked with the new tokens after each one; see :class:`StopStrings`.
+Stop = Callable[[list[int]], bool]
 
 _DRAFT_STREAM = 1 << 30  # numbers of random drafts never meet those of verification
 _MAX_NODES = 256
@@ -56,7 +60,7 @@ def generate(
     generator: torch.Generator | None = None,
     max_new_tokens: int = 128,
     eos_token_id: int | Iterable[int] | None = None,
-    stop: Callable[[list[int]], bool] | None = None,
+    stop: Stop | Sequence[Stop] | None = None,
     streamer: Any = None,
     draft_timeout_s: float = 1.0,
 ) -> GenerationResult:
@@ -79,9 +83,11 @@ def generate(
         max_new_tokens: ``>= 1``.
         eos_token_id: ids that end a sequence (they are emitted); default those of ``model.generation_config``;
             an empty tuple: none.
-        stop: called with the new tokens after each one; True ends the sequence (that token is emitted).
+        stop: called with the new tokens after each one (or one such function per sequence); True ends the sequence and
+            that token is emitted. :class:`StopStrings` stops at strings.
         streamer: ``put(list of new ids)`` after every step and ``end()``; batch of one.
-        draft_timeout_s: ``> 0``; a drafter that raises, or needs longer for one tree, is switched off with a warning.
+        draft_timeout_s: ``> 0``; a drafter that raises, or needs longer for one call, is switched off with a warning,
+            and generation goes on without it.
 
     Returns:
         New tokens per sequence and statistics.
@@ -94,7 +100,7 @@ def generate(
     Reference: arXiv:2211.17192, Algorithm 1.
     """
     sampling = Sampling(temperature, top_k, top_p, min_p)
-    prompts = _prompts(input_ids, attention_mask)
+    prompts = prompt_rows(input_ids, attention_mask)
     check_int("max_new_tokens", max_new_tokens, low=1)
     if streamer is not None and len(prompts) > 1:
         raise ValueError(f"streamer must be None for a batch, got a batch of {len(prompts)}")
@@ -106,32 +112,42 @@ def generate(
     capacity = longest + max_new_tokens + _MAX_NODES + 1
     with torch.inference_mode():
         host.open(len(prompts), capacity, want_hidden=bool(drafter and drafter.needs_hidden))
-        _check_ids(prompts, host.vocab_size)
+        check_ids(prompts, host.vocab_size)
         run = _Run(
             host=host,
             sampling=sampling,
             verifier=verifier or DefaultVerifier(),
-            eos=_eos(model, eos_token_id),
-            stop=stop,
+            eos=end_tokens(model, eos_token_id),
             processors=list(processors or ()),
             streamer=streamer,
             max_new=max_new_tokens,
             limit=limit,
             timeout_s=draft_timeout_s,
         )
-        base_seed = _seed(seed, generator)
+        base_seed = one_seed(seed, generator)
         matchers = list(grammar) if isinstance(grammar, (list, tuple)) else [grammar] * len(prompts)
         if len(matchers) != len(prompts) or (len(prompts) > 1 and not isinstance(grammar, (list, tuple, type(None)))):
             raise ValueError(f"grammar must be one matcher per sequence, got {len(matchers)} for {len(prompts)}")
+        stops = list(stop) if isinstance(stop, Sequence) else [stop] * len(prompts)
+        if len(stops) != len(prompts):
+            raise ValueError(f"stop must be one function, or one per sequence, got {len(stops)} for {len(prompts)}")
         for b, prompt in enumerate(prompts):
-            run.add(
-                prompt,
-                CounterRng(base_seed, b),
-                drafter.fork() if drafter else None,
-                (policy or CostModelLength()).fork() if drafter else FixedLength(0),
-                None if matchers[b] is None else GrammarGuide(matchers[b], host.vocab_size),
+            run.sequences.append(
+                _Sequence(
+                    prompt,
+                    max_new_tokens + _MAX_NODES + 1,
+                    CounterRng(base_seed, b),
+                    GuardedDrafter(drafter.fork() if drafter else None, draft_timeout_s),
+                    (policy or CostModelLength()).fork() if drafter else FixedLength(0),
+                    None if matchers[b] is None else GrammarGuide(matchers[b], host.vocab_size),
+                    stops[b],
+                )
             )
-        return run.finish()
+        try:
+            return run.finish()
+        finally:
+            for s in run.sequences:
+                s.drafter.close()
 
 
 def _host(model: Any) -> Host:
@@ -151,9 +167,10 @@ class _Sequence:
         prompt: IntArray,
         room: int,
         rng: CounterRng,
-        drafter: Drafter | None,
+        drafter: GuardedDrafter,
         policy: LengthPolicy,
         guide: GrammarGuide | None,
+        stop: Stop | None,
     ) -> None:
         self.buffer = np.empty(len(prompt) + room, np.int32)
         self.buffer[: len(prompt)] = prompt
@@ -163,9 +180,11 @@ class _Sequence:
         self.drafter = drafter
         self.policy = policy
         self.guide = guide
+        self.stop = stop
         self.hidden: Any = None
         self.reason = ""
         self.tree = DraftTree.empty()
+        self.draft_end = ""  # why the tree is no larger
 
     @property
     def tokens(self) -> IntArray:
@@ -184,7 +203,6 @@ class _Run:
     sampling: Sampling
     verifier: Verifier
     eos: frozenset[int]
-    stop: Callable[[list[int]], bool] | None
     processors: list[Callable[[Any, Any], Any]]
     streamer: Any
     max_new: int
@@ -195,23 +213,13 @@ class _Run:
         self.stats = SpecStats()
         self.sequences: list[_Sequence] = []
 
-    def add(
-        self,
-        prompt: IntArray,
-        rng: CounterRng,
-        drafter: Drafter | None,
-        policy: LengthPolicy,
-        guide: GrammarGuide | None,
-    ) -> None:
-        self.sequences.append(_Sequence(prompt, self.max_new + _MAX_NODES + 1, rng, drafter, policy, guide))
-
     def finish(self) -> GenerationResult:
         started = time.perf_counter()
         out = self.host.prefill([s.tokens[:-1] for s in self.sequences])
         for b, s in enumerate(self.sequences):
             if out is not None and out.hidden is not None and s.length > 1:
                 s.hidden = out.hidden[b, s.length - 2].clone()
-            self._tell_drafter(s, s.tokens)
+            s.drafter.observe(s.tokens)
         self.stats.prefill_s = time.perf_counter() - started
         active = list(self.sequences)
         while active:
@@ -223,6 +231,7 @@ class _Run:
         if self.streamer is not None:
             self.streamer.end()
         self.stats.stop_reasons = [s.reason for s in self.sequences]
+        self.stats.notes = self.verifier.report()
         return GenerationResult([s.new_tokens for s in self.sequences], self.stats)
 
     def _step(self, active: list[_Sequence]) -> None:
@@ -240,8 +249,7 @@ class _Run:
             self.host.commit(b, verdict.path)
             if out.hidden is not None:
                 s.hidden = out.hidden[b, int(verdict.path[-1]) + 1 if len(verdict.path) else 0]
-            if s.drafter is not None:
-                s.drafter.observe_target(s.tree, rows)
+            s.drafter.observe_target(s.tree, rows)
             done.append((s, len(verdict.path), self._commit(s, verdict)))
         clock.append(time.perf_counter())
         draft_s, target_s, verify_s = (float(x) for x in np.diff(clock))
@@ -251,47 +259,34 @@ class _Run:
         for s, accepted, emitted in done:
             depth = int(s.tree.depths().max()) if len(s.tree) else 0
             record = StepRecord(len(s.tree), depth, min(accepted, emitted), draft_s, target_s, verify_s)
-            self.stats.add(record)
+            self.stats.add(record, s.draft_end)
             self.stats.emitted += emitted
             s.policy.observe(record)
 
     def _draft(self, s: _Sequence) -> DraftTree:
+        """The next tree, guarded; ``s.draft_end`` says why it is no larger."""
         room = self.max_new - (s.length - s.num_prompt) - 1
         deepest = self.limit - s.length - 1 if self.limit is not None else _MAX_NODES
-        if s.drafter is None or min(room, deepest) <= 0:
+        if not s.drafter.alive or min(room, deepest) <= 0:
+            s.draft_end = "no drafter" if not s.drafter.alive else "no room"
             return DraftTree.empty()
         s.draft_rng.position = s.length - s.num_prompt
         ctx = Context(s.tokens, s.num_prompt, self.sampling, s.draft_rng, s.hidden)
         budget = min(s.policy.budget(ctx), _MAX_NODES)
         if budget <= 0:
+            s.draft_end = "policy off"
             return DraftTree.empty()
-        started = time.perf_counter()
-        try:
-            tree = s.drafter.propose(ctx, budget)
-        except Exception as error:
-            self._disable(s, f"raised {type(error).__name__}: {error}")
+        tree = s.drafter.propose(ctx, budget)
+        if tree is None:
+            s.draft_end = "no drafter"
             return DraftTree.empty()
-        if (spent := time.perf_counter() - started) > self.timeout_s:
-            self._disable(s, f"took {spent:.2f} s for one tree, more than {self.timeout_s:g} s")
-            return DraftTree.empty()
+        s.draft_end = "budget" if len(tree) >= budget else "drafter" if len(tree) else "no match"
         tree.check(self.host.vocab_size)
         keep = s.guide.allowed(tree) if s.guide is not None and tree.logq is None else None
         tree = tree.pruned(keep, budget)
         if len(tree) and int(tree.depths().max()) > deepest:  # positions past the model's context
             tree = tree.pruned(tree.depths() <= deepest, budget) if tree.logq is None else DraftTree.empty()
         return tree
-
-    def _disable(self, s: _Sequence, why: str) -> None:
-        warnings.warn(f"drafter {type(s.drafter).__name__} is switched off: it {why}", RuntimeWarning, stacklevel=2)
-        s.drafter = None
-
-    def _tell_drafter(self, s: _Sequence, tokens: IntArray) -> None:
-        if s.drafter is None:
-            return
-        try:
-            s.drafter.observe(tokens)
-        except Exception as error:
-            self._disable(s, f"raised {type(error).__name__}: {error}")
 
     def _editor(self, s: _Sequence) -> Callable[[int, Any], Any] | None:
         if not self.processors and s.guide is None:
@@ -323,63 +318,16 @@ class _Run:
         emitted = s.buffer[start : s.length]
         if self.streamer is not None:
             self.streamer.put([int(t) for t in emitted])
-        self._tell_drafter(s, emitted)
+        s.drafter.observe(emitted)
         return len(emitted)
 
     def _stop_reason(self, s: _Sequence, token: int) -> str:
         if token in self.eos:
             return "eos"
-        if self.stop is not None and self.stop(s.new_tokens):
-            return "stop"
+        if s.stop is not None and s.stop(s.new_tokens):
+            return str(getattr(s.stop, "reason", "stop"))
         if s.guide is not None and s.guide.finished:
             return "grammar"
         if s.length - s.num_prompt >= self.max_new:
             return "length"
         return "context" if self.limit is not None and s.length >= self.limit else ""
-
-
-def _prompts(input_ids: Any, attention_mask: Any) -> list[IntArray]:
-    if isinstance(input_ids, (list, tuple)) and input_ids and not np.isscalar(input_ids[0]):
-        rows = [np.asarray(row) for row in input_ids]
-    else:
-        array = np.asarray(input_ids.cpu() if isinstance(input_ids, torch.Tensor) else input_ids)
-        if array.ndim not in (1, 2):
-            raise ValueError(f"input_ids must be (T,) or (B, T), got shape {array.shape}")
-        rows = list(np.atleast_2d(array))
-    if attention_mask is not None:
-        mask = np.atleast_2d(np.asarray(attention_mask.cpu() if hasattr(attention_mask, "cpu") else attention_mask))
-        if len(mask) != len(rows) or any(len(m) != len(r) for m, r in zip(mask, rows, strict=True)):
-            raise ValueError(f"attention_mask must have the shape of input_ids, got {mask.shape}")
-        rows = [row[m.astype(bool)] for row, m in zip(rows, mask, strict=True)]
-    for row in rows:
-        if row.size == 0:
-            raise ValueError("input_ids must hold at least one token per sequence, got an empty prompt")
-        if row.ndim != 1 or row.dtype.kind not in "iu":
-            raise TypeError(f"input_ids must be integers in one row per sequence, got {row.dtype} {row.shape}")
-    if not rows:
-        raise ValueError("input_ids must hold at least one sequence, got none")
-    return [np.ascontiguousarray(row, np.int64).astype(np.int32) for row in rows]
-
-
-def _check_ids(prompts: list[IntArray], vocab_size: int) -> None:
-    for prompt in prompts:
-        if prompt.min() < 0 or prompt.max() >= vocab_size:
-            bad = prompt[(prompt < 0) | (prompt >= vocab_size)][0]
-            raise ValueError(f"input_ids must be in [0, {vocab_size}), got {bad}; tokenizer and model must match")
-
-
-def _eos(model: Any, given: int | Iterable[int] | None) -> frozenset[int]:
-    if given is None:
-        config = getattr(model, "generation_config", None)
-        given = getattr(config, "eos_token_id", getattr(model, "eos_token_ids", None))
-    if given is None:
-        return frozenset()
-    return frozenset([int(given)]) if isinstance(given, int) else frozenset(int(t) for t in given)
-
-
-def _seed(seed: int | None, generator: torch.Generator | None) -> int:
-    if seed is not None and generator is not None:
-        raise ValueError("seed and generator must not both be given")
-    if generator is not None:
-        return int(torch.randint(0, 2**63 - 1, (1,), generator=generator))
-    return 0 if seed is None else seed

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, StopStringCriteria
 
 from gramcore._checks import check_int
 from gramcore.spec.base import Context, CounterRng, Drafter, LengthPolicy, Sampling, Verifier
@@ -45,19 +46,17 @@ def hf_generate(
     """
     if generation_config is None:
         raise ValueError("generation_config must be given by model.generate(..., custom_generate=hf_generate)")
-    attention_mask = model_kwargs.get("attention_mask")
-    prompt = input_ids[0] if attention_mask is None else input_ids[0][attention_mask[0].bool()]
-    single = len(input_ids) == 1
-
-    def stop(new: list[int]) -> bool:
-        ids = torch.cat([prompt, torch.tensor(new, device=prompt.device)])[None]
-        return bool(torch.as_tensor(stopping_criteria(ids, None)).all())
-
+    _check_config(generation_config)
+    mask = model_kwargs.get("attention_mask")
+    prompts = [
+        row if mask is None else row[m.bool()] for row, m in zip(input_ids, _mask_rows(mask, input_ids), strict=True)
+    ]
+    criteria = [c for c in stopping_criteria or () if not isinstance(c, (MaxLengthCriteria, EosTokenCriteria))]
     limit = generation_config.max_length - input_ids.shape[1]
     result = generate(
         model,
         input_ids,
-        attention_mask=attention_mask,
+        attention_mask=mask,
         drafter=SuffixDrafter() if drafter is None else drafter,
         verifier=verifier,
         policy=policy,
@@ -66,13 +65,40 @@ def hf_generate(
         generator=torch.default_generator if generation_config.do_sample else None,
         max_new_tokens=max(1, limit),
         eos_token_id=_ids(generation_config.eos_token_id),
-        stop=stop if single and stopping_criteria else None,
+        stop=[_Criteria(prompt, criteria) for prompt in prompts] if criteria else None,
         streamer=_Stream(streamer) if streamer is not None else None,
     )
     longest = max(len(s) for s in result.sequences)
     pad = generation_config.pad_token_id or 0
     rows = [s + [pad] * (longest - len(s)) for s in result.sequences]
     return torch.cat([input_ids, torch.tensor(rows, device=input_ids.device)], dim=1)
+
+
+def _check_config(config: Any) -> None:
+    """Refuse what a speculative loop cannot give, instead of leaving it out silently."""
+    for name, plain in (("num_beams", 1), ("return_dict_in_generate", False), ("penalty_alpha", None)):
+        value = getattr(config, name, plain)
+        if value not in (plain, None) and value:
+            raise ValueError(
+                f"{name} must be {plain} with custom_generate=hf_generate, got {value}; use model.generate"
+            )
+
+
+def _mask_rows(mask: torch.Tensor | None, input_ids: torch.Tensor) -> Sequence[Any]:
+    return [None] * len(input_ids) if mask is None else list(mask)
+
+
+class _Criteria:
+    """transformers' stopping criteria for one sequence; length and end tokens are the loop's own."""
+
+    def __init__(self, prompt: torch.Tensor, criteria: Sequence[Any]) -> None:
+        self._prompt = prompt
+        self._criteria = criteria
+        self.reason = "stop_string" if all(isinstance(c, StopStringCriteria) for c in criteria) else "stop"
+
+    def __call__(self, new: list[int]) -> bool:
+        ids = torch.cat([self._prompt, torch.tensor(new, device=self._prompt.device)])[None]
+        return any(bool(torch.as_tensor(c(ids, None)).all()) for c in self._criteria)
 
 
 class _Stream:

@@ -31,6 +31,8 @@ class TokenRecycling(Drafter):
     8
     """
 
+    bounded = True
+
     def __init__(self, *, k: int = 8, depth: int = 6) -> None:
         self.k = check_int("k", k, low=1)
         self.depth = check_int("depth", depth, low=1)
@@ -96,6 +98,8 @@ class TrigramDrafter(Drafter):
     >>> TrigramDrafter().walks
     12
     """
+
+    bounded = True
 
     def __init__(
         self, *, walks: int = 12, depth: int = 6, c1: float = 1.0, c2: float = 50.0, evidence: float = 0.5

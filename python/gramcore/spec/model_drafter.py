@@ -39,6 +39,8 @@ class ModelDrafter(Drafter):
     TypeError: model must be a transformers causal language model, got NoneType
     """
 
+    bounded = True
+
     def __init__(
         self,
         model: Any,

@@ -34,6 +34,8 @@ class NgramDrafter(Drafter):
     array([7, 8, 5], dtype=int32)
     """
 
+    bounded = True
+
     def __init__(self, *, max_ngram: int = 5, min_ngram: int = 2, pick: str = "frequent") -> None:
         self.min_ngram = check_int("min_ngram", min_ngram, low=2)
         self.max_ngram = check_int("max_ngram", max_ngram, low=min_ngram, high=64)

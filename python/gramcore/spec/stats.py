@@ -18,9 +18,14 @@ class SpecStats:
         steps: target forwards after the prompt, times the rows that took part.
         emitted: new tokens.
         drafted: nodes verified. accepted: nodes emitted.
-        offered_at, accepted_at: ``[i]`` steps whose draft reached depth ``i + 1``, and that accepted that far.
+        offered_at, reached_at, accepted_at: ``[i]`` steps whose draft had depth ``i + 1``; of these, those that
+            accepted the ``i`` tokens before it; those that accepted that one too.
         prefill_s, draft_s, target_s, verify_s: wall seconds.
-        stop_reasons: per sequence: ``"eos"``, ``"length"``, ``"context"``, ``"grammar"`` or ``"stop_string"``.
+        draft_ends: why trees were no larger: ``"budget"`` (full), ``"drafter"`` (it stopped by itself), ``"no match"``,
+            ``"policy off"``, ``"no room"`` or ``"no drafter"``; number of steps.
+        stop_reasons: per sequence: ``"eos"``, ``"length"``, ``"context"``, ``"grammar"``, ``"stop_string"`` or
+            ``"stop"``.
+        notes: what the verifier reports, see :meth:`Verifier.report` and :class:`AcceptanceMeter`.
     """
 
     steps: int = 0
@@ -28,25 +33,30 @@ class SpecStats:
     drafted: int = 0
     accepted: int = 0
     offered_at: list[int] = field(default_factory=list)
+    reached_at: list[int] = field(default_factory=list)
     accepted_at: list[int] = field(default_factory=list)
     prefill_s: float = 0.0
     draft_s: float = 0.0
     target_s: float = 0.0
     verify_s: float = 0.0
+    draft_ends: dict[str, int] = field(default_factory=dict)
     stop_reasons: list[str] = field(default_factory=list)
+    notes: dict[str, float] = field(default_factory=dict)
 
-    def add(self, step: StepRecord) -> None:
+    def add(self, step: StepRecord, draft_end: str = "") -> None:
         """Count one step of one sequence (times are added by the loop)."""
         self.steps += 1
         self.drafted += step.drafted
         self.accepted += step.accepted
-        missing = max(step.offered_depth, step.accepted) - len(self.offered_at)
-        self.offered_at += [0] * missing
-        self.accepted_at += [0] * missing
-        for i in range(step.offered_depth):
+        if draft_end:
+            self.draft_ends[draft_end] = self.draft_ends.get(draft_end, 0) + 1
+        depth = max(step.offered_depth, step.accepted)
+        for counts in (self.offered_at, self.reached_at, self.accepted_at):
+            counts += [0] * (depth - len(counts))
+        for i in range(depth):
             self.offered_at[i] += 1
-        for i in range(step.accepted):
-            self.accepted_at[i] += 1
+            self.reached_at[i] += step.accepted >= i
+            self.accepted_at[i] += step.accepted > i
 
     @property
     def tokens_per_step(self) -> float:
@@ -65,8 +75,13 @@ class SpecStats:
 
     @property
     def accepted_by_position(self) -> list[float]:
-        """``[i]``: share of the drafts that reached depth ``i + 1`` whose first ``i + 1`` tokens were accepted."""
+        """``[i]``: share of the drafts of depth ``> i`` whose first ``i + 1`` tokens were accepted."""
         return [a / o if o else 0.0 for a, o in zip(self.accepted_at, self.offered_at, strict=True)]
+
+    @property
+    def accepted_given_before(self) -> list[float]:
+        """``[i]``: share of the drafts of depth ``> i`` with ``i`` tokens accepted whose next one was accepted too."""
+        return [a / r if r else 0.0 for a, r in zip(self.accepted_at, self.reached_at, strict=True)]
 
     def __str__(self) -> str:
         total = self.seconds or 1.0
@@ -79,8 +94,15 @@ class SpecStats:
             f"verify {self.verify_s / total:.1%}",
         ]
         if self.accepted_at:
-            shares = " ".join(f"{share:.2f}" for share in self.accepted_by_position[:16])
-            lines.append(f"accepted by position: {shares}")
+            for name, shares in (
+                ("accepted by position", self.accepted_by_position),
+                ("given those before", self.accepted_given_before),
+            ):
+                lines.append(f"{name}: " + " ".join(f"{share:.2f}" for share in shares[:16]))
+        if self.draft_ends:
+            ends = sorted(self.draft_ends.items(), key=lambda item: -item[1])
+            lines.append("drafts ended by: " + ", ".join(f"{name} {count}" for name, count in ends))
+        lines += [f"{name}: {value:.3f}" for name, value in self.notes.items()]
         if self.stop_reasons:
             lines.append("stopped by: " + ", ".join(self.stop_reasons))
         return "\n".join(lines)

@@ -203,16 +203,16 @@ class AcceptanceHead:
 
     def __call__(self, hidden: Any) -> Float32Array:
         """Probabilities of acceptance ``(...)`` for hidden states ``(..., width)``."""
-        x = np.asarray(hidden, np.float32)
+        x: npt.NDArray[Any] = np.asarray(hidden, np.float32)
         if x.shape[-1] != self.width:
             raise ValueError(
                 f"hidden states must have width {self.width}, got {x.shape[-1]}; train a head for this draft"
             )
         for weight, bias in self.blocks:
-            inner = x @ weight.T + bias
-            x = (x + inner / (1 + np.exp(-inner))).astype(np.float32)
+            inner: Float32Array = x @ weight.T + bias
+            x = np.asarray(x + inner / (1 + np.exp(-inner)), np.float32)
         logits = x @ self.weight.T + self.bias
-        out: Float32Array = 1 / (1 + np.exp(logits[..., 0] - logits[..., 1]))
+        out: Float32Array = np.asarray(1 / (1 + np.exp(logits[..., 0] - logits[..., 1])), np.float32)
         return out
 
     def save(self, path: str | os.PathLike[str]) -> None:

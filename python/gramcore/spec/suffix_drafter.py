@@ -38,6 +38,8 @@ class SuffixDrafter(Drafter):
     array([7, 8, 5], dtype=int32)
     """
 
+    bounded = True
+
     def __init__(
         self,
         *,

@@ -19,6 +19,8 @@ from gramcore.spec.host import Host, TreeOutput
 
 __all__ = ["TransformersHost"]
 
+_CACHE_NAMES = {"past_key_values", "cache"}  # transformers calls it either way
+
 
 class TransformersHost(Host):
     """A causal language model of transformers with a :class:`SlotCache`.
@@ -52,7 +54,9 @@ class TransformersHost(Host):
         self.device = parameter.device
         self.dtype = parameter.dtype if parameter.is_floating_point() else torch.float32
         self.want_hidden = False
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        takes = inspect.signature(model.forward).parameters
+        self._keeps_logits = "logits_to_keep" in takes
+        self._cache_name = next(name for name in takes if name in _CACHE_NAMES)
 
     def open(self, batch: int, capacity: int, *, want_hidden: bool = False) -> None:
         check_window(self.model, capacity)
@@ -131,6 +135,11 @@ class TransformersHost(Host):
             **cache_argument(self.model, self.cache),
             **extra,
         )
+        if not self.cache.used:
+            raise ValueError(
+                "model must write its keys and values to the cache it is given, got "
+                f"{type(self.model).__name__}, which left it empty; use model.generate"
+            )
         logits = out.logits if out.logits.device.type == "cpu" else out.logits.cpu()
         return TreeOutput(logits, out.hidden_states[-1] if self.want_hidden else None)
 
@@ -149,6 +158,13 @@ def check_model(model: Any) -> None:
         raise ValueError(
             f"model must have attention layers only, got {', '.join(sorted(recurrent))}; "
             "draft trees cannot be verified with a recurrent state, use model.generate"
+        )
+    takes = set(inspect.signature(model.forward).parameters)
+    if not takes & _CACHE_NAMES or "position_ids" not in takes:
+        lacks = "position_ids" if takes & _CACHE_NAMES else "a cache"
+        raise ValueError(
+            f"model must take a cache and position_ids, got {type(model).__name__} without {lacks}; "
+            "draft trees cannot be verified, use model.generate"
         )
     if not hasattr(config, "num_hidden_layers"):
         raise ValueError(f"model must declare num_hidden_layers, got config {type(config).__name__}")

@@ -97,5 +97,8 @@ inline bool bitmask_test(const std::int32_t* mask, std::size_t token) {
 inline void bitmask_set(std::int32_t* mask, std::size_t token) {
   mask[token >> 5] = static_cast<std::int32_t>(static_cast<std::uint32_t>(mask[token >> 5]) | (1u << (token & 31)));
 }
+inline void bitmask_reset(std::int32_t* mask, std::size_t token) {
+  mask[token >> 5] = static_cast<std::int32_t>(static_cast<std::uint32_t>(mask[token >> 5]) & ~(1u << (token & 31)));
+}
 
 }  // namespace gramcore

@@ -31,6 +31,11 @@ struct ByteSet {
   bool has(std::uint8_t b) const { return (words[b >> 6] >> (b & 63)) & 1u; }
   void add(std::uint8_t b) { words[b >> 6] |= 1ull << (b & 63); }
   bool empty() const { return (words[0] | words[1] | words[2] | words[3]) == 0; }
+  unsigned size() const {
+    unsigned n = 0;
+    for (const auto w : words) n += static_cast<unsigned>(__builtin_popcountll(w));
+    return n;
+  }
   bool operator==(const ByteSet& o) const { return words == o.words; }
   ByteSet operator|(const ByteSet& o) const {
     return {{words[0] | o.words[0], words[1] | o.words[1], words[2] | o.words[2], words[3] | o.words[3]}};

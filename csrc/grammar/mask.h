@@ -6,6 +6,7 @@
 // in one trie of all tails when there are many.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -29,11 +30,31 @@ struct Lexeme {
   }
 };
 
+// How the tokens of a vocabulary are cut into pieces of one expression X, such as one character of a JSON string: what
+// walks through X* have in common, whatever their bounds and whatever follows.  X is prefix-free, so the cut is unique.
+struct Pieces {
+  bool usable = false;                  // false: X is not prefix-free or matches the empty text
+  std::vector<std::uint16_t> boundary;  // per trie node: 1 + k if its string is X^k, else 0
+  std::vector<std::uint16_t> inside;    // per token in trie order: 1 + pieces begun if it stays in X*, else 0
+  struct Outside {
+    std::uint32_t node;   // behind X^k with a byte that begins no X
+    std::uint32_t count;  // k
+  };
+  std::array<std::vector<Outside>, 256> outside;  // by that byte, nodes ascending
+  std::vector<std::vector<std::int32_t>> masks;   // [k]: tokens that begin at most k pieces, k < kMasks
+  std::vector<std::int32_t> all;                  // without a bound
+  std::uint32_t most = 0;                         // pieces that a token begins at most
+  ByteSet first;                                  // bytes that begin an X
+  static constexpr std::uint32_t kMasks = 33;
+};
+
 // Lexemes of one vocabulary, shared by all grammars through the structure of their expressions.
 class LexemeCache {
  public:
   std::shared_ptr<const Lexeme> find(const ExprPool::Hash& hash);
   void add(const ExprPool::Hash& hash, std::shared_ptr<const Lexeme> lexeme);
+  std::shared_ptr<const Pieces> find_pieces(const ExprPool::Hash& hash);
+  void add_pieces(const ExprPool::Hash& hash, std::shared_ptr<const Pieces> pieces);
 
  private:
   struct Hasher {
@@ -41,6 +62,7 @@ class LexemeCache {
   };
   std::mutex mutex_;
   std::unordered_map<ExprPool::Hash, std::shared_ptr<const Lexeme>, Hasher> lexemes_;
+  std::unordered_map<ExprPool::Hash, std::shared_ptr<const Pieces>, Hasher> pieces_;
   std::size_t bytes_ = 0;
 };
 
@@ -62,6 +84,27 @@ class Masks {
  private:
   const Lexeme& lexeme(ExprId e);
   std::shared_ptr<Lexeme> make_lexeme(ExprId e);
+  // Token ranges (in trie order) in which all that stays in X* is allowed, for one X, while a lexeme is made.
+  struct Ranges {
+    const Pieces* pieces = nullptr;
+    std::vector<std::pair<std::uint32_t, std::uint32_t>> list;
+    std::size_t total = 0;
+  };
+  void add_ranges(Lexeme* made);
+  void cover(std::uint32_t first, std::uint32_t end, Lexeme* made);
+  // An expression X{min,max} R whose X are known by their pieces, R beginning with none of X's bytes.
+  struct Counted {
+    const Pieces* pieces = nullptr;  // null: not of this form
+    ExprId rest = 0;
+    std::uint32_t min = 0, max = 0;
+    std::vector<std::uint8_t> starts;  // bytes that begin R and follow some X^k in a token
+  };
+  const Counted& counted(ExprId e);
+  Counted make_counted(ExprId e);
+  bool cover_pieces(ExprId e, std::uint32_t node, Lexeme* made);
+  const Pieces& pieces(ExprId x);
+  std::shared_ptr<const Pieces> make_pieces(ExprId x);
+  bool prefix_free(ExprId x);
   void add_tails(const Lexeme& lexeme, StateId next, std::int32_t* out);
   void walk(const Trie& trie, std::uint32_t first, std::uint32_t end, std::size_t depth, StateId state,
             std::int32_t* out);
@@ -77,6 +120,11 @@ class Masks {
   std::vector<std::shared_ptr<const Lexeme>> lexemes_;
   std::vector<std::unique_ptr<ExprId[]>> rows_;  // per expression: derivatives by byte
   std::vector<StateId> at_;                      // states by depth, for walk()
+  std::vector<ExprId> at_expr_;                  // expressions by depth, for cover()
+  Ranges ranges_;                                // of the lexeme being made
+  std::unordered_map<ExprId, std::shared_ptr<const Pieces>> pieces_of_;
+  std::vector<std::int32_t> counted_at_;  // per expression: index into counted_ or -1
+  std::vector<Counted> counted_;
 };
 
 }  // namespace gramcore::grammar

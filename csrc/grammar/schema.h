@@ -126,6 +126,7 @@ class SchemaCompiler {
   ExprId emit_number(const Shape& shape);
   ExprId multiple_of(const std::string& divisor);
   ExprId emit_string_content(const Shape& shape);
+  bool bound_length(const Shape& s, ExprId letter, std::vector<ExprId>* parts);
   ExprId emit_array(const Shape& shape);
   // schema_object.cc
   ExprId emit_object(const Shape& shape);

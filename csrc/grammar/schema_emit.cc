@@ -135,6 +135,22 @@ ExprId SchemaCompiler::multiple_of(const std::string& divisor) {
   return pool.cat(sign, pool.alt(std::move(kids)));
 }
 
+// Puts the length bounds into one of `parts`, if that needs no intersection: a pattern is spelled text already, and one
+// that repeats single letters takes the bounds as its own.
+bool SchemaCompiler::bound_length(const Shape& s, ExprId letter, std::vector<ExprId>* parts) {
+  ExprPool& pool = grammar_.pool;
+  for (ExprId& part : *parts) {
+    const Node n = pool[part];
+    if (n.has_boolean) continue;  // a complement holds texts that are not spelled so
+    if (s.min_length == 0 && s.max_length == kUnbounded) return true;
+    if (n.kind != Kind::kRepeat || !pool.is_empty(pool.conj({n.a, pool.complement(letter)}))) continue;
+    const std::uint32_t min = std::max(n.min, s.min_length), max = std::min(n.max, s.max_length);
+    part = min <= max ? pool.repeat(n.a, min, max) : ExprPool::kEmpty;
+    return true;
+  }
+  return false;
+}
+
 ExprId SchemaCompiler::emit_string_content(const Shape& s) {
   ExprPool& pool = grammar_.pool;
   std::vector<ExprId> parts = s.patterns;
@@ -143,7 +159,7 @@ ExprId SchemaCompiler::emit_string_content(const Shape& s) {
   }
   if (s.min_length > s.max_length) return ExprPool::kEmpty;
   const ExprId letter = parts.empty() ? text_.character() : text_.spelled(CodeSet{{0, kMaxCodePoint}});
-  parts.push_back(pool.repeat(letter, s.min_length, s.max_length));
+  if (!bound_length(s, letter, &parts)) parts.push_back(pool.repeat(letter, s.min_length, s.max_length));
   const ExprId e = pool.conj(std::move(parts));
   return pool.is_empty(e) ? ExprPool::kEmpty : e;
 }

@@ -74,7 +74,10 @@ class ExprPool {
   explicit ExprPool(Limits limits = {});
 
   ExprId byte_class(const ByteSet& set);
-  ExprId byte(std::uint8_t b) { return byte_class(ByteSet::range(b, b)); }
+  ExprId byte(std::uint8_t b) {
+    if (bytes_[b] == kEmpty) bytes_[b] = byte_class(ByteSet::range(b, b));
+    return bytes_[b];
+  }
   ExprId literal(std::string_view bytes);
   ExprId cat(ExprId a, ExprId b);
   ExprId cat(std::initializer_list<ExprId> parts);
@@ -123,6 +126,7 @@ class ExprPool {
 
   Limits limits_;
   std::vector<std::shared_ptr<const Catalogue>> catalogues_;
+  std::array<ExprId, 256> bytes_{};  // the class of one byte, kEmpty: not made yet
   std::vector<Node> nodes_;
   std::vector<Hash> hashes_;
   std::vector<ByteSet> sets_;

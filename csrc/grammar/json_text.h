@@ -21,6 +21,14 @@ std::string spell(std::string_view utf8);
 class JsonText {
  public:
   JsonText(ExprPool* pool, bool spaces);
+  // The expressions of `made`, in a copy of its pool.
+  JsonText(ExprPool* pool, const JsonText& made)
+      : pool_(*pool),
+        space_(made.space_),
+        quote_(made.quote_),
+        digit_(made.digit_),
+        character_(made.character_),
+        any_spelled_(made.any_spelled_) {}
 
   ExprId space() const { return space_; }          // between tokens
   ExprId character() const { return character_; }  // of a string, any spelling

@@ -17,8 +17,26 @@ bool never(const SchemaKey& key) {
 
 }  // namespace
 
+namespace {
+
+// What every schema's grammar begins with, made once: copying a pool is a tenth of the work of filling it.
+struct Beginning {
+  explicit Beginning(bool spaces) : text(&grammar.pool, spaces) {}
+  Grammar grammar;
+  JsonText text;
+};
+const Beginning& beginning(bool spaces) {
+  static const Beginning spaced(true), tight(false);
+  return spaces ? spaced : tight;
+}
+
+}  // namespace
+
 SchemaCompiler::SchemaCompiler(const Json& root, const SchemaOptions& options)
-    : root_(root), options_(options), text_(&grammar_.pool, options.spaces) {}
+    : root_(root),
+      options_(options),
+      grammar_(beginning(options.spaces).grammar),
+      text_(&grammar_.pool, beginning(options.spaces).text) {}
 
 Grammar SchemaCompiler::run() {
   grammar_.start = value(key_of(root_));

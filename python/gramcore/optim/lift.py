@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
 from gramcore.optim.direction import Scaled, fold_matrix
-from gramcore.optim.subspace import Basis, HaarSubspace, Subspace
+from gramcore.optim.subspace import Basis, ColumnSubspace, HaarSubspace, Subspace
 
 __all__ = ["DetailLift", "DropResidual", "Lift", "RescaledGradient", "ScaledResidual", "SignResidual", "View"]
 
@@ -24,14 +25,14 @@ class View:
 
     Attributes:
         g: gradient (M, N).  r: its projection.  n: the rule's step on r, without bias correction.
-        denominator: √v + ε of the rule, in the shape of r.  correction: factor √(1−β2ᵗ)/(1−β1ᵗ) of n.
+        denominator: makes √v + ε of the rule, in the shape of r.  correction: factor √(1−β2ᵗ)/(1−β1ᵗ) of n.
         norm: limiter's norm at the last step, 0 before the first; the lift writes it.
     """
 
     g: torch.Tensor
     r: torch.Tensor
     n: torch.Tensor
-    denominator: torch.Tensor
+    denominator: Callable[[], torch.Tensor]
     correction: float
     basis: Basis
     norm: torch.Tensor
@@ -56,12 +57,9 @@ def _growth(now: float, norm: torch.Tensor) -> float:
     return limit
 
 
-def _limit(x: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
-    """x scaled so that its norm grows by at most 1 % over the last one; remembers the new norm."""
-    now, before = x.norm().float(), norm.clone()
-    limit = torch.where(before > 0, torch.clamp(now / (before + _TINY), min=_GROWTH) / _GROWTH, 1.0)
-    norm.copy_(now / limit)
-    return x / limit.to(x.dtype)
+def _norms(x: torch.Tensor, dim: int) -> torch.Tensor:
+    """Norms of rows (dim 1) or columns (dim 0)."""
+    return (fold_matrix(x.contiguous())[1 - dim] * x.shape[dim]).sqrt_()
 
 
 class DropResidual(Lift):
@@ -70,8 +68,8 @@ class DropResidual(Lift):
     def __init__(self, scale: float) -> None:
         self.scale = scale
 
-    def update(self, subspace: Subspace, view: View) -> torch.Tensor:
-        return subspace.up(view.basis, view.n * (self.scale * view.correction), view.g.shape)
+    def update(self, subspace: Subspace, view: View) -> Scaled:
+        return Scaled(subspace.up(view.basis, view.n, view.g.shape), factor=self.scale * view.correction)
 
 
 class ScaledResidual(Lift):
@@ -82,13 +80,25 @@ class ScaledResidual(Lift):
     def __init__(self, scale: float) -> None:
         self.scale = scale
 
-    def update(self, subspace: Subspace, view: View) -> torch.Tensor:
+    def update(self, subspace: Subspace, view: View) -> Scaled:
         shape = view.g.shape
         dim = subspace.norm_dim(shape)
-        phi = view.n.norm(dim=dim, keepdim=True) / (view.r.float().norm(dim=dim, keepdim=True) + _TINY)
-        residual = view.g - subspace.up(view.basis, view.r, shape)
-        residual = _limit(phi.to(residual.dtype) * residual, view.norm)
-        return (subspace.up(view.basis, view.n * self.scale, shape) + residual) * view.correction
+        phi = _norms(view.n, dim) / (_norms(view.r, dim) + _TINY)
+        outside = _norms(view.g, dim).square() - self._inside(subspace, view, dim)
+        now = math.sqrt(float((phi.square() * outside.clamp_min_(0.0)).sum()))
+        phi = (phi / _growth(now, view.norm)).unsqueeze(dim)
+        # phi belongs to rows or columns, so the scaled residual is phi g less the lift of phi r: one product in all.
+        u = subspace.up(view.basis, torch.addcmul(view.n * self.scale, view.r, phi, value=-1), shape).float()
+        return Scaled(u.addcmul_(view.g, phi), factor=view.correction)
+
+    @staticmethod
+    def _inside(subspace: Subspace, view: View, dim: int) -> torch.Tensor:
+        """‖g‖² − ‖g − up(r)‖² along one axis, also for a basis that rounding left short of orthonormal."""
+        p = view.basis["basis"].float()
+        gram = p.T @ p
+        r = view.r.float()
+        lifted = r @ gram if dim == 1 else gram @ r
+        return (r * (2 * r - lifted)).sum(dim=dim)
 
 
 class RescaledGradient(Lift):
@@ -102,7 +112,7 @@ class RescaledGradient(Lift):
     def update(self, subspace: Subspace, view: View) -> Scaled:
         if self.granularity == "channel":
             dim = subspace.norm_dim(view.g.shape)
-            s = view.n.norm(dim=dim) / (view.r.float().norm(dim=dim) + _TINY)
+            s = _norms(view.n, dim) / (_norms(view.r, dim) + _TINY)
             u = Scaled(view.g, s, None) if dim == 1 else Scaled(view.g, None, s)
         else:
             u = Scaled(view.g, factor=float(view.n.norm() / (view.r.float().norm() + _TINY)))
@@ -118,13 +128,19 @@ class SignResidual(Lift):
 
     def update(self, subspace: Subspace, view: View) -> torch.Tensor:
         shape = view.g.shape
+        step, outside = view.n * (self.scale * view.correction), self.scale * self.inactive
+        if isinstance(subspace, ColumnSubspace):
+            return subspace.replace(view.basis, view.g.float().sign().mul_(outside), step)
         residual = view.g - subspace.up(view.basis, view.r, shape).to(view.g.dtype)
-        step = subspace.up(view.basis, view.n * (self.scale * view.correction), shape)
-        return step + residual.sign().mul_(self.scale * self.inactive)
+        return subspace.up(view.basis, step, shape) + residual.sign().mul_(outside)
 
 
 class DetailLift(Lift):
-    """Details divided by the denominators of the approximation below them, all through the inverse transform (GWT)."""
+    """Details divided by the denominators of the approximation below them, all through the inverse transform (GWT).
+
+    All details of a run of 2^level columns share one denominator, so the inverse transform of the scaled details is the
+    gradient less its approximation, divided by it: U = w₁ g + w₀ with numbers w₁, w₀ per run.
+    """
 
     limited = True
 
@@ -133,13 +149,9 @@ class DetailLift(Lift):
 
     def update(self, subspace: Subspace, view: View) -> torch.Tensor:
         assert isinstance(subspace, HaarSubspace)
-        details = subspace.decompose(view.g.float())[1]
-        before = view.n.norm()
-        a = _limit(view.n, view.norm)
-        limit = before / (view.norm + 1e-38)
-        scaled, denominator = [], view.denominator
-        for i, d in enumerate(details):
-            if i:
-                denominator = denominator.repeat_interleave(2, dim=1)
-            scaled.append(d / denominator / torch.where(before > 0, limit, 1.0))
-        return subspace.compose(a, scaled, view.g.shape[1]) * (self.scale * view.correction)
+        limit = _growth(float(view.n.norm()), view.norm)
+        factor, width = self.scale * view.correction / limit, 2**subspace.level
+        inverse = view.denominator().reciprocal_().mul_(factor)
+        offset = (view.n * factor).addcmul_(view.r, inverse, value=-1).div_(width**0.5)
+        runs = subspace.runs(view.g.float())
+        return torch.addcmul(offset.unsqueeze(-1), runs, inverse.unsqueeze(-1)).flatten(1)[:, : view.g.shape[1]]

@@ -98,7 +98,8 @@ class ProjectedOptimizer(DirectionOptimizer):
         eps = group["eps"] if group["eps_mode"] == "raw" else group["eps"] * math.sqrt(bias2)
         r = self.subspace.down(state, g).contiguous()
         n = self._rule_step(group, state, r, eps, self._index[p], t)
-        view = View(g, r, n, self._denominator(state, eps), math.sqrt(bias2) / bias1, state, state.get("norm", g))
+        factor = math.sqrt(bias2) / bias1
+        view = View(g, r, n, lambda: self._denominator(state, eps), factor, state, state.get("norm", g))
         return self.lift.update(self.subspace, view)
 
     def _refresh(

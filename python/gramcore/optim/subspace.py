@@ -219,6 +219,10 @@ class ColumnSubspace(Subspace):
     def up(self, basis: Basis, r: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         return torch.zeros(shape, dtype=r.dtype).index_copy_(self.axis, basis["index"], r)
 
+    def replace(self, basis: Basis, whole: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """``whole`` (M, N) with the subspace's part set to r, in place."""
+        return whole.index_copy_(self.axis, basis["index"], r)
+
 
 class WholeSubspace(Subspace):
     """A whole tensor or nothing: active with probability ``density`` at each refresh; moments restart."""
@@ -300,8 +304,14 @@ class HaarSubspace(Subspace):
     def low_shape(self, shape: torch.Size) -> tuple[int, ...]:
         return (shape[0], -(-shape[1] // 2**self.level))
 
+    def runs(self, g: torch.Tensor) -> torch.Tensor:
+        """g as (M, K, 2^level), padded with zeros."""
+        pad = -g.shape[1] % 2**self.level
+        whole = torch.nn.functional.pad(g, (0, pad)) if pad else g.contiguous()
+        return whole.view(g.shape[0], -1, 2**self.level)
+
     def down(self, basis: Basis, g: torch.Tensor) -> torch.Tensor:
-        return self.decompose(g)[0]
+        return self.runs(g).sum(dim=2) / 2 ** (self.level / 2)
 
     def up(self, basis: Basis, r: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         step = 2**self.level

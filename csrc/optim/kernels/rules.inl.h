@@ -1,9 +1,5 @@
 // The elementwise rules.  One struct per rule: Coef positions, and `apply` on vectors.  Bytes moved are the caller's:
 // a block is in the first-level cache unless everything is stored as fp32, when it is the tensors themselves.
-//
-// Common coefficients: c[0] multiplies the gradient (sign of maximize, loss scale, clipping), c[1] times the parameter
-// is added to it before the update and c[2] after (decoupled weight decay, negative), c[3] times the parameter is added
-// to the gradient (coupled decay).  The rest belongs to the rule.
 #pragma once
 
 #include "optim/kernels/rules.h"
@@ -13,67 +9,9 @@ namespace gramcore::optim {
 namespace GC_ISA_NS {
 namespace {
 
-// m += c4 (g - m);  v = c5 v + c6 g g;  p -= c7 m / (sqrt(v) c8 + c9)
-struct Adam {
-  static constexpr int kSlots = 2;
-  GC_INLINE void apply(const float* c, vf& p, vf g, vf* s) {
-    s[0] += c[4] * (g - s[0]);
-    s[1] = c[5] * s[1] + c[6] * (g * g);
-    p -= c[7] * fast_div(s[0], fast_sqrt(s[1]) * c[8] + c[9]);
-  }
-};
-
-// Magnitude of Adam, direction of the gradient (Cao et al. 2024): p -= sign(g) |adam step|
-struct Grams {
-  static constexpr int kSlots = 2;
-  GC_INLINE void apply(const float* c, vf& p, vf g, vf* s) {
-    s[0] += c[4] * (g - s[0]);
-    s[1] = c[5] * s[1] + c[6] * (g * g);
-    p -= c[7] * vsign(g) * fast_div(vabs(s[0]), fast_sqrt(s[1]) * c[8] + c[9]);
-  }
-};
-
-// p -= c7 sign(m + c4 (g - m));  m += c5 (g - m)
-struct Lion {
-  static constexpr int kSlots = 1;
-  GC_INLINE void apply(const float* c, vf& p, vf g, vf* s) {
-    p -= c[7] * vsign(s[0] + c[4] * (g - s[0]));
-    s[0] += c[5] * (g - s[0]);
-  }
-};
-
-// p -= c7 g
-struct Sgd {
-  static constexpr int kSlots = 0;
-  GC_INLINE void apply(const float* c, vf& p, vf g, vf*) { p -= c[7] * g; }
-};
-
-// m = c4 m + c5 g;  p -= c7 (c6 m + c8 g)      (c6, c8) = (1, 0), or (momentum, 1) with Nesterov
-struct SgdMomentum {
-  static constexpr int kSlots = 1;
-  GC_INLINE void apply(const float* c, vf& p, vf g, vf* s) {
-    s[0] = c[4] * s[0] + c[5] * g;
-    p -= c[7] * (c[6] * s[0] + c[8] * g);
-  }
-};
-
-// m += c4 (g - m);  p -= c7 clip(m / max(c5 h, c6), 1)       h is changed elsewhere
-struct Sophia {
-  static constexpr int kSlots = 2;
-  GC_INLINE void apply(const float* c, vf& p, vf g, vf* s) {
-    s[0] += c[4] * (g - s[0]);
-    const vf ratio = fast_div(s[0], vmax(c[5] * s[1], splat(c[6])));
-    p -= c[7] * vmax(splat(-1.0f), vmin(splat(1.0f), ratio));
-  }
-};
-
-template <class Rule>
-GC_INLINE void update(const float* c, vf& p, vf g, vf* s) {
-  const vf signed_g = c[0] * g + c[3] * p;
-  p += c[1] * p;
-  Rule::apply(c, p, signed_g, s);
-  p += c[2] * p;
-}
+#define GC_RULE GC_INLINE
+#include "optim/rule_bodies.inl.h"
+#undef GC_RULE
 
 // One vector of every array: load, update, store.  P and S say how parameters and moments are stored.
 template <class Rule, class P, class S>

@@ -9,22 +9,39 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib
+import importlib.util
 import sysconfig
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from gramcore._checks import require
-from gramcore.optim import FusedOptimizer, create
+from gramcore.optim import FusedOptimizer, ZerothOrder, create
+from gramcore.optim.by_name import names
 
-#: Learning rates of the recipes: low-rank methods use ten times AdamW's.
+#: Learning rates of the recipes where they are not AdamW's: low-rank methods use ten times as much.
 RATES = {"AdamW": 3e-3, "AdamW-8bit": 3e-3, "AdamW-4bit": 3e-3, "Grams": 3e-3, "Lion": 5e-4, "Adam-mini": 3e-3}
 RATES |= {"GaLore": 1e-2, "Fira": 1e-2, "APOLLO": 1e-2, "APOLLO-Mini": 1e-2, "FRUGAL": 3e-3, "GWT": 1e-2}
-RATES |= {"Adafactor": 2e-2, "CAME": 1e-3, "SGD-momentum": 0.3}
+RATES |= {"Adafactor": 2e-2, "AdaLomo": 2e-2, "CAME": 1e-3, "SGD": 0.3, "SGD-momentum": 0.03, "Sophia": 3e-4}
+RATES |= {"GaLore+": 1e-2, "GradNormLoRP": 1e-2, "Grass": 1e-2, "COSMOS": 1e-2, "Lion-8bit": 5e-4, "AdamWScale": 3e-2}
+RATES |= {"MeZO": 1e-4, "ZO-Adam": 3e-4, "ZO-SGD-MMT": 1e-5, "ZO-SGD-Sign": 1e-3, "ZO-SGD-Cons": 1e-4}
+RATES |= {"ZO-Sparse": 1e-4, "ZO-Blockwise": 1e-4, "ForwardGradient": 1e-4}
+RATE = 3e-3
 ARGUMENTS: dict[str, dict[str, object]] = {
     "GaLore": {"rank": 32, "refresh_every": 50},
     "Fira": {"rank": 32, "refresh_every": 50},
     "APOLLO": {"rank": 32, "refresh_every": 50},
+    "GaLore+": {"rank": 32, "refresh_every": 50, "heads": 4},
+    "GradNormLoRP": {"rank": 32, "refresh_every": 50},
+    "Grass": {"rank": 32, "refresh_every": 50},
+}
+#: Official packages beside the rule of ours whose learning rate they share; run when installed.
+PEERS: dict[str, tuple[str, str, dict[str, object]]] = {
+    "torch AdamW": ("AdamW", "torch.optim:AdamW", {"fused": True}),
+    "bitsandbytes AdamW8bit": ("AdamW-8bit", "bitsandbytes.optim:AdamW8bit", {}),
+    "came-pytorch": ("CAME", "came_pytorch:CAME", {}),
 }
 BATCH, LENGTH = 8, 128
 
@@ -44,6 +61,7 @@ def make_model() -> torch.nn.Module:
 
     torch.manual_seed(0)
     config = LlamaConfig(
+        attn_implementation="eager",  # has a forward derivative
         vocab_size=256,
         hidden_size=128,
         intermediate_size=352,
@@ -69,25 +87,33 @@ def validation_loss(model: torch.nn.Module, text: torch.Tensor) -> float:
 def train(name: str, text: torch.Tensor, steps: int) -> list[dict[str, object]]:
     cut = text.numel() * 9 // 10
     model = make_model()
-    optimizer: torch.optim.Optimizer
-    if name == "torch AdamW":
-        optimizer = torch.optim.AdamW(model.parameters(), lr=RATES["AdamW"], fused=True)
+    optimizer: Any
+    if name in PEERS:
+        rule, path, arguments = PEERS[name]
+        module, _, attribute = path.partition(":")
+        factory = getattr(importlib.import_module(module), attribute)
+        optimizer = factory(model.parameters(), lr=RATES.get(rule, RATE), **arguments)
     else:
-        optimizer = create(name, model, lr=RATES[name], **ARGUMENTS.get(name, {}))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: min(1.0, (t + 1) / 20) * (1 - 0.9 * t / steps))
+        optimizer = create(name, model, lr=RATES.get(name, RATE), **ARGUMENTS.get(name, {}))
+    zeroth = isinstance(optimizer, ZerothOrder)
+    base = optimizer.base if zeroth else optimizer
+    schedule = torch.optim.lr_scheduler.LambdaLR(base, lambda t: min(1.0, (t + 1) / 20) * (1 - 0.9 * t / steps))
     generator = torch.Generator().manual_seed(0)
     rows: list[dict[str, object]] = []
     started = time.perf_counter()
     for t in range(1, steps + 1):
         x = batch_of(text[:cut], generator)
-        optimizer.zero_grad()
-        loss = model(input_ids=x, labels=x).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        if zeroth:
+            loss = optimizer.step(lambda: model(input_ids=x, labels=x).loss)  # noqa: B023
+        else:
+            optimizer.zero_grad()
+            loss = model(input_ids=x, labels=x).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
         schedule.step()
         if t % max(1, steps // 20) == 0:
-            held = optimizer.state_bytes() if isinstance(optimizer, FusedOptimizer) else 8 * count(model)
+            held = base.state_bytes() if isinstance(base, FusedOptimizer) else bytes_of(base)
             rows.append({"optimizer": name, "step": t, "loss": round(loss.item(), 4), "state_bytes": held})
     rows[-1]["validation"] = round(validation_loss(model, text[cut:]), 4)
     rows[-1]["seconds"] = round(time.perf_counter() - started, 1)
@@ -95,8 +121,9 @@ def train(name: str, text: torch.Tensor, steps: int) -> list[dict[str, object]]:
     return rows
 
 
-def count(model: torch.nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
+def bytes_of(optimizer: torch.optim.Optimizer) -> int:
+    values = (v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor))
+    return sum(v.numel() * v.element_size() for v in values)
 
 
 def draw(rows: list[dict[str, object]], path: Path) -> None:
@@ -118,11 +145,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("build/train_tiny.csv"))
-    parser.add_argument("--names", default="torch AdamW," + ",".join(RATES))
+    parser.add_argument("--names", help="comma-separated; default every optimizer and every installed official package")
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     text = load_text()
-    rows = [row for name in arguments.names.split(",") for row in train(name, text, arguments.steps)]
+    installed = [
+        n for n, (_, path, _) in PEERS.items() if importlib.util.find_spec(path.partition(".")[0].partition(":")[0])
+    ]
+    chosen = arguments.names.split(",") if arguments.names else [*installed, *names()]
+    rows = [row for name in chosen for row in train(name, text, arguments.steps)]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with arguments.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["optimizer", "step", "loss", "state_bytes", "validation", "seconds"])

@@ -57,13 +57,18 @@ def philox(seed: int, lo: int, hi: int) -> list[int]:
     return c
 
 
-def rounding_bits(seed: int, step: int, tensor: int, element: int, field: int) -> int:
-    """The 16 bits that round one field (0 parameter, 1 and 2 moments) of one element."""
+def rounding_word(seed: int, step: int, tensor: int, element: int) -> int:
+    """A mix of the element's place in a run of 32768 and the run's Philox key."""
     a, b, _, _ = philox(seed, element // 32768, tensor << 32 | step)
     word = element % 32768 * 0x9E3779B1 + a & 0xFFFFFFFF
     word = (word ^ word >> 16) * 0x85EBCA6B & 0xFFFFFFFF
     word = (word ^ word >> 13 ^ b) * 0xC2B2AE35 & 0xFFFFFFFF
-    word ^= word >> 16
+    return word ^ word >> 16
+
+
+def rounding_bits(seed: int, step: int, tensor: int, element: int, field: int) -> int:
+    """The 16 bits that round one field (0 parameter, 1 and 2 moments) of one element."""
+    word = rounding_word(seed, step, tensor, element)
     return (word & 0xFFFF, (word * 0x9E3779B1 & 0xFFFFFFFF) >> 16, word >> 16)[field]
 
 
@@ -194,12 +199,12 @@ SLOW: frozenset[str] = frozenset()
 
 
 def gaussian(seed: int, draw: int, tensor: int, element: int) -> float:
-    """Box and Muller on the words of a Philox block: the direction of a zeroth-order step."""
-    words = philox(seed ^ 0x9D39247E33776D41, element // 4, tensor << 32 | draw)
-    first, second = words[element % 4 // 2 * 2 :][:2]
+    """Box and Muller on the words of elements i and i + 16 of a run of 32: the direction of a zeroth-order step."""
+    low = element // 32 * 32 + element % 16
+    first, second = (rounding_word(seed ^ 0x9D39247E33776D41, draw, tensor, e) for e in (low, low + 16))
     radius = np.sqrt(-2 * np.log(((first >> 8) + 0.5) / 2**24))
     angle = 2 * np.pi * second / 2**32
-    return float(radius * (np.sin(angle) if element % 2 else np.cos(angle)))
+    return float(radius * (np.sin(angle) if element % 32 >= 16 else np.cos(angle)))
 
 
 def _projected(p: Array, g: Array, state: dict[str, Array], t: int, *, down, resets: int = 0, betas=(0.9, 0.999)):  # type: ignore[no-untyped-def]

@@ -1,7 +1,7 @@
-// Normal values by Box and Muller from the four words of a Philox block: (w0, w1) and (w2, w3) give two values each,
-//   z = sqrt(-2 ln((w + 1/2) / 2^24)) (cos, sin)(2 pi w' / 2^32),   w the upper 24 bits, w' signed.
+// Normal values by Box and Muller: of 32 elements the words of element i < 16 and i + 16 give both their values,
+//   z = sqrt(-2 ln((w + 1/2) / 2^24)) (cos, sin)(2 pi w' / 2^32),   w the upper 24 bits of one, w' the other, signed.
 // Logarithm, sine and cosine are polynomials of relative error below 3e-7; levels differ in the last bits.
-// Masks come from blocks of another seed: word < keep * 2^32 keeps the element.
+// Masks come from words of another seed: word < keep * 2^32 keeps the element.
 #pragma once
 
 #include "optim/kernels/gauss.h"
@@ -46,40 +46,37 @@ GC_INLINE void cos_sin(vu w, vf* cosine, vf* sine) {
   *sine = float_of(bits_of(select(swapped, c, s)) ^ minus_sine);
 }
 
-GC_INLINE void box_muller(vu a, vu b, vu* first, vu* second) {
+GC_INLINE void box_muller(vu a, vu b, vf* first, vf* second) {
   const vf u = (__builtin_convertvector(reinterpret_cast<vi>(a >> 8), vf) + 0.5f) * 0x1p-24f;
   const vf radius = fast_sqrt(-2.0f * log_unit(u));
   vf cosine, sine;
   cos_sin(b, &cosine, &sine);
-  *first = bits_of(radius * cosine);
-  *second = bits_of(radius * sine);
+  *first = radius * cosine;
+  *second = radius * sine;
 }
 
 static void add(const NoiseKey& key, float amount, float keep, float* to, std::int64_t n) {
+  constexpr int kHalf = 16 / kLanes;  // vectors of the first sixteen elements
   NoiseKey drawn = key, masked = key;
   drawn.seed ^= kGaussSeed;
   masked.seed ^= kMaskSeed;
+  const RoundingVectors words = RoundingVectors::of(drawn), masks = RoundingVectors::of(masked);
   const bool sparse = keep < 1.0f;
   const std::uint32_t limit = sparse ? static_cast<std::uint32_t>(static_cast<double>(keep) * 4294967296.0) : 0u;
-  for (std::int64_t i = 0; i < n; i += 4 * kLanes) {
-    vu words[4], pairs[4], z[4], mask[4];
-    philox_vectors(drawn, i, words);
-    box_muller(words[0], words[1], pairs, pairs + 1);
-    box_muller(words[2], words[3], pairs + 2, pairs + 3);
-    in_order(pairs, z);
-    if (sparse) {
-      philox_vectors(masked, i, words);
-      in_order(words, mask);
+  for (std::int64_t i = 0; i < n; i += 32) {
+    vf z[2 * kHalf];
+    for (int k = 0; k < kHalf; ++k) {
+      const std::int64_t at = i + k * kLanes;
+      box_muller(words.words(at), words.words(at + 16), &z[k], &z[k + kHalf]);
     }
-    for (int j = 0; j < 4 && i + j * kLanes < n; ++j) {
-      vf value = amount * float_of(z[j]);
-      if (sparse) value = select(mask[j] < limit, value, vf{});
-      float* const at = to + i + j * kLanes;
-      const std::int64_t rest = n - (i + j * kLanes);
+    for (int k = 0; k < 2 * kHalf && i + k * kLanes < n; ++k) {
+      const std::int64_t at = i + k * kLanes, rest = n - at;
+      vf value = amount * z[k];
+      if (sparse) value = select(masks.words(at) < limit, value, vf{});
       if (rest >= kLanes) {
-        store(at, load(at) + value);
+        store(to + at, load(to + at) + value);
       } else {
-        store_part(at, load_part(at, static_cast<int>(rest)) + value, static_cast<int>(rest));
+        store_part(to + at, load_part(to + at, static_cast<int>(rest)) + value, static_cast<int>(rest));
       }
     }
   }

@@ -10,6 +10,7 @@ void SuffixAutomaton::clear() {
   text_.clear();
   prefixes_.assign(1, Prefix{kNone, 0, 0});
   clones_.clear();
+  made_clone_.clear();
   prefix_cls_.assign(1, 0);
   clone_cls_.clear();
   pool_.clear();
@@ -71,7 +72,6 @@ SuffixAutomaton::Id SuffixAutomaton::make_clone(Id original, std::int64_t length
   made.link = link(original);
   made.recent = static_cast<std::uint32_t>(recent_end(original));
   made.first_end = static_cast<std::uint32_t>(first_end(original));
-  made.born = static_cast<std::uint32_t>(text_.size());
   if (!is_clone(original) && original < text_.size()) pool_.insert(ref, text_[original], original + 1);
   made.edge_offset = ref.offset;
   push_tight(clones_, made);
@@ -88,6 +88,7 @@ void SuffixAutomaton::extend(std::int32_t token) {
   push_tight(text_, token);
   push_tight(prefixes_, Prefix{0, added, 0});
   push_tight(prefix_cls_, std::uint8_t{0});
+  made_clone_.push_back(false);
   Id p = link(before), q = kNone;
   while (p != kNone && (q = step(p, token)) == kNone) {
     add_edge(p, token, added);
@@ -99,6 +100,7 @@ void SuffixAutomaton::extend(std::int32_t token) {
     return;
   }
   const Id twin = make_clone(q, len(p) + 1);
+  made_clone_.back() = true;
   while (p != kNone && step(p, token) == q) {
     pool_.retarget(edges(p), token, twin);
     p = link(p);
@@ -124,7 +126,7 @@ void SuffixAutomaton::undo_token() {
     set_edges(p, ref);
     p = link(p);
   }
-  if (is_clone(suffix) && clone(suffix).born == added) {
+  if (made_clone_.back()) {
     GC_DCHECK((suffix & ~kCloneBit) + 1 == clones_.size());
     // The state it was cloned from has the same first occurrence and hangs directly below it.
     Id original = clone(suffix).first_end;
@@ -144,6 +146,7 @@ void SuffixAutomaton::undo_token() {
   text_.pop_back();
   prefixes_.pop_back();
   prefix_cls_.pop_back();
+  made_clone_.pop_back();
   undo_recent();
 }
 
@@ -202,8 +205,9 @@ SuffixAutomaton::Id SuffixAutomaton::locate(Span<const std::int32_t> ids) const 
 
 std::uint64_t SuffixAutomaton::bytes() const {
   return text_.capacity() * sizeof(std::int32_t) + prefixes_.capacity() * sizeof(Prefix) +
-         clones_.capacity() * sizeof(Clone) + prefix_cls_.capacity() + clone_cls_.capacity() + pool_.bytes() +
-         journal_.capacity() * sizeof(OldRecent) + walk_sizes_.capacity() + counts_.capacity() * sizeof(std::uint32_t);
+         clones_.capacity() * sizeof(Clone) + prefix_cls_.capacity() + clone_cls_.capacity() +
+         made_clone_.capacity() / 8 + pool_.bytes() + journal_.capacity() * sizeof(OldRecent) + walk_sizes_.capacity() +
+         counts_.capacity() * sizeof(std::uint32_t);
 }
 
 void SuffixMatcher::advance(std::int32_t token) {

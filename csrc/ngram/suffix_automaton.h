@@ -81,7 +81,6 @@ class SuffixAutomaton {
   struct Clone {
     std::uint32_t len, link, recent, edge_offset;
     std::uint32_t first_end;  // end of the first occurrence
-    std::uint32_t born;       // num_tokens when it was made
   };
 
   static bool is_clone(Id state) { return (state & kCloneBit) != 0; }
@@ -110,6 +109,7 @@ class SuffixAutomaton {
   std::vector<Prefix> prefixes_;  // text_.size() + 1
   std::vector<Clone> clones_;
   std::vector<std::uint8_t> prefix_cls_, clone_cls_;
+  std::vector<bool> made_clone_;  // per token: whether adding it made a clone, which is its link then
   EdgePool pool_;
 
   struct OldRecent {

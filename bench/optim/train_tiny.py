@@ -11,6 +11,7 @@ import argparse
 import csv
 import importlib
 import importlib.util
+import re
 import sysconfig
 import time
 from pathlib import Path
@@ -149,9 +150,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     text = load_text()
-    installed = [
-        n for n, (_, path, _) in PEERS.items() if importlib.util.find_spec(path.partition(".")[0].partition(":")[0])
-    ]
+    installed = [n for n, (_, path, _) in PEERS.items() if importlib.util.find_spec(re.split("[.:]", path)[0])]
     chosen = arguments.names.split(",") if arguments.names else [*installed, *names()]
     rows = [row for name in chosen for row in train(name, text, arguments.steps)]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

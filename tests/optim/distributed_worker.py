@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+import pytest
 import torch
 import torch.distributed as dist
-from gramcore.optim import AdamW, FusedOptimizer, Grams, Lion
+from gramcore.optim import CAME, SGD, AdamW, FusedOptimizer, Grams, Lion, galore
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,6 +19,7 @@ CASES: dict[str, tuple[type[FusedOptimizer], dict[str, object]]] = {
     "int4": (AdamW, {"lr": 1e-2, "state": "int4"}),
     "lion": (Lion, {"lr": 1e-3}),
     "grams": (Grams, {"lr": 1e-2, "state": "bf16"}),
+    "momentum": (SGD, {"lr": 1e-1, "momentum": 0.9, "state": "int8"}),
 }
 
 
@@ -76,11 +78,24 @@ def run(name: str, rank: int) -> None:
     assert resumed.state_bytes() <= whole.state_bytes() * 0.55, "state must be sharded"
 
 
+def refuse() -> None:
+    """Optimizers that need whole matrices say so, before anything is changed."""
+    for make in (lambda ps: CAME(ps), lambda ps: galore(ps, rank=8)):
+        sharded = make_model()
+        fully_shard(sharded)
+        loss_of(sharded, slice(0, 4), 0).backward()
+        before = [full(p.detach()).clone() for p in sharded.parameters()]
+        with pytest.raises(TypeError, match="distributed"):
+            make(sharded.parameters()).step()
+        assert all(torch.equal(full(p.detach()), b) for p, b in zip(sharded.parameters(), before, strict=True))
+
+
 if __name__ == "__main__":
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
     for case in sys.argv[1:]:
         run(case, int(os.environ["RANK"]))
+    refuse()
     dist.barrier()
     # All checks have passed. Leave without static destructors: the communication threads sometimes call
     # std::terminate there, about one run in ten, after everything is done.

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("cases", [("adamw", "clipped", "int8", "int4", "lion", "grams")], ids=["all"])
+@pytest.mark.parametrize("cases", [("adamw", "clipped", "int8", "int4", "lion", "grams", "momentum")], ids=["all"])
 def test_two_processes_equal_one(cases: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

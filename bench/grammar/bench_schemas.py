@@ -27,11 +27,11 @@ __all__ = ["Engine", "main", "measure"]
 Engine = Callable[[str], Callable[[], tuple[Callable[[Any], Any], Callable[[int], bool], Callable[[], bool]]]]
 
 
-def gramcore_engine(info: TokenizerInfo) -> Engine:
+def gramcore_engine(info: TokenizerInfo, any_order: bool) -> Engine:
     compiler = GrammarCompiler(info)
 
     def compile_schema(text: str) -> Any:
-        compiled = compiler.compile(Grammar.from_json_schema(text))
+        compiled = compiler.compile(Grammar.from_json_schema(text, any_order=any_order))
 
         def new() -> Any:
             matcher = GrammarMatcher(compiled)._native
@@ -168,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--limit", type=int, default=300)
-    parser.add_argument("--engines", default="gramcore,llguidance,xgrammar")
+    parser.add_argument("--engines", default="gramcore,gramcore-any-order,llguidance,xgrammar")
     options = parser.parse_args()
     from gramcore.model.hf import find_model
     from gramcore.model.tokenizer import load_tokenizer
@@ -183,10 +183,10 @@ def main() -> None:
         return tokenizer.encode(text, add_special_tokens=False)
 
     for name in options.engines.split(","):
-        version = "" if name == "gramcore" else " " + peer_version(name)
-        print(f"{name}{version}")
-        if name == "gramcore":
-            measure(gramcore_engine(info), cases, encode, len(info), False)
+        ours = name.startswith("gramcore")
+        print(name if ours else peer_version(name) or name)
+        if ours:
+            measure(gramcore_engine(info, name != "gramcore"), cases, encode, len(info), False)
         else:
             try:
                 made = {"xgrammar": xgrammar_engine, "llguidance": llguidance_engine}[name](tokenizer, len(info))

@@ -78,6 +78,7 @@ void Automaton::expand_one(StackId stack, ExprId e) {
       break;
     }
     case Kind::kCall: work_.push_back({grammar_.rules[n.a].body, stack}); break;
+    case Kind::kKeys: work_.push_back({key_set_body(&grammar_, n.a, n.b), stack}); break;
     default: throw std::logic_error("an intersection or complement calls a rule");
   }
 }

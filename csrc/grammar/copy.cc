@@ -47,6 +47,10 @@ std::vector<ExprId> in_order(const Grammar& g) {
       }
     }
   };
+  for (const KeySet& set : g.key_sets) {
+    for (const ExprId m : set.members) visit(m);
+    for (const ExprId e : {set.open, set.comma, set.close}) visit(e);
+  }
   for (const Rule& r : g.rules) visit(r.body);
   visit(g.start);
   return order;
@@ -64,7 +68,8 @@ ExprId make(ExprPool* pool, const Node& n, const ByteSet& set, std::vector<ExprI
     case Kind::kNot: return pool->complement(parts[0]);
     case Kind::kRepeat: return pool->repeat(parts[0], n.min, n.max);
     case Kind::kCall: return pool->call(rule);
-    case Kind::kTrie: break;
+    case Kind::kTrie:
+    case Kind::kKeys: break;
   }
   throw std::logic_error("unknown kind of expression");
 }
@@ -123,12 +128,17 @@ class Reader {
 
 ExprId include(Grammar* g, const Grammar& part) {
   const auto first_rule = static_cast<std::uint32_t>(g->rules.size());
+  const auto first_set = static_cast<std::uint32_t>(g->key_sets.size());
   for (const Rule& r : part.rules) g->add_rule(r.name);
   std::unordered_map<ExprId, ExprId> made;
   for (const ExprId e : in_order(part)) {
     std::vector<ExprId> parts = parts_of(part, e);
     for (ExprId& p : parts) p = made.at(p);
     const Node& n = part.pool[e];
+    if (n.kind == Kind::kKeys) {
+      made[e] = g->pool.keys(first_set + n.a, n.b);
+      continue;
+    }
     if (n.kind == Kind::kTrie) {
       made[e] = g->pool.one_of(part.pool.catalogue_of(e), n.b);
       continue;
@@ -137,10 +147,18 @@ ExprId include(Grammar* g, const Grammar& part) {
     made[e] = make(&g->pool, n, set, std::move(parts), first_rule + (n.kind == Kind::kCall ? n.a : 0));
   }
   for (std::size_t r = 0; r < part.rules.size(); ++r) g->rules[first_rule + r].body = made.at(part.rules[r].body);
+  for (KeySet set : part.key_sets) {
+    for (ExprId& m : set.members) m = made.at(m);
+    for (ExprId* e : {&set.open, &set.comma, &set.close}) *e = made.at(*e);
+    std::fill(set.bodies.begin(), set.bodies.end(), ExprPool::kEmpty);
+    g->key_sets.push_back(std::move(set));
+  }
   return made.at(part.start);
 }
 
 std::string to_bytes(const Grammar& g) {
+  GC_CHECK(g.key_sets.empty(), "grammar must not have objects with keys in any order to be written, got ",
+           g.key_sets.size(), "; keep the schema and compile it again");
   Writer w;
   for (const char c : kMagic) w.put(c);
   const std::vector<ExprId> order = in_order(g);
@@ -242,6 +260,14 @@ ExprPool::Hash structure_of(const Grammar& g) {
   ExprPool::Hash h = g.pool.hash(g.start);
   for (const Rule& r : g.rules) {
     for (std::size_t i = 0; i < 2; ++i) h[i] = mix(h[i], g.pool.hash(r.body)[i]);
+  }
+  for (const KeySet& set : g.key_sets) {
+    for (std::size_t i = 0; i < 2; ++i) {
+      h[i] = mix(mix(h[i], set.least), set.most);
+      for (std::size_t k = 0; k < set.members.size(); ++k)
+        h[i] = mix(h[i], g.pool.hash(set.members[k])[i] + set.required[k]);
+      for (const ExprId e : {set.open, set.comma, set.close}) h[i] = mix(h[i], g.pool.hash(e)[i]);
+    }
   }
   return h;
 }

@@ -105,7 +105,8 @@ std::vector<Piece> ExprPool::compute_pieces(ExprId e) {
       }
       return out;
     }
-    case Kind::kCall: break;
+    case Kind::kCall:
+    case Kind::kKeys: break;
   }
   throw std::logic_error("derivative of a rule call");
 }

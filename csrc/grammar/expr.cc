@@ -25,6 +25,7 @@ ExprPool::Hash ExprPool::hash_of(const Node& n, Span<const ExprId> kids) const {
       case Kind::kNot: part(hashes_[n.a][i]); break;
       case Kind::kRepeat: part(hashes_[n.a][i]), part(n.min), part(n.max); break;
       case Kind::kCall: part(n.a); break;
+      case Kind::kKeys: part(n.a), part(n.b); break;
       case Kind::kTrie: part(catalogues_[n.a]->hash()[i]), part(n.b); break;
       default: {  // kids are sorted by id, which differs between pools: combine without order
         std::uint64_t sum = 0;
@@ -238,6 +239,10 @@ ExprId ExprPool::choice_range(const std::vector<std::string_view>& strings, std:
     i = j;
   }
   return cat(literal(a.substr(depth, common - depth)), alt(std::move(kids)));
+}
+
+ExprId ExprPool::keys(std::uint32_t set, std::uint32_t state) {
+  return intern({Kind::kKeys, false, true, false, set, state, 0, 0}, {});
 }
 
 ExprId ExprPool::one_of(std::shared_ptr<const Catalogue> catalogue, std::uint32_t node) {

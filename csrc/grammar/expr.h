@@ -46,17 +46,18 @@ struct ByteSet {
   ByteSet operator~() const { return {{~words[0], ~words[1], ~words[2], ~words[3]}}; }
 };
 
-enum class Kind : std::uint8_t { kEmpty, kEpsilon, kClass, kCat, kAlt, kAnd, kNot, kRepeat, kCall, kTrie };
+enum class Kind : std::uint8_t { kEmpty, kEpsilon, kClass, kCat, kAlt, kAnd, kNot, kRepeat, kCall, kTrie, kKeys };
 
 class Catalogue;
 
 struct Node {
   Kind kind;
-  bool nullable;           // meaningful without calls only
-  bool has_call;           // a rule call occurs inside
-  bool has_boolean;        // an intersection or complement occurs inside: emptiness needs a search
-  std::uint32_t a;         // class: set; cat, not, repeat: operand; alt, and: first kid; call: rule; trie: catalogue
-  std::uint32_t b;         // cat: second operand; alt, and: number of kids; trie: node
+  bool nullable;     // meaningful without calls only
+  bool has_call;     // a rule call occurs inside
+  bool has_boolean;  // an intersection or complement occurs inside: emptiness needs a search
+  std::uint32_t
+      a;  // class: set; cat, not, repeat: operand; alt, and: first kid; call: rule; trie: catalogue; keys: key set
+  std::uint32_t b;         // cat: second operand; alt, and: number of kids; trie: node; keys: state
   std::uint32_t min, max;  // repeat
 };
 
@@ -88,6 +89,8 @@ class ExprPool {
   ExprId star(ExprId a) { return repeat(a, 0, kUnbounded); }
   ExprId optional(ExprId a) { return alt({a, kEpsilon}); }
   ExprId call(std::uint32_t rule);
+  // What may follow in an object whose keys come in any order; see key_set.h.
+  ExprId keys(std::uint32_t set, std::uint32_t state);
   ExprId anything() { return complement(kEmpty); }
   // One of the strings of a catalogue, which is shared and not copied.
   ExprId one_of(std::shared_ptr<const Catalogue> catalogue, std::uint32_t node = 0);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "grammar/expr.h"
+#include "grammar/key_set.h"
 
 namespace gramcore::grammar {
 
@@ -17,6 +18,7 @@ struct Rule {
 struct Grammar {
   ExprPool pool;
   std::vector<Rule> rules;
+  std::vector<KeySet> key_sets;
   ExprId start = ExprPool::kEmpty;
 
   std::uint32_t add_rule(std::string name, ExprId body = ExprPool::kEmpty) {

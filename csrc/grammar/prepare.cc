@@ -15,6 +15,16 @@ bool productive(Grammar& g, const Facts& rules, ExprId e) {
     case Kind::kCat: return productive(g, rules, n.a) && productive(g, rules, n.b);
     case Kind::kRepeat: return n.min == 0 || productive(g, rules, n.a);
     case Kind::kCall: return rules[n.a];
+    case Kind::kKeys: {
+      const KeySet& set = g.key_sets[n.a];
+      std::uint32_t possible = 0;
+      for (std::size_t i = 0; i < set.members.size(); ++i) {
+        const bool may = productive(g, rules, set.members[i]);
+        if (set.required[i] && !may) return false;
+        possible += may;
+      }
+      return possible >= set.least || productive(g, rules, set.open);
+    }
     default:
       for (std::uint32_t i = 0; i < n.b; ++i) {
         if (productive(g, rules, g.pool.kids(e)[i])) return true;
@@ -34,6 +44,7 @@ ExprId without_dead(Grammar* g, const Facts& alive, ExprId e) {
     }
     case Kind::kRepeat: return g->pool.repeat(without_dead(g, alive, n.a), n.min, n.max);
     case Kind::kCall: return alive[n.a] ? e : ExprPool::kEmpty;
+    case Kind::kKeys: return productive(*g, alive, e) ? e : ExprPool::kEmpty;
     default: {
       std::vector<ExprId> kids(g->pool.kids(e).begin(), g->pool.kids(e).end());
       for (ExprId& k : kids) k = without_dead(g, alive, k);
@@ -56,6 +67,14 @@ void prepare(Grammar* g) {
   const Facts alive = fixpoint(*g, productive);
   for (Rule& rule : g->rules) rule.body = without_dead(g, alive, rule.body);
   g->start = without_dead(g, alive, g->start);
+  for (std::size_t k = 0; k < g->key_sets.size(); ++k) {
+    for (std::size_t i = 0; i < g->key_sets[k].members.size(); ++i) {
+      const ExprId member = without_dead(g, alive, g->key_sets[k].members[i]);
+      g->key_sets[k].members[i] = member;
+    }
+    const ExprId open = without_dead(g, alive, g->key_sets[k].open);
+    g->key_sets[k].open = open;
+  }
   const Node& n = g->pool[g->start];
   GC_CHECK(n.has_call ? g->start != ExprPool::kEmpty : !g->pool.is_empty(g->start),
            "grammar must match at least one text, got one that matches none");

@@ -20,8 +20,9 @@
 namespace gramcore::grammar {
 
 struct SchemaOptions {
-  bool strict = false;  // refuse what cannot be enforced exactly
-  bool spaces = true;   // at most one space, or a line break and indentation, between tokens
+  bool strict = false;     // refuse what cannot be enforced exactly
+  bool any_order = false;  // keys of objects in any order, instead of the schema's
+  bool spaces = true;      // at most one space, or a line break and indentation, between tokens
 };
 
 struct ReportEntry {

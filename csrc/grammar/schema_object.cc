@@ -140,6 +140,17 @@ ExprId SchemaCompiler::emit_object(const Shape& s) {
     if (least == 0) all = pool.optional(all);
     return pool.cat({pool.byte('{'), space, all, close});
   }
+  if (options_.any_order) {
+    KeySet set;
+    set.members = member;
+    for (const std::string& name : names) set.required.push_back(required.count(name) != 0);
+    set.open = open_member;
+    set.comma = comma;
+    set.close = close;
+    set.least = least;
+    set.most = most;
+    return pool.cat({pool.byte('{'), space, add_key_set(&grammar_, std::move(set))});
+  }
   const std::uint32_t cap = std::max(least, most == kUnbounded ? 0 : most);
   GC_CHECK_AS(GrammarTooComplex, (n + 1) * (static_cast<std::size_t>(cap) + 1) < 50000,
               "schema must count at most 50000 combinations of properties, got more; lower minProperties");

@@ -28,17 +28,24 @@ class Grammar:
 
     @classmethod
     def from_json_schema(
-        cls, schema: str | Mapping[str, Any] | bool, *, strict: bool = False, spaces: bool = True
+        cls,
+        schema: str | Mapping[str, Any] | bool,
+        *,
+        strict: bool = False,
+        spaces: bool = True,
+        any_order: bool = False,
     ) -> Grammar:
         """The JSON texts that a JSON Schema (drafts 4 to 2020-12) accepts.
 
-        Properties come in the schema's order, then others. Between tokens stands nothing, one space, or a line break
-        with at most 40 characters of indentation. Numbers have at most 40 digits before and after the point.
+        Properties come in the schema's order, others anywhere between them. Between tokens stands nothing, one space, or
+        a line break with at most 40 characters of indentation. Numbers have at most 40 digits before and after the point.
 
         Args:
             schema: as JSON text, a dict or a boolean; ``"{}"`` is any JSON value.
             strict: refuse what cannot be enforced exactly instead of reporting it in ``report``.
             spaces: whether white space may stand between tokens.
+            any_order: let the properties of objects come in any order; required ones are still demanded, and none comes
+                twice. States are made as a text reaches them.
 
         Raises:
             ValueError: not JSON (line and column), not a schema, or a keyword that is refused (with its place).
@@ -54,7 +61,7 @@ class Grammar:
             (True, False, True)
         """
         text = schema if isinstance(schema, str) else json.dumps(schema, ensure_ascii=False)
-        native, entries = _native.Grammar.from_json_schema(text, strict, spaces)
+        native, entries = _native.Grammar.from_json_schema(text, strict, spaces, any_order)
         report = SchemaReport(tuple(KeywordReport(*entry) for entry in entries), text)
         return cls(native, report)
 
@@ -171,12 +178,14 @@ class Grammar:
         return cls(parse_lark(text))
 
     @classmethod
-    def from_pydantic(cls, model: Any, *, strict: bool = False, spaces: bool = True) -> Grammar:
+    def from_pydantic(
+        cls, model: Any, *, strict: bool = False, spaces: bool = True, any_order: bool = False
+    ) -> Grammar:
         """The JSON texts that a Pydantic model (or any type Pydantic knows) reads, by its JSON Schema.
 
         Args:
             model: a ``BaseModel`` class, or another type such as ``list[int]``.
-            strict, spaces: as for :meth:`from_json_schema`.
+            strict, spaces, any_order: as for :meth:`from_json_schema`.
 
         Raises:
             MissingExtraError: Pydantic is not installed. Errors of :meth:`from_json_schema`.
@@ -184,7 +193,7 @@ class Grammar:
         from gramcore._checks import require
 
         schema = require("pydantic", "grammar").TypeAdapter(model).json_schema()
-        return cls.from_json_schema(schema, strict=strict, spaces=spaces)
+        return cls.from_json_schema(schema, strict=strict, spaces=spaces, any_order=any_order)
 
     @classmethod
     def structural(

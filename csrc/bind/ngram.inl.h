@@ -146,10 +146,18 @@ inline void bind_automaton(py::module_& m) {
              self.owner->with([&](SuffixAutomaton& a) { self.seen = a.num_tokens(); });
            })
       .def("match_len", [](LockedMatcher& self) { return self.matcher.match_len(); })
-      .def("propose", [current](LockedMatcher& self, std::int64_t max_tokens, const std::string& by) {
+      .def("propose",
+           [current](LockedMatcher& self, std::int64_t max_tokens, const std::string& by) {
+             return current(self, [&](SuffixAutomaton& a) {
+               if (self.matcher.match_len() == 0) return py::array_t<std::int32_t>(0);
+               return draft(a, self.matcher.state(), max_tokens, by, false);
+             });
+           })
+      .def("propose_tree", [current](LockedMatcher& self, std::int64_t max_nodes, std::int64_t width) {
         return current(self, [&](SuffixAutomaton& a) {
-          if (self.matcher.match_len() == 0) return py::array_t<std::int32_t>(0);
-          return draft(a, self.matcher.state(), max_tokens, by, false);
+          std::vector<std::int32_t> tokens, parents;
+          if (self.matcher.match_len() > 0) a.frequent_tree(self.matcher.state(), max_nodes, width, tokens, parents);
+          return py::make_tuple(to_array(tokens), to_array(parents));
         });
       });
 }

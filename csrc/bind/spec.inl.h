@@ -7,6 +7,7 @@
 
 #include "bind/tensor_arg.h"
 #include "core/rng.h"
+#include "spec/copy_cursor.h"
 #include "spec/ngram_draft.h"
 #include "spec/sample.h"
 #include "spec/tree.h"
@@ -143,8 +144,31 @@ inline void bind_drafts(py::module_& m) {
       .def(
           "propose", [](const spec::NgramTable& t, std::int64_t n) { return to_array(t.propose(n)); },
           py::arg("max_tokens"))
+      .def(
+          "propose_tree",
+          [](const spec::NgramTable& t, std::int64_t n, TensorArg& chain, double share) {
+            std::vector<std::int32_t> tokens, parents;
+            t.propose_tree(n, chain.span<const std::int32_t>("chain", 1), share, &tokens, &parents);
+            return py::make_tuple(to_array(tokens), to_array(parents));
+          },
+          py::arg("max_nodes"), py::arg("chain"), py::arg("share"))
       .def_property_readonly("match_order", &spec::NgramTable::match_order)
       .def_property_readonly("num_tokens", &spec::NgramTable::num_tokens);
+  py::class_<spec::CopyCursor>(m, "CopyCursor")
+      .def(py::init<>())
+      .def(
+          "extend", [](spec::CopyCursor& c, TensorArg& ids) { c.extend(ids.span<const std::int32_t>("ids", 1)); },
+          py::arg("ids"))
+      .def("rollback", &spec::CopyCursor::rollback, py::arg("n"))
+      .def("source",
+           [](const spec::CopyCursor& c) {
+             const auto s = c.source();
+             return py::make_tuple(s.place, s.agreement);
+           })
+      .def(
+          "propose", [](const spec::CopyCursor& c, std::int64_t n) { return to_array(c.propose(n)); },
+          py::arg("max_tokens"))
+      .def_property_readonly("num_tokens", &spec::CopyCursor::num_tokens);
 }
 
 }  // namespace spec_bind

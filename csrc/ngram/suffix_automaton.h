@@ -52,6 +52,11 @@ class SuffixAutomaton {
   // Greedy walk along the most frequent continuation of `state`; ties go to the smaller token.
   void most_frequent(Id state, std::int64_t max_tokens, std::vector<std::int32_t>& out) const;
 
+  // The max_nodes continuations of `state` with the largest product of count shares, best first, as a tree: children of
+  // a node are its `width` most frequent tokens, and a depth holds at most `width` nodes.  Parents: -1 = `state`.
+  void frequent_tree(Id state, std::int64_t max_nodes, std::int64_t width, std::vector<std::int32_t>& tokens,
+                     std::vector<std::int32_t>& parents) const;
+
   Id root() const { return 0; }
   std::int64_t len(Id state) const { return is_clone(state) ? clone(state).len : state; }
   Id link(Id state) const { return is_clone(state) ? clone(state).link : prefixes_[state].link; }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <queue>
 
 #include "core/file.h"
 #include "ngram/suffix_automaton.h"
@@ -55,6 +56,48 @@ const std::vector<std::uint32_t>& SuffixAutomaton::counts() const {
 
 std::int64_t SuffixAutomaton::count(Id state) const {
   return state == root() ? num_tokens() + 1 : counts()[index_of(state)];
+}
+
+void SuffixAutomaton::frequent_tree(Id state, std::int64_t max_nodes, std::int64_t width,
+                                    std::vector<std::int32_t>& tokens, std::vector<std::int32_t>& parents) const {
+  GC_CHECK(max_nodes >= 0 && width >= 1, "max_nodes must be >= 0 and width >= 1, got ", max_nodes, " and ", width);
+  struct Candidate {
+    double share;
+    std::int32_t token, parent;
+    std::size_t depth;
+    Id state;
+    bool operator<(const Candidate& b) const { return share != b.share ? share < b.share : token > b.token; }
+  };
+  const auto& all = counts();
+  std::priority_queue<Candidate> open;
+  std::vector<std::int64_t> at_depth;
+  const auto expand = [&](Id from, double share, std::int32_t node, std::size_t depth) {
+    std::vector<Candidate> next;
+    const auto add = [&](std::int32_t token, Id target) {
+      if (token == kBoundary) return;
+      const double part = static_cast<double>(all[index_of(target)]) / static_cast<double>(count(from));
+      next.push_back({share * part, token, node, depth, target});
+    };
+    if (!is_clone(from) && from < text_.size()) add(text_[from], from + 1);
+    pool_.for_each(edges(from), add);
+    const std::size_t kept = std::min(next.size(), static_cast<std::size_t>(width));
+    std::partial_sort(next.begin(), next.begin() + static_cast<std::ptrdiff_t>(kept), next.end(),
+                      [](const Candidate& a, const Candidate& b) { return b < a; });
+    for (std::size_t i = 0; i < kept; ++i) open.push(next[i]);
+  };
+  tokens.clear();
+  parents.clear();
+  expand(state, 1.0, -1, 0);
+  while (!open.empty() && static_cast<std::int64_t>(tokens.size()) < max_nodes) {
+    const Candidate best = open.top();
+    open.pop();
+    if (at_depth.size() <= best.depth) at_depth.resize(best.depth + 1, 0);
+    if (at_depth[best.depth] == width) continue;
+    ++at_depth[best.depth];
+    tokens.push_back(best.token);
+    parents.push_back(best.parent);
+    expand(best.state, best.share, static_cast<std::int32_t>(tokens.size()) - 1, best.depth + 1);
+  }
 }
 
 void SuffixAutomaton::occurrences(Id state, std::vector<std::int64_t>& ends) const {

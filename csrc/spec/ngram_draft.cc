@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <queue>
 
 namespace gramcore::spec {
 namespace {
@@ -91,6 +92,92 @@ std::vector<std::int32_t> NgramTable::propose(std::int64_t max_tokens) const {
     context.push_back(next->token);
   }
   return draft;
+}
+
+std::vector<NgramTable::Share> NgramTable::law(const std::vector<std::int32_t>& context) const {
+  std::vector<Share> shares;
+  double left = 1;
+  const int longest = std::min<int>(max_order_, static_cast<int>(context.size()));
+  for (int order = longest; order >= min_order_; --order) {
+    const auto& table = tables_[static_cast<std::size_t>(order - min_order_)];
+    const auto entry = table.find(key(&context.back(), order));
+    if (entry == table.end()) continue;
+    std::vector<const Continuation*> fresh;
+    double total = 0;
+    for (const Continuation& c : entry->second) {
+      const bool known = std::any_of(shares.begin(), shares.end(), [&](const Share& s) { return s.token == c.token; });
+      if (!known) fresh.push_back(&c), total += static_cast<double>(c.positions.size());
+    }
+    if (fresh.empty()) continue;
+    const double distinct = static_cast<double>(fresh.size()), whole = total + distinct;
+    const std::size_t width = std::min(fresh.size(), kWidest);
+    std::partial_sort(fresh.begin(), fresh.begin() + static_cast<std::ptrdiff_t>(width), fresh.end(),
+                      [](const Continuation* a, const Continuation* b) {
+                        if (a->positions.size() != b->positions.size())
+                          return a->positions.size() > b->positions.size();
+                        return a->positions.back() > b->positions.back();
+                      });
+    for (std::size_t i = 0; i < width; ++i) {
+      shares.push_back({fresh[i]->token, left * static_cast<double>(fresh[i]->positions.size()) / whole});
+    }
+    left *= distinct / whole;
+  }
+  return shares;
+}
+
+void NgramTable::propose_tree(std::int64_t max_nodes, Span<const std::int32_t> chain, double share,
+                              std::vector<std::int32_t>* tokens, std::vector<std::int32_t>* parents) const {
+  GC_CHECK(share >= 0 && share < 1, "share must be in [0, 1), got ", share);
+  struct Candidate {
+    double probability;
+    std::int64_t order;  // of insertion; the earlier one first among equals
+    std::int32_t token, parent;
+    std::int64_t on_chain;  // tokens of the chain down to here, or -1
+    bool operator<(const Candidate& b) const {
+      return probability != b.probability ? probability < b.probability : order > b.order;
+    }
+  };
+  std::priority_queue<Candidate> open;
+  std::int64_t made = 0;
+  const auto expand = [&](double probability, std::int32_t node, std::int64_t on_chain) {
+    std::vector<std::int32_t> context;
+    for (std::int32_t i = node; i >= 0; i = (*parents)[static_cast<std::size_t>(i)]) {
+      context.push_back((*tokens)[static_cast<std::size_t>(i)]);
+    }
+    for (std::size_t i = text_.size(); i > 0 && context.size() < static_cast<std::size_t>(max_order_); --i) {
+      context.push_back(text_[i - 1]);
+    }
+    std::reverse(context.begin(), context.end());
+    std::vector<Share> shares = context.empty() ? std::vector<Share>() : law(context);
+    const bool follows = on_chain >= 0 && on_chain < static_cast<std::int64_t>(chain.size());
+    if (follows) {
+      const double sure = on_chain == 0 ? share : std::max(share, kOnChain);
+      const std::int32_t next = chain[static_cast<std::size_t>(on_chain)];
+      for (Share& s : shares) s.probability *= 1 - sure;
+      const auto same = std::find_if(shares.begin(), shares.end(), [&](const Share& s) { return s.token == next; });
+      if (same != shares.end()) {
+        same->probability += sure;
+      } else {
+        shares.push_back({next, sure});
+      }
+    }
+    for (const Share& s : shares) {
+      const bool along = follows && s.token == chain[static_cast<std::size_t>(on_chain)];
+      open.push({probability * s.probability, made++, s.token, node, along ? on_chain + 1 : -1});
+    }
+  };
+  tokens->clear();
+  parents->clear();
+  if (max_nodes <= 0) return;
+  expand(1.0, -1, 0);
+  while (!open.empty()) {
+    const Candidate best = open.top();
+    open.pop();
+    tokens->push_back(best.token);
+    parents->push_back(best.parent);
+    if (static_cast<std::int64_t>(tokens->size()) >= max_nodes) return;
+    expand(best.probability, static_cast<std::int32_t>(tokens->size()) - 1, best.on_chain);
+  }
 }
 
 int NgramTable::match_order() const {

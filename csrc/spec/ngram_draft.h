@@ -23,6 +23,11 @@ class NgramTable {
 
   // Longest order first, lower orders as fallback, one token at a time; the draft itself extends the context.
   std::vector<std::int32_t> propose(std::int64_t max_tokens) const;
+  // The max_nodes most probable continuations as a tree (best first, parents before children).  Probabilities blend the
+  // orders with escape: at order n a token has count / (total + distinct) of what the longer orders left.  `chain` is a
+  // continuation from elsewhere whose first token is given probability `share`, later ones at least kOnChain.
+  void propose_tree(std::int64_t max_nodes, Span<const std::int32_t> chain, double share,
+                    std::vector<std::int32_t>* tokens, std::vector<std::int32_t>* parents) const;
   // Order of the longest context that has a continuation now (0: none).
   int match_order() const;
 
@@ -32,9 +37,16 @@ class NgramTable {
     std::vector<std::int32_t> positions;  // where it was seen, ascending
   };
   using Row = std::vector<Continuation>;
+  struct Share {
+    std::int32_t token;
+    double probability;
+  };
+  static constexpr std::size_t kWidest = 16;  // continuations looked at per order
+  static constexpr double kOnChain = 0.85;
 
   std::uint64_t key(const std::int32_t* last, int order) const;  // of the tokens last[-order+1 .. 0]
   const Continuation* lookup(const std::vector<std::int32_t>& context) const;
+  std::vector<Share> law(const std::vector<std::int32_t>& context) const;  // unordered
 
   int min_order_, max_order_;
   Pick pick_;

@@ -146,3 +146,119 @@ def rate_of_threshold(
         emitted += 1 + sum(math.prod(chance[: d + 1]) for d in range(n))
         spent += target_cost(n + 1) + draft_cost * min(n + 1, len(row))
     return emitted / spent
+
+
+class Cursor:
+    """Follows a copy: a place where the last 8 tokens occurred before, moved after differences."""
+
+    def __init__(self) -> None:
+        self.text: list[int] = []
+        self.place, self.lost = -1, 0
+
+    def agreement(self, place: int) -> int:
+        n = 0
+        while n < min(32, place) and self.text[-1 - n] == self.text[place - 1 - n]:
+            n += 1
+        return n
+
+    def nearby(self) -> tuple[int, int]:
+        places = range(max(1, self.place - 1), min(self.place + 8, len(self.text)))
+        scored = [(self.agreement(h), -abs(h - self.place - self.lost), -h) for h in places]
+        best = max((s for s in scored if s[0] > 0), default=(0, 0, 1))
+        return -best[2], best[0]
+
+    def append(self, token: int) -> None:
+        here = len(self.text)
+        self.text.append(token)
+        if self.place >= 0:
+            if self.place < here and self.text[self.place] == token:
+                self.place, self.lost = self.place + 1, 0
+            else:
+                self.lost += 1
+                place, n = self.nearby()
+                if self.lost > 6:
+                    self.place = -1
+                elif n >= 2:
+                    self.place, self.lost = place, 0
+        if len(self.text) >= 8 and (self.place < 0 or self.lost > 0):
+            ends = [e for e in range(8, len(self.text)) if self.text[e - 8 : e] == self.text[-8:]]
+            if ends:
+                self.place, self.lost = ends[-1], 0
+
+    def source(self) -> tuple[int, int]:
+        if self.place < 0:
+            return -1, 0
+        if self.lost == 0:
+            return self.place, self.agreement(self.place)
+        place, n = self.nearby()
+        if n:
+            return place, n
+        return (self.place + self.lost, 0) if self.lost <= 2 and self.place + self.lost < len(self.text) else (-1, 0)
+
+
+def escape_law(text: Sequence[int], context: Sequence[int], low: int, high: int) -> list[tuple[int, float]]:
+    """PPM-C over orders high .. low: (token, probability), longer orders first, frequent then recent ones first."""
+    shares: list[tuple[int, float]] = []
+    left = 1.0
+    for n in range(min(high, len(context)), low - 1, -1):
+        seen: dict[int, list[int]] = {}
+        for i in range(n, len(text)):
+            if list(text[i - n : i]) == list(context[len(context) - n :]):
+                seen.setdefault(text[i], []).append(i)
+        fresh = {t: at for t, at in seen.items() if t not in [s for s, _ in shares]}
+        if not fresh:
+            continue
+        whole = sum(len(at) for at in fresh.values()) + len(fresh)
+        ranked = sorted(fresh, key=lambda t: (-len(fresh[t]), -fresh[t][-1]))[:16]
+        shares += [(t, left * len(fresh[t]) / whole) for t in ranked]
+        left *= len(fresh) / whole
+    return shares
+
+
+def escape_tree(
+    text: Sequence[int], budget: int, low: int, high: int, chain: Sequence[int], share: float
+) -> dict[tuple[int, ...], float]:
+    """The ``budget`` most probable paths by exhaustive expansion, with their probabilities."""
+    values: dict[tuple[int, ...], float] = {(): 1.0}
+    layer: list[tuple[int, ...]] = [()]
+    for depth in range(budget):
+        after: dict[tuple[int, ...], float] = {}
+        for path in layer:
+            law = dict(escape_law(text, [*text, *path][-high:] if high else [], low, high))
+            if depth < len(chain) and list(path) == list(chain[:depth]):
+                sure = share if depth == 0 else max(share, 0.85)
+                law = {t: p * (1 - sure) for t, p in law.items()}
+                law[chain[depth]] = law.get(chain[depth], 0.0) + sure
+            after |= {(*path, t): values[path] * p for t, p in law.items()}
+        best = sorted(after.items(), key=lambda item: -item[1])[:budget]
+        values |= dict(best)
+        layer = [path for path, _ in best]
+    values.pop(())
+    return dict(sorted(values.items(), key=lambda item: -item[1])[:budget])
+
+
+def count_tree(corpus: Sequence[Sequence[int]], match: Sequence[int], nodes: int, width: int) -> list[tuple[int, ...]]:
+    """Best-first tree of the most frequent continuations of ``match``: paths in the order they are taken."""
+
+    def count(ids: Sequence[int]) -> int:
+        n = len(ids)
+        return sum(list(doc[i : i + n]) == list(ids) for doc in corpus for i in range(len(doc) - n + 1))
+
+    alphabet = sorted({t for doc in corpus for t in doc})
+    taken: list[tuple[int, ...]] = []
+    open_: list[tuple[float, tuple[int, ...]]] = []
+
+    def expand(path: tuple[int, ...], share: float) -> None:
+        children = [(share * count([*match, *path, t]) / count([*match, *path]), t) for t in alphabet]
+        best = sorted((c for c in children if c[0] > 0), key=lambda c: (-c[0], c[1]))[:width]
+        open_.extend((s, (*path, t)) for s, t in best)
+
+    expand((), 1.0)
+    while open_ and len(taken) < nodes:
+        best = min(open_, key=lambda item: (-item[0], item[1][-1]))
+        open_.remove(best)
+        if sum(len(p) == len(best[1]) for p in taken) == width:
+            continue
+        taken.append(best[1])
+        expand(best[1], best[0])
+    return taken

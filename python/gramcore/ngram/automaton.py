@@ -179,3 +179,19 @@ class SuffixMatcher:
     def propose(self, max_tokens: int, *, by: str = "recent") -> npt.NDArray[np.int32]:
         """Draft what followed the match in the automaton's text; see :meth:`SuffixAutomaton.propose`."""
         return self._native.propose(check_int("max_tokens", max_tokens, low=0), check_choice("by", by, _BY))
+
+    def propose_tree(self, max_nodes: int, *, width: int = 8) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Draft the most frequent continuations of the current match as a tree, best first.
+
+        A node's value is the product of count(child) / count(parent) down to it; the counts cost one pass over the
+        automaton after each change.
+
+        Args:
+            max_nodes: nodes of the tree, >= 0.
+            width: children of a node and nodes of a depth, >= 1.
+
+        Returns:
+            Tokens and parents (-1: the matched text itself); a parent comes before its children.
+        """
+        nodes, children = check_int("max_nodes", max_nodes, low=0), check_int("width", width, low=1)
+        return self._native.propose_tree(nodes, children)

@@ -21,6 +21,7 @@ class NgramDrafter(Drafter):
         max_ngram: ``>= min_ngram``; largest n-gram, context plus continuation (N of the paper).
         min_ngram: ``>= 2``; smallest.
         pick: ``"frequent"`` (ties: most recent) or ``"recent"``.
+        tree: draft the most probable continuations, orders blended with escape (PPM-C), instead of one chain.
 
     Differs from paper: ties go to the most recent continuation (left open there).
     Reference: Ou, Chen, Tian 2024, arXiv:2404.08698.
@@ -36,13 +37,16 @@ class NgramDrafter(Drafter):
 
     bounded = True
 
-    def __init__(self, *, max_ngram: int = 5, min_ngram: int = 2, pick: str = "frequent") -> None:
+    def __init__(self, *, max_ngram: int = 5, min_ngram: int = 2, pick: str = "frequent", tree: bool = False) -> None:
         self.min_ngram = check_int("min_ngram", min_ngram, low=2)
         self.max_ngram = check_int("max_ngram", max_ngram, low=min_ngram, high=64)
         self.pick = check_choice("pick", pick, ("frequent", "recent"))
+        self.tree = tree
         self._table = _native.NgramTable(min_ngram - 1, max_ngram - 1, pick == "recent")
 
     def propose(self, ctx: Context, budget: int) -> DraftTree:
+        if self.tree:
+            return DraftTree(*self._table.propose_tree(budget, ctx.tokens[:0], 0.0))
         return DraftTree.chain(self._table.propose(budget))
 
     def observe(self, accepted: IntArray) -> None:
@@ -52,4 +56,4 @@ class NgramDrafter(Drafter):
         self._table.rollback(n)
 
     def fork(self) -> NgramDrafter:
-        return NgramDrafter(max_ngram=self.max_ngram, min_ngram=self.min_ngram, pick=self.pick)
+        return NgramDrafter(max_ngram=self.max_ngram, min_ngram=self.min_ngram, pick=self.pick, tree=self.tree)

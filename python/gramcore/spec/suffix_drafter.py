@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gramcore._checks import check_choice, check_int, check_real
+from gramcore._core import spec as _native
 from gramcore.ngram import SuffixAutomaton
 from gramcore.spec.base import Context, Drafter, DraftTree, IntArray
 
 __all__ = ["SuffixDrafter"]
+
+_PATIENCE = 4  # how much longer another match must be than the cursor's agreement to be followed instead
+_COPYING = 4  # tokens by which a place in a copy counts longer than its agreement
 
 
 class SuffixDrafter(Drafter):
     """What followed the longest earlier occurrence of the current suffix, in O(1) per token at any length.
 
     Two automata are followed: one of the request's own tokens, grown as they are committed, and optionally a fixed one
-    of a corpus. The corpus is used when its match is longer by more than ``corpus_bias`` tokens. The draft has
+    of a corpus. The corpus is used when its match is longer by more than ``corpus_bias`` tokens. Beside them a cursor
+    follows a passage that is being copied with small edits: after a difference it goes on behind the replaced, inserted
+    or left-out tokens, where a match of one or two tokens would point anywhere. The draft has
     ``min(budget, floor(length_per_match * match_len))`` tokens; shorter matches than ``min_match`` give none.
+
+    As a tree, the text's continuation is joined by the most probable continuations under its n-gram counts (orders 1 to
+    4, blended with escape; the first token of the main branch counts with probability ``(L - 2) / (L + 3)``), and the
+    corpus gives its most frequent continuations, best first; when the text wins, the corpus has a third of the budget.
 
     Args:
         corpus: automaton of other text (documents closed by ``add_sequence``); it must not change meanwhile.
@@ -24,9 +36,11 @@ class SuffixDrafter(Drafter):
         length_per_match: ``> 0``; alpha of the paper.
         corpus_bias: ``>= 0``; l_bias of the paper.
         pick: ``"recent"``, ``"frequent"`` or ``"first"`` occurrence (``"frequent"`` costs a pass over the automaton).
-        tree: also draft the corpus' continuation beside the text's when both match, as a second branch.
+        tree: draft trees instead of chains.
+        width: ``>= 1``; K, children of a node and nodes of a depth in trees from the corpus.
+        follow_edits: use the cursor.
 
-    Differs from paper: the most recent occurrence by default (the paper: the first); the corpus gives a chain.
+    Differs from paper: the most recent occurrence by default (the paper: the first); the cursor; own text in trees.
     Reference: Hu et al. 2024, arXiv:2411.10666, section 3.
 
     >>> import numpy as np
@@ -49,6 +63,8 @@ class SuffixDrafter(Drafter):
         corpus_bias: int = 5,
         pick: str = "recent",
         tree: bool = False,
+        width: int = 8,
+        follow_edits: bool = True,
     ) -> None:
         if corpus is not None and not isinstance(corpus, SuffixAutomaton):
             raise TypeError(f"corpus must be a SuffixAutomaton, got {type(corpus).__name__}")
@@ -58,7 +74,11 @@ class SuffixDrafter(Drafter):
         self.corpus_bias = check_int("corpus_bias", corpus_bias, low=0)
         self.pick = check_choice("pick", pick, ("recent", "frequent", "first"))
         self.tree = tree
+        self.width = check_int("width", width, low=1)
+        self.follow_edits = follow_edits
         self._text = SuffixAutomaton()
+        self._cursor = _native.CopyCursor() if follow_edits else None
+        self._counts = _native.NgramTable(1, 4, False) if tree else None
         self._matcher = corpus.matcher() if corpus is not None else None
 
     @property
@@ -67,32 +87,58 @@ class SuffixDrafter(Drafter):
         return max(self._text.match_len, self._matcher.match_len if self._matcher else 0)
 
     def propose(self, ctx: Context, budget: int) -> DraftTree:
-        own = self._text.match_len
-        other = self._matcher.match_len if self._matcher else 0
-        sources = [(own, self._text), (other, self._matcher)]
+        own, copying = self._own()
+        other = self._matcher.match_len if self._matcher is not None else 0
+        if other < self.min_match:
+            return self._from_text(own, copying, budget)
         if other - self.corpus_bias > own:
-            sources.reverse()
-        chains = [
-            source.propose(min(budget, int(self.length_per_match * match)), by=self.pick)
-            for match, source in sources
-            if source is not None and match >= self.min_match
-        ]
-        if not chains:
-            return DraftTree.empty()
-        if not self.tree or len(chains) == 1:
-            return DraftTree.chain(chains[0])
-        return _beside(chains[0], chains[1][: budget // 3], budget)
+            return self._from_corpus(other, budget)
+        if self._counts is None:
+            return self._from_text(own, copying, budget)
+        third = budget // 3
+        return _beside(self._from_text(own, copying, budget - third), self._from_corpus(other, third), budget)
+
+    def _from_text(self, match: int, copying: bool, budget: int) -> DraftTree:
+        length = min(budget, int(self.length_per_match * match)) if match >= self.min_match else 0
+        if length and copying and self._cursor is not None:
+            chain = self._cursor.propose(length)
+        else:
+            chain = self._text.propose(length, by=self.pick)
+        if self._counts is None:
+            return DraftTree.chain(chain)
+        return DraftTree(*self._counts.propose_tree(budget, chain, max(0, match - 2) / (match + 3)))
+
+    def _from_corpus(self, match: int, budget: int) -> DraftTree:
+        assert self._matcher is not None
+        length = min(budget, int(self.length_per_match * match))
+        if self.tree:
+            return DraftTree(*self._matcher.propose_tree(length, width=self.width))
+        return DraftTree.chain(self._matcher.propose(length, by=self.pick))
+
+    def _own(self) -> tuple[int, bool]:
+        """How long the text's own match counts, and whether it is the cursor's."""
+        match = self._text.match_len
+        if self._cursor is not None:
+            place, agreement = self._cursor.source()
+            if place >= 0 and match <= (agreement + _PATIENCE if agreement else 1):
+                return agreement + _COPYING, True
+        return match, False
 
     def observe(self, accepted: IntArray) -> None:
         if self._matcher is not None:
             self._matcher.advance(accepted)
-        self._text.extend(accepted)
+        for follower in self._followers():
+            follower.extend(accepted)
 
     def rollback(self, n: int) -> None:
-        self._text.rollback(n)
+        for follower in self._followers():
+            follower.rollback(n)
         if self._matcher is not None:
             self._matcher.reset()
             self._matcher.advance(self._text.tokens)
+
+    def _followers(self) -> list[Any]:
+        return [part for part in (self._text, self._cursor, self._counts) if part is not None]
 
     def fork(self) -> SuffixDrafter:
         return SuffixDrafter(
@@ -102,12 +148,12 @@ class SuffixDrafter(Drafter):
             corpus_bias=self.corpus_bias,
             pick=self.pick,
             tree=self.tree,
+            width=self.width,
+            follow_edits=self.follow_edits,
         )
 
 
-def _beside(first: IntArray, second: IntArray, budget: int) -> DraftTree:
-    """Two chains from the root as one tree, their common beginning merged, the second one whole."""
-    main = DraftTree.chain(first[: budget - len(second)])
-    tokens = [*main.tokens, *second]
-    parents = [*main.parents, *(i - 1 if i > len(main) else -1 for i in range(len(main), len(tokens)))]
-    return DraftTree(np.array(tokens, np.int32), np.array(parents, np.int32)).pruned(None, budget)
+def _beside(first: DraftTree, second: DraftTree, budget: int) -> DraftTree:
+    """Two trees with a common root as one, their common paths merged."""
+    parents = [*first.parents, *(p + len(first) if p >= 0 else -1 for p in second.parents)]
+    return DraftTree(np.concatenate([first.tokens, second.tokens]), np.array(parents, np.int32)).pruned(None, budget)

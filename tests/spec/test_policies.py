@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from gramcore.spec import BassLength, Context, CostModelLength, CounterRng, FixedLength, Sampling, StepRecord
+from gramcore.spec import BassLength, Context, CostModelLength, CounterRng, DraftTree, FixedLength, Sampling, StepRecord
 
 CONTEXT = Context(np.int32([1]), 1, Sampling(), CounterRng(0))
 
@@ -19,6 +19,7 @@ def simulate(
     tokens, seconds, budgets = 0, 0.0, []
     for _ in range(steps):
         n = policy.budget(CONTEXT)
+        n = min(n, policy.cut(DraftTree.chain(np.zeros(n, np.int32))))
         accepted = 0
         while accepted < n and rng.random() < acceptance:
             accepted += 1
@@ -43,6 +44,43 @@ def test_cost_model_switches_off_when_nothing_is_accepted() -> None:
     assert rate > 0.93
     assert sum(b > 0 for b in budgets[50:]) <= 8
     assert np.mean(simulate(CostModelLength(), 1.0, 0.01)[1][50:]) > 25
+
+
+def test_cost_model_learns_what_strengths_are_worth() -> None:
+    # short matches are never accepted, long ones always; the machine takes 0.1 more per node
+    policy = CostModelLength()
+    used: dict[int, list[int]] = {2: [], 20: []}
+    for step in range(300):
+        strength = 20 if step % 2 else 2
+        tree = DraftTree.chain(np.zeros(min(policy.budget(CONTEXT), 16), np.int32), strength)
+        n = policy.cut(tree)
+        used[strength].append(n)
+        policy.observe(StepRecord(n, n, n if strength == 20 else 0, 0.0, 1 + 0.1 * n, 0.0, None, strength))
+    assert np.mean(used[20][20:]) > 15
+    assert sum(n > 0 for n in used[2][20:]) <= 8
+
+
+def test_cost_model_counts_the_accepted_nodes_of_trees() -> None:
+    # of four siblings the third one always stands: two nodes are useless, three are worth a token
+    policy = CostModelLength()
+    tree = DraftTree(np.int32([1, 2, 3, 4]), np.int32([-1] * 4), strength=3)
+    lengths = []
+    for _ in range(120):
+        n = policy.cut(tree) if policy.budget(CONTEXT) else 0
+        lengths.append(n)
+        stood = (2,) if n >= 3 else ()
+        policy.observe(StepRecord(n, min(n, 1), len(stood), 0.0, 1 + 0.05 * n, 0.0, stood, 3))
+    assert set(lengths[40:]) <= {3, 4}  # a fourth costs about what the doubt about it is worth
+
+
+def test_an_expensive_drafter_is_not_asked() -> None:
+    policy = CostModelLength()
+    asked = 0
+    for _ in range(200):
+        n = policy.budget(CONTEXT)
+        asked += n > 0
+        policy.observe(StepRecord(n, n, 0, 0.5 if n else 0.0, 1 + 0.02 * n, 0.0))
+    assert asked <= 16
 
 
 def test_bass_follows_its_rule() -> None:

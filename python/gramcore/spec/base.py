@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -147,12 +147,15 @@ class DraftTree:
             leaves are not read).
         scheme: how siblings were drawn: ``"fixed"`` (deterministic), ``"iid"``, ``"without_replacement"`` or
             ``"greedy_tail"`` (all but the last are the most probable tokens, the last is drawn from the rest).
+        strength: ``>= 0``; how much speaks for the draft, on the drafter's own scale (length of the match); 0: unknown.
+            Length policies learn what it is worth.
     """
 
     tokens: IntArray
     parents: IntArray
     logq: FloatArray | None = None
     scheme: str = "fixed"
+    strength: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", _int_row("tokens", self.tokens))
@@ -168,10 +171,10 @@ class DraftTree:
         return cls(np.empty(0, np.int32), np.empty(0, np.int32))
 
     @classmethod
-    def chain(cls, tokens: npt.ArrayLike) -> DraftTree:
+    def chain(cls, tokens: npt.ArrayLike, strength: float = 0.0) -> DraftTree:
         """One sequence of deterministic drafts."""
         ids = np.asarray(tokens, np.int32).reshape(-1)
-        return cls(ids, np.arange(-1, len(ids) - 1, dtype=np.int32))
+        return cls(ids, np.arange(-1, len(ids) - 1, dtype=np.int32), strength=strength)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -212,7 +215,9 @@ class DraftTree:
             return self._cut_groups(budget)
         mask = np.ones(len(self), np.uint8) if keep is None else keep.astype(np.uint8)
         kept, parents = _native.prune_tree(self.tokens, self.parents, mask, budget)
-        return self if len(kept) == len(self) else DraftTree(self.tokens[kept], parents)
+        if len(kept) == len(self):
+            return self
+        return DraftTree(self.tokens[kept], parents, strength=self.strength)
 
     def _cut_groups(self, budget: int) -> DraftTree:
         if len(self) <= budget:
@@ -228,7 +233,7 @@ class DraftTree:
         kept = np.flatnonzero(alive)
         renamed[kept] = np.arange(len(kept))
         rows = np.concatenate([[0], kept + 1])
-        return DraftTree(self.tokens[kept], renamed[self.parents[kept]], self.logq[rows], self.scheme)
+        return DraftTree(self.tokens[kept], renamed[self.parents[kept]], self.logq[rows], self.scheme, self.strength)
 
 
 @dataclass
@@ -399,7 +404,10 @@ class Verifier(ABC):
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One finished step, for policies and statistics. Seconds are wall time; depths count tokens."""
+    """One finished step, for policies and statistics. Seconds are wall time; depths count tokens.
+
+    ``path`` are the accepted nodes (default: the first ``accepted`` ones), ``strength`` that of the draft.
+    """
 
     drafted: int
     offered_depth: int
@@ -407,7 +415,8 @@ class StepRecord:
     draft_s: float
     target_s: float
     verify_s: float
-    extra: dict[str, float] = field(default_factory=dict)
+    path: tuple[int, ...] | None = None
+    strength: float = 0.0
 
 
 class LengthPolicy(ABC):
@@ -416,6 +425,10 @@ class LengthPolicy(ABC):
     @abstractmethod
     def budget(self, ctx: Context) -> int:
         """Nodes for the next tree; 0 switches drafting off for this step."""
+
+    def cut(self, tree: DraftTree) -> int:
+        """How many nodes of a proposed tree, from its beginning, to verify; default: all."""
+        return len(tree)
 
     @abstractmethod
     def observe(self, step: StepRecord) -> None:

@@ -47,6 +47,7 @@ class InfinigramDrafter(Drafter):
     def propose(self, ctx: Context, budget: int) -> DraftTree:
         text = [int(t) for t in ctx.tokens[-self.max_context :]]
         draft: list[int] = []
+        strength = 0
         while len(draft) < budget:
             law = self.index.infgram_ntd(text[-self.max_context :], top=1)
             if law.suffix_len < self.min_match or not len(law.token_ids):
@@ -54,9 +55,10 @@ class InfinigramDrafter(Drafter):
             token, share = int(law.token_ids[0]), float(law.probs[0])
             if share < self.min_prob or token == self.index.separator:
                 break
+            strength = strength or law.suffix_len
             draft.append(token)
             text.append(token)
-        return DraftTree.chain(np.array(draft, np.int32))
+        return DraftTree.chain(np.array(draft, np.int32), strength=strength)
 
     def observe(self, accepted: IntArray) -> None:
         """The index is fixed; the text comes with the context."""

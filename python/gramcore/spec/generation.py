@@ -241,7 +241,7 @@ class _Run:
         clock.append(time.perf_counter())
         out = self.host.forward([int(s.tokens[-1]) for s in active], [(s.tree.tokens, s.tree.parents) for s in active])
         clock.append(time.perf_counter())
-        done: list[tuple[_Sequence, int, int]] = []
+        done: list[tuple[_Sequence, list[int], int]] = []
         for b, s in enumerate(active):
             rows = TargetRows(out.logits[b, : len(s.tree) + 1], self.sampling, self._editor(s))
             s.rng.position = s.length - s.num_prompt
@@ -250,15 +250,16 @@ class _Run:
             if out.hidden is not None:
                 s.hidden = out.hidden[b, int(verdict.path[-1]) + 1 if len(verdict.path) else 0]
             s.drafter.observe_target(s.tree, rows)
-            done.append((s, len(verdict.path), self._commit(s, verdict)))
+            done.append((s, verdict.path.tolist(), self._commit(s, verdict)))
         clock.append(time.perf_counter())
         draft_s, target_s, verify_s = (float(x) for x in np.diff(clock))
         self.stats.draft_s += draft_s
         self.stats.target_s += target_s
         self.stats.verify_s += verify_s
-        for s, accepted, emitted in done:
+        for s, path, emitted in done:
             depth = int(s.tree.depths().max()) if len(s.tree) else 0
-            record = StepRecord(len(s.tree), depth, min(accepted, emitted), draft_s, target_s, verify_s)
+            stood = tuple(path[: min(len(path), emitted)])
+            record = StepRecord(len(s.tree), depth, len(stood), draft_s, target_s, verify_s, stood, s.tree.strength)
             self.stats.add(record, s.draft_end)
             self.stats.emitted += emitted
             s.policy.observe(record)
@@ -282,6 +283,9 @@ class _Run:
             return DraftTree.empty()
         s.draft_end = "budget" if len(tree) >= budget else "drafter" if len(tree) else "no match"
         tree.check(self.host.vocab_size)
+        if (few := s.policy.cut(tree)) < min(len(tree), budget):
+            budget = few
+            s.draft_end = "policy cut" if few else "policy off"
         keep = s.guide.allowed(tree) if s.guide is not None and tree.logq is None else None
         tree = tree.pruned(keep, budget)
         if len(tree) and int(tree.depths().max()) > deepest:  # positions past the model's context

@@ -46,8 +46,9 @@ class NgramDrafter(Drafter):
 
     def propose(self, ctx: Context, budget: int) -> DraftTree:
         if self.tree:
-            return DraftTree(*self._table.propose_tree(budget, ctx.tokens[:0], 0.0))
-        return DraftTree.chain(self._table.propose(budget))
+            tokens, parents = self._table.propose_tree(budget, ctx.tokens[:0], 0.0)
+            return DraftTree(tokens, parents, strength=self._table.match_order)
+        return DraftTree.chain(self._table.propose(budget), strength=self._table.match_order)
 
     def observe(self, accepted: IntArray) -> None:
         self._table.extend(accepted)

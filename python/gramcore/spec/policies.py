@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from gramcore._checks import check_int, check_real
-from gramcore.spec.base import Context, FloatArray, LengthPolicy, StepRecord
+from gramcore.spec.base import Context, DraftTree, FloatArray, LengthPolicy, StepRecord
 
 __all__ = ["BassLength", "CostModelLength", "FixedLength"]
 
@@ -77,19 +79,51 @@ class BassLength(LengthPolicy):
         return BassLength(start=self.start, increment=self.increment, divisor=self.divisor, limit=self.limit)
 
 
+#: Strengths (match lengths) from which on a draft belongs to the next class.
+_CLASSES = (1, 2, 4, 8, 16)
+#: First guess of the acceptance of a draft's first token, by class; class 0 is unknown strength.
+_FIRST_TOKEN = (0.5, 0.3, 0.45, 0.6, 0.75, 0.9)
+
+
+class _Acceptance:
+    """How often the i-th node of a draft stood, with exponential forgetting."""
+
+    def __init__(self, max_nodes: int, keep: float, prior: float) -> None:
+        self._keep, self._prior = keep, prior
+        self._offered = np.zeros(max_nodes)
+        self._stood = np.zeros(max_nodes)
+        self.silent, self.distance = 0, 8  # drafts since the last one verified while they do not pay
+
+    def observe(self, drafted: int, path: Sequence[int]) -> None:
+        self._offered *= self._keep
+        self._stood *= self._keep
+        self._offered[:drafted] += 1
+        self._stood[list(path)] += 1
+
+    def nodes(self, count: int) -> FloatArray:
+        """Probability that each node stands; nodes seldom offered borrow from the one before."""
+        result, before = np.empty(count), self._prior / 0.85
+        for i in range(count):
+            before = (self._stood[i] + 2 * 0.85 * before) / (self._offered[i] + 2)
+            result[i] = before
+        return result
+
+
 class CostModelLength(LengthPolicy):
     """Drafts as much as pays on this machine, and nothing when nothing pays.
 
-    Chooses ``n`` maximising ``E(n) / T(n)`` with ``E(n) = 1 + sum_{d<=n} prod_{j<=d} a_j`` the expected tokens of a
-    step and ``T(n)`` its time. ``a_j`` is the share of drafts that reached depth j and were accepted there, with
-    exponential forgetting; ``T(0)`` the time of plain steps, ``T(n) = T_draft + u + v n`` a line through the steps that
-    had drafts. While ``n = 0`` wins, a short draft is tried now and then, at growing distances. Timings change how
-    many tokens are drafted, never which tokens a lossless rule for deterministic drafts emits.
+    Verifies the first ``n`` nodes of a draft, n maximising ``E(n) / T(n)`` over 0, 1, …: ``E(n) = 1 + sum_{i <= n}
+    P_i`` the expected tokens of a step and ``T(n)`` its time. ``P_i`` is the share of earlier drafts of like strength
+    (match length) whose i-th node stood, with exponential forgetting; ``T(0)`` the time of plain steps, ``T(n) =
+    T_draft + u + v n`` a line through the steps that had drafts. While ``n = 0`` wins for a strength, a short draft of
+    it is tried now and then, at growing distances. Drafts are asked for at full length as long as drafting is cheap,
+    and not at all while an expensive drafter cannot pay. Timings change how many tokens are drafted, never which tokens
+    a lossless rule for deterministic drafts emits.
 
     Args:
         max_nodes: ``>= 1``; longest draft.
         memory_steps: ``>= 1``; steps after which an observation counts half.
-        first: ``>= 1``; budget before anything is known.
+        first: in ``[1, max_nodes]``; longest draft before anything is known.
 
     Differs from paper: C(n) and the acceptance are learned while decoding instead of before; switches itself off.
     Reference: expected length of Leviathan et al. 2022, arXiv:2211.17192, section 3.
@@ -103,42 +137,52 @@ class CostModelLength(LengthPolicy):
         self.memory_steps = check_real("memory_steps", memory_steps, low=1)
         self.first = check_int("first", first, low=1, high=max_nodes)
         self._keep = 0.5 ** (1 / self.memory_steps)
-        self._reached = np.zeros(max_nodes)
-        self._stood = np.zeros(max_nodes)
+        self._classes = [_Acceptance(max_nodes, self._keep, prior) for prior in _FIRST_TOKEN]
         self._plain = np.zeros(2)  # weight, seconds
         self._moments = np.zeros(5)  # weight, n, n^2, s, n s of steps with drafts
         self._draft_s = 0.0
-        self._silent = 0  # steps since the last draft while off
-        self._distance = 8
+        self._last = self._classes[0]
 
     def budget(self, ctx: Context | None) -> int:
         if self._moments[0] == 0:
             return self.first
-        if self._plain[0] == 0:
-            return 0  # one plain step to compare with
-        lengths = np.arange(1, self.max_nodes + 1, dtype=np.float64)
-        gain = (1 + np.cumsum(self._survival())) / self._step_seconds(lengths)
-        best = int(np.argmax(gain))
-        if gain[best] > 1 / (self._plain[1] / self._plain[0]):
-            self._silent, self._distance = 0, 8
-            return int(lengths[best])
-        self._silent += 1
-        if self._silent < self._distance:
-            return 0
-        self._silent, self._distance = 0, min(2 * self._distance, 128)
-        return min(4, self.max_nodes)
+        plain = self._plain_seconds()
+        if self._draft_s < 0.02 * plain:
+            return self.max_nodes
+        return self._choose(self._last, self.max_nodes)
 
-    def _survival(self) -> FloatArray:
-        """Probability that a draft stands down to each depth; depths seldom reached borrow from the one before."""
-        share, total, result = 0.5, 1.0, np.empty(self.max_nodes)
-        for depth in range(self.max_nodes):
-            share = (self._stood[depth] + share) / (self._reached[depth] + 1.0)
-            total *= share
-            result[depth] = total
-        return result
+    def cut(self, tree: DraftTree) -> int:
+        few = min(len(tree), self.max_nodes)
+        if self._moments[0] == 0 or not few or self._draft_s >= 0.02 * self._plain_seconds():
+            return few  # nothing known yet, or decided before drafting
+        return self._choose(self._class_of(tree.strength), few)
+
+    def _class_of(self, strength: float) -> _Acceptance:
+        return self._classes[bisect.bisect_right(_CLASSES, strength)]
+
+    def _choose(self, kind: _Acceptance, most: int) -> int:
+        """The best length of at most ``most`` nodes for drafts of this kind, 0 if none pays."""
+        if not self._plain[0] and kind.nodes(1)[0] < 0.8:
+            return 0  # one plain step to compare with, unless drafts are plainly good
+        gain = (1 + np.cumsum(kind.nodes(most))) / self._step_seconds(np.arange(1, most + 1, dtype=np.float64))
+        best = int(np.argmax(gain))
+        if gain[best] > 1 / self._plain_seconds():
+            kind.silent, kind.distance = 0, 8
+            return best + 1
+        kind.silent += 1
+        if kind.silent < kind.distance:
+            return 0
+        kind.silent, kind.distance = 0, min(2 * kind.distance, 128)
+        return min(4, most)
+
+    def _plain_seconds(self) -> float:
+        if self._plain[0]:
+            return float(self._plain[1] / self._plain[0])
+        w, n, _, s, _ = self._moments  # before the first plain step: 4 % of it per node
+        return float(s / w / (1 + 0.04 * n / w))
 
     def _step_seconds(self, lengths: FloatArray) -> FloatArray:
-        plain = self._plain[1] / self._plain[0]
+        plain = self._plain_seconds()
         # Least squares with one prior observation: a slope of 3 % of a plain step per node.
         w, n, nn, s, ns = self._moments
         mean_n, mean_s = n / w, s / w
@@ -153,12 +197,12 @@ class CostModelLength(LengthPolicy):
             self._plain *= self._keep
             self._plain += (1, seconds)
             return
-        for moments in (self._moments, self._reached, self._stood):
-            moments *= self._keep
+        path = range(step.accepted) if step.path is None else step.path
+        drafted = min(step.drafted, self.max_nodes)
+        self._last = self._class_of(step.strength)
+        self._last.observe(drafted, [node for node in path if node < drafted])
+        self._moments *= self._keep
         self._moments += (1, step.drafted, step.drafted**2, seconds, step.drafted * seconds)
-        depth = min(step.offered_depth, self.max_nodes)
-        self._reached[: min(step.accepted + 1, depth)] += 1
-        self._stood[: min(step.accepted, depth)] += 1
         self._draft_s += (step.draft_s - self._draft_s) * (1 - self._keep)
 
     def fork(self) -> CostModelLength:

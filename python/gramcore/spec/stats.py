@@ -22,7 +22,7 @@ class SpecStats:
             accepted the ``i`` tokens before it; those that accepted that one too.
         prefill_s, draft_s, target_s, verify_s: wall seconds.
         draft_ends: why trees were no larger: ``"budget"`` (full), ``"drafter"`` (it stopped by itself), ``"no match"``,
-            ``"policy off"``, ``"no room"`` or ``"no drafter"``; number of steps.
+            ``"policy cut"``, ``"policy off"``, ``"no room"`` or ``"no drafter"``; number of steps.
         stop_reasons: per sequence: ``"eos"``, ``"length"``, ``"context"``, ``"grammar"``, ``"stop_string"`` or
             ``"stop"``.
         notes: what the verifier reports, see :meth:`Verifier.report` and :class:`AcceptanceMeter`.

@@ -105,15 +105,16 @@ class SuffixDrafter(Drafter):
         else:
             chain = self._text.propose(length, by=self.pick)
         if self._counts is None:
-            return DraftTree.chain(chain)
-        return DraftTree(*self._counts.propose_tree(budget, chain, max(0, match - 2) / (match + 3)))
+            return DraftTree.chain(chain, strength=match)
+        tokens, parents = self._counts.propose_tree(budget, chain, max(0, match - 2) / (match + 3))
+        return DraftTree(tokens, parents, strength=match)
 
     def _from_corpus(self, match: int, budget: int) -> DraftTree:
         assert self._matcher is not None
         length = min(budget, int(self.length_per_match * match))
         if self.tree:
-            return DraftTree(*self._matcher.propose_tree(length, width=self.width))
-        return DraftTree.chain(self._matcher.propose(length, by=self.pick))
+            return DraftTree(*self._matcher.propose_tree(length, width=self.width), strength=match)
+        return DraftTree.chain(self._matcher.propose(length, by=self.pick), strength=match)
 
     def _own(self) -> tuple[int, bool]:
         """How long the text's own match counts, and whether it is the cursor's."""
@@ -156,4 +157,5 @@ class SuffixDrafter(Drafter):
 def _beside(first: DraftTree, second: DraftTree, budget: int) -> DraftTree:
     """Two trees with a common root as one, their common paths merged."""
     parents = [*first.parents, *(p + len(first) if p >= 0 else -1 for p in second.parents)]
-    return DraftTree(np.concatenate([first.tokens, second.tokens]), np.array(parents, np.int32)).pruned(None, budget)
+    tokens = np.concatenate([first.tokens, second.tokens])
+    return DraftTree(tokens, np.array(parents, np.int32), strength=first.strength).pruned(None, budget)

@@ -38,6 +38,19 @@ void Automaton::begin() {
   accepting_ = false;
 }
 
+// Whether `key` was seen since begin(); it has been from now on.
+bool Automaton::was_seen(std::uint64_t key) {
+  constexpr std::size_t kFew = 24;  // a list is searched as fast as a table
+  if (seen_.size() < kFew) {
+    if (std::find(seen_.begin(), seen_.end(), key) != seen_.end()) return true;
+  } else {
+    if (seen_.size() == kFew) seen_table_ = {seen_.begin(), seen_.end()};
+    if (!seen_table_.insert(key).second) return true;
+  }
+  seen_.push_back(key);
+  return false;
+}
+
 // Adds everything that can come next when `e` and then `stack` remain.
 void Automaton::expand(StackId stack, ExprId e) {
   work_.push_back({e, stack});
@@ -58,10 +71,9 @@ void Automaton::expand_one(StackId stack, ExprId e) {
   }
   // Rule calls: the same remainder twice adds nothing (and would not end under nullable loops).
   const std::uint64_t key = (static_cast<std::uint64_t>(e) << 32) | stack;
-  if (std::find(seen_.begin(), seen_.end(), key) != seen_.end()) return;
-  GC_CHECK_AS(GrammarTooComplex, seen_.size() < limits_.max_closure, "grammar must expand at most ",
+  if (was_seen(key)) return;
+  GC_CHECK_AS(GrammarTooComplex, seen_.size() <= limits_.max_closure, "grammar must expand at most ",
               limits_.max_closure, " rules between two bytes, got more; simplify it");
-  seen_.push_back(key);
   switch (n.kind) {
     case Kind::kCat: {
       const auto [head, rest] = split(e);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -72,6 +73,7 @@ class Automaton {
   void expand(StackId stack, ExprId e);
   void expand_one(StackId stack, ExprId e);
   void pop(StackId stack);
+  bool was_seen(std::uint64_t key);
   std::pair<ExprId, ExprId> split(ExprId e);
   StateId finish();
   void check_budget() const;
@@ -90,6 +92,7 @@ class Automaton {
   // the closure under way
   std::vector<Thread> work_, ready_;
   std::vector<std::uint64_t> seen_;
+  std::unordered_set<std::uint64_t> seen_table_;  // of seen_, when it is long
   bool accepting_ = false;
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 };

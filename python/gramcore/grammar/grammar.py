@@ -37,8 +37,9 @@ class Grammar:
     ) -> Grammar:
         """The JSON texts that a JSON Schema (drafts 4 to 2020-12) accepts.
 
-        Properties come in the schema's order, others anywhere between them. Between tokens stands nothing, one space, or
-        a line break with at most 40 characters of indentation. Numbers have at most 40 digits before and after the point.
+        Properties come in the schema's order, others anywhere between them. Between tokens stands nothing, one space,
+        or a line break with at most 40 characters of indentation. Numbers have at most 40 digits before and after the
+        point.
 
         Args:
             schema: as JSON text, a dict or a boolean; ``"{}"`` is any JSON value.

@@ -180,9 +180,9 @@ class ZerothOrder:
 
     Example:
         >>> import torch
-        >>> from gramcore.optim import Lion, TwoSided, ZerothOrder
+        >>> from gramcore.optim import SGD, TwoSided, ZerothOrder
         >>> w = torch.nn.Parameter(torch.ones(3))
-        >>> optimizer = ZerothOrder(Lion([w], lr=0.05), TwoSided(1e-3))
+        >>> optimizer = ZerothOrder(SGD([w], lr=0.05), TwoSided(1e-3))
         >>> losses = [optimizer.step(lambda: (w * w).sum()).item() for _ in range(60)]
         >>> losses[-1] < 0.1 * losses[0]
         True

@@ -310,10 +310,7 @@ class _Parser:
         self._at += 1
         if token.text in scope.arguments:
             return scope.arguments[token.text]
-        definition = self._names.get(token.text)
-        if definition is None:
-            self._fail("a defined name", token.at, repr(token.text))
-        assert definition is not None
+        definition = self._names.get(token.text) or self._fail("a defined name", token.at, repr(token.text))
         if definition.params:
             return self._template(token, definition, scope)
         if _is_terminal(token.text):

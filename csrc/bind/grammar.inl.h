@@ -81,13 +81,13 @@ inline void bind_grammar_class(py::module_& m) {
           py::arg("text"), py::arg("search"), py::arg("boolean_operators"), py::arg("dot_all"))
       .def_static(
           "from_json_schema",
-          [](const std::string& text, bool strict, bool spaces, bool any_order) {
+          [](const std::string& text, bool strict, bool spaces, bool any_order, const std::string& resources) {
             std::vector<ReportEntry> report;
             auto g = std::make_shared<Grammar>();
             {
               const py::gil_scoped_release unlocked;
-              const Json root = parse_json(text);
-              SchemaCompiler compiler(root, {strict, any_order, spaces});
+              const Json root = parse_json(text), more = parse_json(resources);
+              SchemaCompiler compiler(root, {strict, any_order, spaces}, &more);
               *g = compiler.run();
               report = compiler.report();
             }
@@ -95,7 +95,7 @@ inline void bind_grammar_class(py::module_& m) {
             for (const auto& e : report) entries.emplace_back(e.pointer, e.keyword, e.status, e.detail);
             return std::make_pair(g, entries);
           },
-          py::arg("text"), py::arg("strict"), py::arg("spaces"), py::arg("any_order"))
+          py::arg("text"), py::arg("strict"), py::arg("spaces"), py::arg("any_order"), py::arg("resources") = "{}")
       .def("to_bytes", [](const Grammar& g) { return py::bytes(to_bytes(g)); })
       .def_static(
           "from_bytes",

@@ -64,6 +64,15 @@ struct ContainsPart {
   std::uint32_t min, max;
 };
 
+// What the keywords of a schema and of the schemas applied in its place have looked at, for unevaluated*.
+struct Evaluated {
+  std::set<std::string> names, patterns;  // of properties
+  bool all_names = false;
+  std::size_t prefix = 0;  // of items
+  bool all_items = false;
+  std::vector<const Json*> contained;  // items that match one of these
+};
+
 struct Shape {
   unsigned types = kAllBits;
   std::optional<std::vector<const Json*>> values;  // enum, const
@@ -79,12 +88,14 @@ struct Shape {
   std::vector<std::string> required;
   SchemaKey names;
   std::uint32_t min_properties = 0, max_properties = kUnbounded;
+  Evaluated evaluated;
 };
 using Shapes = std::vector<Shape>;
 
 class SchemaCompiler {
  public:
-  SchemaCompiler(const Json& root, const SchemaOptions& options);
+  // resources: an object of schemas by URI that references may name, or null; both are used until run() ends.
+  SchemaCompiler(const Json& root, const SchemaOptions& options, const Json* resources = nullptr);
   // Throws InvalidArgument: not a schema, or refused keywords; GrammarTooComplex: a budget.
   Grammar run();
   const std::vector<ReportEntry>& report() const { return report_; }
@@ -101,6 +112,15 @@ class SchemaCompiler {
   void base_object(const Json& node, Shape* shape);
   void base_array(const Json& node, Shape* shape);
   Shapes applicators(const Json& node, Shapes result);
+  Shapes any_of(const Json& list);
+  Shapes conditional(const Json& node, const Json& condition);
+  // schema_reference.cc
+  void index_references(const Json& node, std::string base);
+  const Json& resolve(const Json& node, const std::string& ref);
+  std::vector<const Json*> referenced(const Json& node);
+  // schema_unevaluated.cc
+  bool annotates(const Json& node) const;
+  void close_unevaluated(const Json& node, Shapes* shapes);
   void negate_numbers(const Json& node, Shapes* out);
   void negate_objects(const Json& node, Shapes* out);
   // schema_keyword.cc
@@ -109,7 +129,6 @@ class SchemaCompiler {
   std::uint32_t count(const Json& value, const Json& node, const char* keyword);
   ExprId pattern(const std::string& text, const Json& node);
   ExprId format(const std::string& name);
-  const Json& resolve(const Json& node, const std::string& ref);
   const Json& synthetic(std::string_view text);
   void note(const Json& node, const std::string& keyword, const char* status, const std::string& detail);
   [[noreturn]] void refuse(const Json& node, const std::string& keyword, const std::string& why);
@@ -144,8 +163,12 @@ class SchemaCompiler {
   std::set<std::string> noted_;
   std::vector<std::unique_ptr<Json>> synthetic_;
   std::vector<const Json*> resolving_;
+  std::map<std::string, const Json*> resources_, anchors_;  // by URI; by URI and fragment
+  std::map<const Json*, std::string> bases_;                // URIs that references of a schema are relative to
+  std::map<std::string, int> dynamic_anchors_;
   std::map<std::string, ExprId> plain_patterns_;
   std::size_t work_ = 0;
+  int annotating_ = 0;  // schemas with unevaluated* whose parts are being combined
 };
 
 SchemaKey join(SchemaKey a, const SchemaKey& b);

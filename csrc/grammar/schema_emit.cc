@@ -32,11 +32,17 @@ const Beginning& beginning(bool spaces) {
 
 }  // namespace
 
-SchemaCompiler::SchemaCompiler(const Json& root, const SchemaOptions& options)
+SchemaCompiler::SchemaCompiler(const Json& root, const SchemaOptions& options, const Json* resources)
     : root_(root),
       options_(options),
       grammar_(beginning(options.spaces).grammar),
-      text_(&grammar_.pool, beginning(options.spaces).text) {}
+      text_(&grammar_.pool, beginning(options.spaces).text) {
+  index_references(root, "");
+  for (std::size_t i = 0; resources != nullptr && i < resources->keys.size(); ++i) {
+    resources_.emplace(resources->keys[i], &resources->items[i]);
+    index_references(resources->items[i], resources->keys[i]);
+  }
+}
 
 Grammar SchemaCompiler::run() {
   grammar_.start = value(key_of(root_));

@@ -1,6 +1,5 @@
-// Single keywords: types, bounds, patterns, formats, references; and what is said about those not enforced.
+// Single keywords: types, bounds, patterns, formats; and what is said about those not enforced.
 #include <algorithm>
-#include <cctype>
 
 #include "grammar/regex.h"
 #include "grammar/schema.h"
@@ -48,17 +47,6 @@ bool find_path(const Json& from, const Json& node, std::string* path) {
   return false;
 }
 
-const Json* find_named(const Json& from, const std::string& name) {
-  for (const char* k : {"$anchor", "$id", "id", "$dynamicAnchor"}) {
-    const Json* v = from.find(k);
-    if (v && v->is(Type::kString) && (v->text == name || v->text == "#" + name)) return &from;
-  }
-  for (const Json& item : from.items) {
-    if (const Json* found = find_named(item, name)) return found;
-  }
-  return nullptr;
-}
-
 }  // namespace
 
 std::string SchemaCompiler::pointer_of(const Json& node) const {
@@ -79,12 +67,8 @@ void SchemaCompiler::note(const Json& node, const std::string& keyword, const ch
 }
 
 void SchemaCompiler::scan(const Json& node) {
-  for (const char* k : {"$dynamicRef", "$recursiveRef", "extends", "disallow"}) {
+  for (const char* k : {"extends", "disallow"}) {
     if (node.find(k)) refuse(node, k, "it is not supported");
-  }
-  for (const char* k : {"unevaluatedProperties", "unevaluatedItems"}) {
-    const Json* v = node.find(k);
-    if (v && !v->is(Type::kTrue)) note(node, k, "approximated", "what other keywords leave open is not excluded");
   }
 }
 
@@ -153,52 +137,6 @@ ExprId SchemaCompiler::format(const std::string& name) {
     return parse_regex(f.regex, options, &grammar_.pool);
   }
   return ExprPool::kEmpty;
-}
-
-const Json& SchemaCompiler::resolve(const Json& node, const std::string& ref) {
-  const std::size_t hash = ref.find('#');
-  const std::string base = ref.substr(0, hash);
-  const Json* at = &root_;
-  if (!base.empty()) {
-    at = find_named(root_, base);
-    if (at == nullptr) refuse(node, "$ref", gramcore::cat("references must stay inside the schema, got '", ref, "'"));
-  }
-  if (hash == std::string::npos || hash + 1 == ref.size()) return *at;
-  std::string path = ref.substr(hash + 1);
-  if (path[0] != '/') {
-    const Json* found = find_named(*at, path);
-    if (found == nullptr)
-      refuse(node, "$ref", gramcore::cat("references must name a part of the schema, got '", ref, "'"));
-    return *found;
-  }
-  std::size_t from = 1;
-  while (from <= path.size()) {
-    std::size_t to = std::min(path.find('/', from), path.size());
-    std::string key;
-    for (std::size_t i = from; i < to; ++i) {
-      if (path[i] == '~' && i + 1 < to) {
-        key.push_back(path[++i] == '1' ? '/' : '~');
-      } else if (path[i] == '%' && i + 2 < to && std::isxdigit(static_cast<unsigned char>(path[i + 1])) &&
-                 std::isxdigit(static_cast<unsigned char>(path[i + 2]))) {
-        key.push_back(static_cast<char>(std::stoi(path.substr(i + 1, 2), nullptr, 16)));
-        i += 2;
-      } else {
-        key.push_back(path[i]);
-      }
-    }
-    const Json* next = nullptr;
-    if (at->is(Type::kObject)) {
-      next = at->find(key);
-    } else if (at->is(Type::kArray) && !key.empty() && key.size() < 9 &&
-               key.find_first_not_of("0123456789") == std::string::npos && std::stoul(key) < at->items.size()) {
-      next = &at->items[std::stoul(key)];
-    }
-    if (next == nullptr)
-      refuse(node, "$ref", gramcore::cat("references must name a part of the schema, got '", ref, "'"));
-    at = next;
-    from = to + 1;
-  }
-  return *at;
 }
 
 }  // namespace gramcore::grammar

@@ -26,9 +26,9 @@ Shapes SchemaCompiler::negated(const Json& node) {
   if (node.is(Type::kTrue)) return {};
   if (!node.is(Type::kObject)) refuse(node, "", "schema must be an object or a boolean");
   scan(node);
-  for (const char* keyword :
-       {"oneOf", "multipleOf", "uniqueItems", "additionalProperties", "patternProperties", "prefixItems",
-        "dependentRequired", "dependentSchemas", "dependencies", "propertyNames", "format", "additionalItems"}) {
+  for (const char* keyword : {"oneOf", "multipleOf", "uniqueItems", "additionalProperties", "patternProperties",
+                              "prefixItems", "dependentRequired", "dependentSchemas", "dependencies", "propertyNames",
+                              "format", "additionalItems", "unevaluatedProperties", "unevaluatedItems"}) {
     const Json* value = node.find(keyword);
     if (value != nullptr && !value->is(Type::kTrue) && !(value->is_bool() && std::string(keyword) == "uniqueItems")) {
       refuse(node, keyword, "it cannot be complemented (under not, oneOf or if)");
@@ -68,19 +68,19 @@ Shapes SchemaCompiler::negated(const Json& node) {
     append(&out, none);
   }
   if (const Json* inner = node.find("not")) append(&out, shapes(*inner));
-  if (const Json* ref = node.find("$ref")) {
-    const Json& target = resolve(node, ref->text);
-    if (std::find(resolving_.begin(), resolving_.end(), &target) != resolving_.end()) {
+  for (const Json* target : referenced(node)) {
+    if (std::find(resolving_.begin(), resolving_.end(), target) != resolving_.end()) {
       refuse(node, "$ref", "a chain of references must reach a schema, got a circle");
     }
-    resolving_.push_back(&target);
-    append(&out, negated(target));
+    resolving_.push_back(target);
+    append(&out, negated(*target));
     resolving_.pop_back();
   }
   if (const Json* condition = node.find("if")) {
     if (const Json* then = node.find("then")) append(&out, product(shapes(*condition), negated(*then)));
     if (const Json* otherwise = node.find("else")) append(&out, product(negated(*condition), negated(*otherwise)));
   }
+  for (Shape& s : out) s.evaluated = {};  // what holds under `not` says nothing about what was looked at
   return out;
 }
 

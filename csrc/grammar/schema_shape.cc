@@ -77,6 +77,12 @@ std::optional<Shape> SchemaCompiler::meet(const Shape& a, const Shape& b) const 
   s.names = join(s.names, b.names);
   s.min_properties = std::max(s.min_properties, b.min_properties);
   s.max_properties = std::min(s.max_properties, b.max_properties);
+  s.evaluated.names.insert(b.evaluated.names.begin(), b.evaluated.names.end());
+  s.evaluated.patterns.insert(b.evaluated.patterns.begin(), b.evaluated.patterns.end());
+  s.evaluated.all_names |= b.evaluated.all_names;
+  s.evaluated.prefix = std::max(s.evaluated.prefix, b.evaluated.prefix);
+  s.evaluated.all_items |= b.evaluated.all_items;
+  append(&s.evaluated.contained, b.evaluated.contained);
   return s;
 }
 
@@ -110,40 +116,32 @@ Shapes SchemaCompiler::shapes(const Json& node) {
   base_array(node, &shape);
   base_object(node, &shape);
   if (shape.types == 0) return {};
-  return applicators(node, {std::move(shape)});
+  if (!annotates(node)) return applicators(node, {std::move(shape)});
+  ++annotating_;
+  Shapes out = applicators(node, {std::move(shape)});
+  --annotating_;
+  close_unevaluated(node, &out);
+  return out;
 }
 
 // All of allOf, one of anyOf, ...: what combines whole schemas.
 Shapes SchemaCompiler::applicators(const Json& node, Shapes result) {
-  if (const Json* ref = node.find("$ref")) {
-    const Json& target = resolve(node, ref->text);
-    if (std::find(resolving_.begin(), resolving_.end(), &target) != resolving_.end()) {
+  for (const Json* target : referenced(node)) {
+    if (std::find(resolving_.begin(), resolving_.end(), target) != resolving_.end()) {
       refuse(node, "$ref", "a chain of references must reach a schema, got a circle");
     }
-    resolving_.push_back(&target);
-    result = product(result, shapes(target));
+    resolving_.push_back(target);
+    result = product(result, shapes(*target));
     resolving_.pop_back();
   }
   if (const Json* all = node.find("allOf")) {
     for (const Json& part : all->items) result = product(result, shapes(part));
   }
-  if (const Json* any = node.find("anyOf")) {
-    Shapes sum;
-    for (const Json& part : any->items) append(&sum, shapes(part));
-    result = product(result, sum);
-  }
+  if (const Json* any = node.find("anyOf")) result = product(result, any_of(*any));
   if (const Json* one = node.find("oneOf")) result = product(result, exactly_one(*one));
   if (const Json* inner = node.find("not")) result = product(result, negated(*inner));
   if (const Json* condition = node.find("if")) {
-    const Json *then = node.find("then"), *otherwise = node.find("else");
-    if (then != nullptr || otherwise != nullptr) {
-      Shapes sum = shapes(*condition);
-      if (then != nullptr) sum = product(sum, shapes(*then));
-      Shapes rest = negated(*condition);
-      if (otherwise != nullptr) rest = product(rest, shapes(*otherwise));
-      append(&sum, rest);
-      result = product(result, sum);
-    }
+    result = product(result, conditional(node, *condition));
   }
   for (const char* keyword : {"dependentRequired", "dependentSchemas", "dependencies"}) {
     const Json* list = node.find(keyword);
@@ -162,6 +160,30 @@ Shapes SchemaCompiler::applicators(const Json& node, Shapes result) {
     }
   }
   return result;
+}
+
+// Some of the list.  What counts as evaluated depends on which: then every choice of several is an alternative too.
+Shapes SchemaCompiler::any_of(const Json& list) {
+  Shapes some;
+  for (const Json& part : list.items) {
+    const Shapes one = shapes(part);
+    Shapes both;
+    if (annotating_ > 0) both = product(some, one);
+    append(&some, one);
+    append(&some, both);
+  }
+  return some;
+}
+
+Shapes SchemaCompiler::conditional(const Json& node, const Json& condition) {
+  const Json *then = node.find("then"), *otherwise = node.find("else");
+  if (then == nullptr && otherwise == nullptr && annotating_ == 0) return {Shape{}};
+  Shapes sum = shapes(condition);
+  if (then != nullptr) sum = product(sum, shapes(*then));
+  Shapes rest = then == nullptr && otherwise == nullptr ? Shapes{Shape{}} : negated(condition);
+  if (otherwise != nullptr) rest = product(rest, shapes(*otherwise));
+  append(&sum, rest);
+  return sum;
 }
 
 Shapes SchemaCompiler::exactly_one(const Json& list) {
@@ -237,6 +259,8 @@ void SchemaCompiler::base_array(const Json& node, Shape* s) {
       part.prefix.push_back(key_of(prefix->items[i]));
     }
     if (items != nullptr) part.items = key_of(*items);
+    s->evaluated.prefix = part.prefix.size();
+    s->evaluated.all_items = items != nullptr;
     s->arrays.push_back(std::move(part));
   }
   if (const Json* n = node.find("minItems")) s->min_items = count(*n, node, "minItems");
@@ -245,6 +269,8 @@ void SchemaCompiler::base_array(const Json& node, Shape* s) {
     const Json *least = node.find("minContains"), *most = node.find("maxContains");
     s->contains.push_back({key_of(*c), least ? count(*least, node, "minContains") : 1,
                            most ? count(*most, node, "maxContains") : kUnbounded});
+    s->evaluated.contained.push_back(c);
+    if (s->contains.back().min > s->contains.back().max) s->types &= ~static_cast<unsigned>(kArrayBit);
   }
   const Json* unique = node.find("uniqueItems");
   if (unique != nullptr && unique->is(Type::kTrue)) {
@@ -264,6 +290,9 @@ void SchemaCompiler::base_object(const Json& node, Shape* s) {
       part.patterns.push_back({patterns->keys[i], key_of(patterns->items[i])});
     }
     if (more) part.additional = key_of(*more);
+    for (const auto& [name, key] : part.properties) s->evaluated.names.insert(name);
+    for (const auto& [text, key] : part.patterns) s->evaluated.patterns.insert(text);
+    s->evaluated.all_names = more != nullptr;
     s->objects.push_back(std::move(part));
   }
   const Json* required = node.find("required");

@@ -34,6 +34,7 @@ class Grammar:
         strict: bool = False,
         spaces: bool = True,
         any_order: bool = False,
+        resources: Mapping[str, Any] | None = None,
     ) -> Grammar:
         """The JSON texts that a JSON Schema (drafts 4 to 2020-12) accepts.
 
@@ -47,6 +48,7 @@ class Grammar:
             spaces: whether white space may stand between tokens.
             any_order: let the properties of objects come in any order; required ones are still demanded, and none comes
                 twice. States are made as a text reaches them.
+            resources: schemas by absolute URI that references may name; nothing is fetched.
 
         Raises:
             ValueError: not JSON (line and column), not a schema, or a keyword that is refused (with its place).
@@ -62,7 +64,8 @@ class Grammar:
             (True, False, True)
         """
         text = schema if isinstance(schema, str) else json.dumps(schema, ensure_ascii=False)
-        native, entries = _native.Grammar.from_json_schema(text, strict, spaces, any_order)
+        more = json.dumps(dict(resources or {}), ensure_ascii=False)
+        native, entries = _native.Grammar.from_json_schema(text, strict, spaces, any_order, more)
         report = SchemaReport(tuple(KeywordReport(*entry) for entry in entries), text)
         return cls(native, report)
 

@@ -1,0 +1,137 @@
+"""JSON Schema across keywords: keys in any order, what is left unevaluated, references between resources."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from gramcore.grammar import Grammar, GrammarCompiler, GrammarMatcher, TokenizerInfo
+
+BYTES = TokenizerInfo([bytes([b]) for b in range(256)])
+
+
+def accepts(matcher: GrammarMatcher, text: str) -> bool:
+    matcher.reset()
+    return matcher.accept_bytes(text.encode()) and matcher.can_terminate()
+
+
+@pytest.mark.parametrize("bounds", [(0, None), (2, None), (0, 2), (2, 2), (3, 3), (4, 9)])
+@pytest.mark.parametrize("open_keys", [False, True])
+def test_any_order_counts_required_and_never_repeats(bounds: tuple[int, int | None], open_keys: bool) -> None:
+    least, most = bounds
+    one = {"enum": [1]}
+    schema = {
+        "properties": {"a": one, "b": one, "c": False},
+        "required": ["b"],
+        "additionalProperties": open_keys and one,
+    }
+    schema = {"type": "object", **schema, "minProperties": least, **({} if most is None else {"maxProperties": most})}
+    checker = jsonschema.Draft202012Validator(schema)
+    try:
+        compiled = GrammarCompiler(BYTES).compile(Grammar.from_json_schema(schema, spaces=False, any_order=True))
+    except ValueError:
+        assert least > 2
+        assert not open_keys
+        return
+    found = set()
+    for n in range(5):
+        for keys in itertools.permutations("abcxy", n):
+            text = "{" + ",".join(f'"{k}":1' for k in keys) + "}"
+            matcher = GrammarMatcher(compiled)
+            accepted = matcher.accept_bytes(text.encode()) and matcher.can_terminate()
+            assert accepted == checker.is_valid(json.loads(text)), text
+            found |= {text} if accepted else set()
+    assert bool(found) == (most is None or most >= 1)
+    for twice in ('{"b":1,"b":1', '{"a":1,"b":1,"a":1'):
+        assert not GrammarMatcher(compiled).accept_bytes(twice.encode())
+
+
+A, B = {"properties": {"a": True}, "required": ["a"]}, {"properties": {"b": True}, "required": ["b"]}
+CLOSED: dict[str, Any] = {"unevaluatedProperties": False}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": True}, **CLOSED},
+        {"anyOf": [A, B], **CLOSED},
+        {"oneOf": [A, B], **CLOSED},
+        {"allOf": [A, {"patternProperties": {"^x": True}}], **CLOSED},
+        {"allOf": [{**A, **CLOSED}], "properties": {"b": True}},
+        {"allOf": [{**A, "unevaluatedProperties": {"type": "null"}}], **CLOSED},
+        {"if": A, "then": B, "else": {"properties": {"x": True}}, **CLOSED},
+        {"if": A, **CLOSED},
+        {"not": {"not": A}, **CLOSED},
+        {"dependentSchemas": {"a": B}, "properties": {"a": True}, **CLOSED},
+        {"$ref": "#/$defs/a", "$defs": {"a": A}, "unevaluatedProperties": {"enum": [1]}},
+        {"anyOf": [A, {"additionalProperties": {"enum": [1]}}], **CLOSED},
+        {"prefixItems": [True], "unevaluatedItems": False},
+        {"anyOf": [{"prefixItems": [True]}, {"prefixItems": [True, {"enum": [1]}]}], "unevaluatedItems": False},
+        {"allOf": [{"items": {"enum": [1, 2]}}], "unevaluatedItems": False},
+        {"contains": {"enum": [1]}, "unevaluatedItems": {"enum": [2]}},
+        {"contains": True, "minContains": 3, "maxContains": 1},
+    ],
+)
+def test_unevaluated_equals_a_validator(schema: dict[str, Any]) -> None:
+    grammar = Grammar.from_json_schema(schema, any_order=True)
+    assert grammar.report is not None
+    matcher = GrammarMatcher(GrammarCompiler(BYTES).compile(grammar))
+    checker = jsonschema.Draft202012Validator(schema)
+    instances: list[Any] = [3, [], *([*x] for n in (1, 2, 3) for x in itertools.product([1, 2], repeat=n))]
+    for n in range(4):
+        for keys in itertools.combinations("abxy", n):
+            instances += [dict.fromkeys(keys, v) for v in (1, None)]
+    for instance in instances:
+        got, expected = accepts(matcher, json.dumps(instance)), checker.is_valid(instance)
+        assert got == expected or (got and not grammar.report.is_exact), instance
+    assert grammar.report.is_exact or "contains" in schema
+
+
+def test_references_through_base_uris_anchors_and_resources() -> None:
+    resources = {
+        "http://other/defs/item.json": {"$anchor": "x", "items": {"$ref": "../leaf.json"}},
+        "http://other/leaf.json": {"enum": [5]},
+    }
+    schema = {
+        "$id": "http://here/root.json",
+        "$defs": {
+            "one": {"$id": "nested/one.json", "$defs": {"t": {"$anchor": "t", "enum": [1]}}, "$ref": "#t"},
+            "tree": {"$dynamicAnchor": "node", "properties": {"kid": {"$dynamicRef": "#node"}, "v": {"enum": [2]}}},
+        },
+        "properties": {
+            "a": {"$ref": "nested/one.json"},
+            "b": {"$ref": "http://here/nested/one.json#t"},
+            "c": {"$ref": "http://other/defs/item.json#x"},
+            "d": {"$ref": "#/$defs/tree"},
+            "e": {"$ref": "#/$defs/one/$defs/t"},
+        },
+    }
+    matcher = GrammarMatcher(GrammarCompiler(BYTES).compile(Grammar.from_json_schema(schema, resources=resources)))
+    for key, good, bad in (
+        ("a", 1, 2),
+        ("b", 1, 2),
+        ("c", [5, 5], [5, 6]),
+        ("d", {"kid": {"kid": {"v": 2}}}, {"kid": {"v": 3}}),
+        ("e", 1, 2),
+    ):
+        assert accepts(matcher, json.dumps({key: good})), key
+        assert not accepts(matcher, json.dumps({key: bad})), key
+    for bad_ref in ("http://nowhere/x", "#/$defs/none", "#none"):
+        with pytest.raises(ValueError, match="references must name a part"):
+            Grammar.from_json_schema({"$ref": bad_ref})
+
+
+def test_many_keys_in_any_order_cost_what_is_visited() -> None:
+    names = [f"key{i}" for i in range(100)]
+    schema = {"properties": {n: {"type": "null"} for n in names}, "required": names, "additionalProperties": False}
+    compiled = GrammarCompiler(BYTES).compile(Grammar.from_json_schema({"type": "object", **schema}, any_order=True))
+    matcher = GrammarMatcher(compiled)
+    for n in names[::-1]:
+        assert matcher.accept_bytes((("{" if n == names[-1] else ",") + f'"{n}":null').encode())
+    assert matcher.accept_bytes(b"}")
+    assert compiled.num_states < 20000
+    with pytest.raises(ValueError, match="keys in any order"):
+        compiled.serialize()

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from gramcore.cli import app
+from gramcore.cli.drafts import DRAFT_HELP, make_drafter, show
 
 
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="the user's message; - reads standard input")],
     model: Annotated[str, typer.Option(help="GGUF file, model folder, or smollm2")] = "smollm2",
-    draft: Annotated[str, typer.Option(help="suffix, ngram or none")] = "suffix",
+    draft: Annotated[str, typer.Option(help=DRAFT_HELP)] = "suffix",
     grammar: Annotated[str | None, typer.Option(help="json, or a .json schema, .regex, .gbnf or .ebnf file")] = None,
     bits: Annotated[int, typer.Option(help="weight bits: 4, 8 or 16")] = 4,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
@@ -25,26 +26,31 @@ def generate(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     host: Annotated[str, typer.Option(help="auto, native or transformers")] = "auto",
     raw: Annotated[bool, typer.Option(help="use the prompt as it is, without the chat template")] = False,
+    stop: Annotated[list[str] | None, typer.Option(help="stop at this string; may be given several times")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="print what speculation did, to standard error")] = False,
+    show_tree: Annotated[bool, typer.Option("--show-tree", help="print the draft tree that brought most")] = False,
+    tree_png: Annotated[Path | None, typer.Option(help="write that tree as a picture (needs matplotlib)")] = None,
 ) -> None:
     """Stream an answer. With --temperature 0 or a fixed --seed the text equals plain decoding's, token for token."""
     from gramcore import model as models
     from gramcore import spec
     from gramcore._checks import check_choice
 
-    check_choice("--draft", draft, ("suffix", "ngram", "none"))
+    drafter = make_drafter(draft)
     check_choice("--bits", str(bits), ("4", "8", "16"))
     text = sys.stdin.read() if prompt == "-" else prompt
     pattern = _grammar_text(grammar) if grammar else None
     session = models.open_model(model, bits=bits, host=host)
     matcher = _matcher(session.tokenizer, *pattern) if pattern else None
-    drafters: dict[str, Any] = {"suffix": spec.SuffixDrafter, "ngram": spec.NgramDrafter}
+    recorder = spec.RecordingVerifier(_rule(stats, temperature))
     streamer = TokenPrinter(session.tokenizer)
     result = spec.generate(
         session.host,
         session.encode(text, chat=not raw),
-        drafter=drafters[draft]() if draft in drafters else None,
+        drafter=drafter,
+        verifier=recorder if show_tree or tree_png else recorder.inner,
         grammar=matcher,
+        stop=spec.StopStrings(session.tokenizer, stop) if stop else None,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_k=top_k,
@@ -56,6 +62,16 @@ def generate(
     typer.echo()
     if stats:
         typer.echo(f"{session.name} host, {bits} bits\n{result.stats}", err=True)
+    if show_tree or tree_png:
+        show(recorder, session.tokenizer, tree_png)
+
+
+def _rule(stats: bool, temperature: float) -> Any:
+    """The default rule; with statistics of a sampled text also the optimum it could reach."""
+    from gramcore import spec
+
+    rule = spec.DefaultVerifier()
+    return spec.AcceptanceMeter(rule) if stats and temperature > 0 else rule
 
 
 class TokenPrinter:

@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import csv as csv_module
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gramcore._checks import require
 from gramcore.cli import app
+from gramcore.cli.drafts import NAMES, make_drafter, show
 
 spec_app = typer.Typer(help="Speculative decoding: measure drafters, look at draft trees.", no_args_is_help=True)
 app.add_typer(spec_app, name="spec")
 
-_TASKS = {
-    "copy": "Repeat this text word for word: The library keeps native cores under a thin layer of Python objects. "
-    "Each object is small and documented, and each core is written once.",
-    "edit": "Rewrite this function with the name total instead of add_all:\n"
-    "def add_all(values):\n    result = 0\n    for value in values:\n        result = result + value\n"
-    "    return result\n",
+_TEXT = (
+    "The library keeps native cores under a thin layer of Python objects. Each object is small and documented, and "
+    "each core is written once. A draft is a guess of what comes next; the model checks several guesses in one pass "
+    "and keeps those it would have written itself. When the guesses are good, several tokens arrive in the time of "
+    "one; when they are bad, the library stops guessing."
+)
+_CODE = """def add_all(values):
+    \"\"\"Return the sum of all values.\"\"\"
+    result = 0
+    for value in values:
+        result = result + value
+    return result
+
+
+def mean(values):
+    \"\"\"Return the mean of all values.\"\"\"
+    if len(values) == 0:
+        raise ValueError("no values")
+    return add_all(values) / len(values)
+"""
+#: What a user asks for: much, some and little of the answer stands in the question.
+TASKS = {
+    "copy": f"Repeat this text word for word:\n{_TEXT}",
+    "edit": f"Rename the function add_all to total in this code and print the whole code again:\n```python\n{_CODE}```",
     "code": "Write a Python class for a stack with push, pop and peek.",
     "chat": "What makes a good cup of tea?",
+    "summarise": f"Summarise this text in two sentences:\n{_TEXT}",
 }
-
-
-def _drafters() -> dict[str, Any]:
-    from gramcore import spec
-
-    return {
-        "suffix": spec.SuffixDrafter(),
-        "ngram": spec.NgramDrafter(),
-        "recycling": spec.TokenRecycling(),
-        "suffix+recycling": spec.AdaptiveDrafter(spec.TokenRecycling()),
-        "trigram": spec.TrigramDrafter(),
-    }
+_COLUMNS = ["task", "drafter", "tokens_per_step", "speed_over_plain", "accepted", "drafted", "equal_text"]
 
 
 def _ids(tokenizer: Any, text: str) -> Any:
@@ -48,37 +57,71 @@ def _ids(tokenizer: Any, text: str) -> Any:
 def bench(
     model: Annotated[str, typer.Option(help="GGUF file, model folder, or smollm2")] = "smollm2",
     bits: Annotated[int, typer.Option(help="weight bits: 4, 8, 16 or 32")] = 32,
+    host: Annotated[str, typer.Option(help="auto, native or transformers")] = "transformers",
+    draft: Annotated[list[str] | None, typer.Option(help=f"several times; default: {', '.join(NAMES)}")] = None,
+    task: Annotated[list[str] | None, typer.Option(help=f"several times; default: {', '.join(TASKS)}")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
     csv: Annotated[Path | None, typer.Option(help="write the rows to this file")] = None,
+    plot: Annotated[Path | None, typer.Option(help="write a bar chart to this PNG (needs matplotlib)")] = None,
 ) -> None:
     """Every drafter on every task: tokens per step and speed against plain decoding, and whether the text is equal."""
     from gramcore import model as models
+    from gramcore._checks import check_choice
     from gramcore.spec import generate
 
-    lm, tokenizer = models.load(model, bits=bits)
-    eos = models.stop_tokens(lm, tokenizer)
+    tasks = {check_choice("--task", name, tuple(TASKS)): TASKS[name] for name in task or TASKS}
+    drafters = {name: make_drafter(name) for name in draft or NAMES}
+    session = models.open_model(model, bits=bits, host=host)
     rows: list[list[Any]] = []
-    for task, text in _TASKS.items():
-        ids = _ids(tokenizer, text)
-        settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "eos_token_id": eos}
-        generate(lm, ids, max_new_tokens=2)  # warm-up
-        started = time.perf_counter()
-        plain = generate(lm, ids, **settings)
-        plain_s = time.perf_counter() - started
-        for name, drafter in _drafters().items():
-            started = time.perf_counter()
-            fast = generate(lm, ids, drafter=drafter, **settings)
-            seconds = time.perf_counter() - started
+    for name, text in tasks.items():
+        ids = session.encode(text, chat=True)
+        settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "eos_token_id": session.stop_token_ids}
+        generate(session.host, ids, max_new_tokens=2)  # warm-up
+        plain = generate(session.host, ids, **settings)
+        for label, drafter in drafters.items():
+            fast = generate(session.host, ids, drafter=drafter, **settings)
+            faster = plain.stats.seconds / fast.stats.seconds
             equal = "yes" if fast.tokens == plain.tokens else "no"
-            rows.append([task, name, f"{fast.stats.tokens_per_step:.2f}", f"{plain_s / seconds:.2f}", equal])
-            typer.echo(f"{task:<6} {name:<18} {rows[-1][2]:>5} tokens/step  {rows[-1][3]:>5}x plain  equal {equal}")
+            s = fast.stats
+            rows.append([name, label, f"{s.tokens_per_step:.2f}", f"{faster:.2f}", s.accepted, s.drafted, equal])
+            typer.echo(f"{name:<9} {label:<18} {rows[-1][2]:>5} tokens/step  {rows[-1][3]:>5}x plain  equal {equal}")
     if csv is not None:
-        part = csv.with_name(csv.name + ".part")
-        with part.open("w", newline="") as file:
-            writer = csv_module.writer(file)
-            writer.writerow(["task", "drafter", "tokens_per_step", "speed_over_plain", "equal_text"])
-            writer.writerows(rows)
-        part.replace(csv)
+        _write_csv(csv, rows)
+    if plot is not None:
+        _write_plot(plot, rows, f"{session.name} host, {bits} bits, {max_new_tokens} tokens")
+
+
+def _write_csv(path: Path, rows: list[list[Any]]) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="") as file:
+        writer = csv_module.writer(file)
+        writer.writerow(_COLUMNS)
+        writer.writerows(rows)
+    part.replace(path)
+
+
+def _write_plot(path: Path, rows: list[list[Any]], title: str) -> None:
+    """Speed over plain decoding by task, one bar per drafter."""
+    require("matplotlib", "bench")
+    from matplotlib.figure import Figure
+
+    tasks, drafters = (list(dict.fromkeys(row[i] for row in rows)) for i in (0, 1))
+    speed = {(row[0], row[1]): float(row[3]) for row in rows}
+    figure = Figure(figsize=(2.5 + 1.7 * len(tasks), 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.84 / len(drafters)
+    for i, drafter in enumerate(drafters):
+        places = [k - 0.42 + (i + 0.5) * width for k in range(len(tasks))]
+        axes.bar(places, [speed[task, drafter] for task in tasks], width * 0.9, label=drafter)
+    axes.axhline(1.0, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(tasks)), tasks)
+    axes.set_ylabel("speed over plain decoding")
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8, ncols=2)
+    part = path.with_name(path.name + ".part")
+    figure.savefig(part, format="png", dpi=130)
+    part.replace(path)
 
 
 @spec_app.command()
@@ -107,10 +150,4 @@ def tree(
     )
     if recorder.last is None:
         raise ValueError("prompt must lead to a draft, got none in this text; ask for more tokens")
-
-    def name(token: int) -> str:
-        return repr(tokenizer.decode([token]))
-
-    typer.echo(spec.draw_tree(*recorder.last, name))
-    if png is not None:
-        spec.save_tree_png(png, *recorder.last, name)
+    show(recorder, tokenizer, png)

@@ -12,6 +12,9 @@ from gramcore.spec.base import Dice, DraftTree, FloatArray, TargetRows, Verdict,
 __all__ = ["RecordingVerifier", "draw_tree", "save_tree_png"]
 
 
+_GOOD, _REST = "tab:green", "silver"
+
+
 class RecordingVerifier(Verifier):
     """Passes on to another rule and keeps the last tree it saw, its verdict and the target's probabilities of nodes.
 
@@ -25,6 +28,9 @@ class RecordingVerifier(Verifier):
         self.inner = inner
         self.lossless, self.schemes = inner.lossless, inner.schemes
         self.last: tuple[DraftTree, Verdict, list[float]] | None = None
+
+    def report(self) -> dict[str, float]:
+        return self.inner.report()
 
     def _walk(self, tree: DraftTree, rows: TargetRows, dice: Dice) -> tuple[list[int], int]:
         import numpy as np
@@ -104,20 +110,28 @@ def save_tree_png(
 
     place(0, 0)
     accepted = {0, *(int(node) + 1 for node in verdict.path)}
-    figure = Figure(figsize=(3 + 1.6 * max(x for x, _ in places.values()), 1.5 + 0.45 * leaf))
+    widest = max(x for x, _ in places.values())
+    figure = Figure(figsize=(2.5 + 1.15 * widest, 1.1 + 0.5 * leaf))
     axes = figure.add_subplot()
     axes.set_axis_off()
+    axes.margins(x=0.6 / (widest + 1), y=0.4 / (leaf + 1))
     for row, (x, y) in places.items():
+        good = row in accepted
         if row > 0:
             px, py = places[int(tree.parents[row - 1]) + 1]
-            good = row in accepted
-            axes.plot([px, x], [py, y], color="tab:green" if good else "lightgrey", linewidth=2 if good else 1)
+            axes.plot([px, x], [py, y], color=_GOOD if good else _REST, linewidth=2 if good else 1, zorder=1)
         share = "" if row == 0 or probs is None else f"\n{probs[row - 1]:.2f}"
-        label = "root" if row == 0 else name(int(tree.tokens[row - 1])).replace("$", r"\$")
-        face = "honeydew" if row in accepted else "white"
-        box = {"facecolor": face, "boxstyle": "round"}
+        label = "root" if row == 0 else _plain(name(int(tree.tokens[row - 1])))
+        box = {"facecolor": "honeydew" if good else "white", "edgecolor": _GOOD if good else _REST, "boxstyle": "round"}
         axes.text(x, y, label + share, ha="center", va="center", fontsize=8, bbox=box)
+    following = _plain(name(verdict.next_token))
+    axes.set_title(f"{len(verdict.path)} of {len(tree)} drafted tokens accepted, next: {following}", fontsize=9)
     target = Path(path)
     part = target.with_name(target.name + ".part")
     figure.savefig(part, format="png", dpi=120, bbox_inches="tight")
     part.replace(target)
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib does not take for a formula."""
+    return text.replace("$", r"\$")

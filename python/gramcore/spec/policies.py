@@ -81,15 +81,15 @@ class BassLength(LengthPolicy):
 
 #: Strengths (match lengths) from which on a draft belongs to the next class.
 _CLASSES = (1, 2, 4, 8, 16)
-#: First guess of the acceptance of a draft's first token, by class; class 0 is unknown strength.
-_FIRST_TOKEN = (0.5, 0.3, 0.45, 0.6, 0.75, 0.9)
+#: First guesses by class (0: unknown strength): a draft's first token stands, and a later one if those before do.
+_PRIORS = ((0.5, 0.85), (0.3, 0.7), (0.45, 0.8), (0.6, 0.85), (0.75, 0.93), (0.9, 0.97))
 
 
 class _Acceptance:
     """How often the i-th node of a draft stood, with exponential forgetting."""
 
-    def __init__(self, max_nodes: int, keep: float, prior: float) -> None:
-        self._keep, self._prior = keep, prior
+    def __init__(self, max_nodes: int, keep: float, first: float, later: float) -> None:
+        self._keep, self._first, self._later = keep, first, later
         self._offered = np.zeros(max_nodes)
         self._stood = np.zeros(max_nodes)
         self.silent, self.distance = 0, 8  # drafts since the last one verified while they do not pay
@@ -102,9 +102,9 @@ class _Acceptance:
 
     def nodes(self, count: int) -> FloatArray:
         """Probability that each node stands; nodes seldom offered borrow from the one before."""
-        result, before = np.empty(count), self._prior / 0.85
+        result, before = np.empty(count), self._first / self._later
         for i in range(count):
-            before = (self._stood[i] + 2 * 0.85 * before) / (self._offered[i] + 2)
+            before = (self._stood[i] + 2 * self._later * before) / (self._offered[i] + 2)
             result[i] = before
         return result
 
@@ -137,7 +137,7 @@ class CostModelLength(LengthPolicy):
         self.memory_steps = check_real("memory_steps", memory_steps, low=1)
         self.first = check_int("first", first, low=1, high=max_nodes)
         self._keep = 0.5 ** (1 / self.memory_steps)
-        self._classes = [_Acceptance(max_nodes, self._keep, prior) for prior in _FIRST_TOKEN]
+        self._classes = [_Acceptance(max_nodes, self._keep, *prior) for prior in _PRIORS]
         self._plain = np.zeros(2)  # weight, seconds
         self._moments = np.zeros(5)  # weight, n, n^2, s, n s of steps with drafts
         self._draft_s = 0.0

@@ -56,6 +56,7 @@ def show(recorder: Any, tokenizer: Any, png: Path | None) -> None:
     def name(token: int) -> str:
         return repr(tokenizer.decode([token]))
 
-    typer.echo(spec.draw_tree(*recorder.last, name))
+    tree, verdict, probs = recorder.last
+    typer.echo(spec.draw_tree(tree, verdict, probs, name))
     if png is not None:
-        spec.save_tree_png(png, *recorder.last, name)
+        spec.save_tree_png(png, tree, verdict, probs, name)

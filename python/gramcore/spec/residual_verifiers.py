@@ -107,8 +107,8 @@ class KSeqVerifier(_EmitVerifier):
     """k-SEQ of SpecTr: every sibling is accepted with the same damped ratio ``min(1, p / (rho q))``.
 
     With ``beta(rho) = sum_x min(q(x), p(x) / rho)`` and ``A = 1 - (1 - beta)^k``, the correction has law
-    ``(p - min(q, p / rho) A / beta) / (1 - A)``; ``rho`` in [1, k] is the smallest with ``A <= rho beta`` (bisection).
-    Acceptance is at least ``1 - 1/e`` of the optimum. Cost: about 50 passes over V per row with children.
+    ``(p - min(q, p / rho) A / beta) / (1 - A)``; ``rho`` in [1, k] is the smallest with ``A <= rho beta``.
+    Acceptance is at least ``1 - 1/e`` of the optimum. Cost: about 10 passes over V per row with children.
 
     Differs from paper: the walk continues when the correction is a child.
     Reference: Sun et al. 2023, arXiv:2310.15141, Algorithm 3.
@@ -136,20 +136,35 @@ class KSeqVerifier(_EmitVerifier):
 
 
 def smallest_rho(p: FloatArray, q: FloatArray, k: int) -> float:
-    """The smallest rho in [1, k] with ``1 - (1 - beta(rho))^k <= rho beta(rho)``, by bisection to 1e-15 relative."""
+    """The smallest rho in [1, k] with ``1 - (1 - beta(rho))^k <= rho beta(rho)``, by regula falsi (Illinois).
 
-    def valid(rho: float) -> bool:
+    What it returns always satisfies the condition, so the rule is exact; it is smallest to about 1e-15.
+    """
+
+    def slack(rho: float) -> float:
         beta = float(np.minimum(q, p / rho).sum())
-        return 1 - (1 - beta) ** k <= rho * beta
+        return rho * beta - (1 - (1 - beta) ** k)
 
     low, high = 1.0, float(k)
-    if valid(low):
+    at_low, at_high = slack(low), slack(high)
+    if at_low >= 0:
         return low
-    while high - low > 1e-15 * high:
-        middle = (low + high) / 2
-        if middle in (low, high):
+    side = 0
+    for _ in range(100):
+        if at_high <= 1e-15 or high - low <= 1e-15 * high:
             break
-        low, high = (low, middle) if valid(middle) else (middle, high)
+        middle = (low * at_high - high * at_low) / (at_high - at_low)
+        if not low < middle < high:
+            break
+        value = slack(middle)
+        if value >= 0:
+            high, at_high = middle, value
+            at_low = at_low / 2 if side > 0 else at_low
+            side = 1
+        else:
+            low, at_low = middle, value
+            at_high = at_high / 2 if side < 0 else at_high
+            side = -1
     return high
 
 

@@ -30,9 +30,13 @@ def test_a_schema_file_shapes_the_text(tmp_path: Path) -> None:
     assert isinstance(person["age"], int)
 
 
-def test_a_rule_file_shapes_the_text(tmp_path: Path) -> None:
-    file = tmp_path / "answer.gbnf"
-    file.write_text('root ::= "<" ("yes" | "no") ">"\n')
+@pytest.mark.parametrize(
+    "rules", ['answer.gbnf:root ::= "<" ("yes" | "no") ">"', 'answer.lark:start: "<" ("yes"|"no") ">"']
+)
+def test_a_rule_file_shapes_the_text(tmp_path: Path, rules: str) -> None:
+    name, _, text = rules.partition(":")
+    file = tmp_path / name
+    file.write_text(text + "\n")
     result = gramcore("generate", "Is water wet?", "--grammar", str(file), "--max-new-tokens", "20")
     assert result.stdout.strip() in ("<yes>", "<no>")
 

@@ -104,6 +104,9 @@ def test_command_line_reports_and_locates(tmp_path: Path, capsys: Any) -> None:
     assert code == 0
     assert "approximated" in text
     assert "matches" in text
+    good.write_text('{"ok": true, "name": "ab"}\n')
+    assert run_cli(capsys, str(schema), "--instance", str(good))[0] == 2
+    assert run_cli(capsys, str(schema), "--any-order", "--instance", str(good))[0] == 0
     code, text = run_cli(capsys, str(schema), "--instance", str(bad))
     assert code == 2
     assert "line 2, column 8" in text

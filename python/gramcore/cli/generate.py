@@ -17,7 +17,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="the user's message; - reads standard input")],
     model: Annotated[str, typer.Option(help="GGUF file, model folder, or smollm2")] = "smollm2",
     draft: Annotated[str, typer.Option(help=DRAFT_HELP)] = "suffix",
-    grammar: Annotated[str | None, typer.Option(help="json, or a .json schema, .regex, .gbnf or .ebnf file")] = None,
+    grammar: Annotated[str | None, typer.Option(help="json, or a .json, .regex, .gbnf, .ebnf or .lark file")] = None,
     bits: Annotated[int, typer.Option(help="weight bits: 4, 8 or 16")] = 4,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.0,
@@ -101,6 +101,7 @@ _GRAMMARS = {
     ".txt": "from_regex",
     ".gbnf": "from_gbnf",
     ".ebnf": "from_ebnf",
+    ".lark": "from_lark",
 }
 
 

@@ -20,6 +20,7 @@ def check(
     schema: Annotated[Path, typer.Argument(help="a JSON Schema file")],
     instance: Annotated[Path | None, typer.Option(help="a JSON file to match against it")] = None,
     strict: Annotated[bool, typer.Option(help="refuse what cannot be enforced exactly")] = False,
+    any_order: Annotated[bool, typer.Option(help="keys of objects in any order")] = False,
 ) -> None:
     """Compile SCHEMA and say, keyword by keyword, what is exact and what is approximated."""
     from rich.console import Console
@@ -27,7 +28,7 @@ def check(
 
     from gramcore.grammar import Grammar, GrammarCompiler, GrammarMatcher, TokenizerInfo
 
-    grammar = Grammar.from_json_schema(schema.read_text(encoding="utf-8"), strict=strict)
+    grammar = Grammar.from_json_schema(schema.read_text(encoding="utf-8"), strict=strict, any_order=any_order)
     compiled = GrammarCompiler(TokenizerInfo([bytes([b]) for b in range(256)])).compile(grammar)
     assert grammar.report is not None
     table = Table("place", "keyword", "status", "detail")

@@ -13,24 +13,39 @@ struct Format {
   const char* name;
   const char* regex;
 };
-#define GC_DATE                                                                                                       \
-  "[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-" \
-  "9]|2[0-8]))"
+#define GC_DATE                                                                                                      \
+  "(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|" \
+  "1[0-9]|2[0-8]))|(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)-02-29)"
 #define GC_TIME \
   "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,9})?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 #define GC_BYTE "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 #define GC_LABEL "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+#define GC_ATOM "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 #define GC_HEX4 "[0-9A-Fa-f]{1,4}"
+#define GC_HEX4S(n) "(?:(?:" GC_HEX4 ":){0," #n "}" GC_HEX4 ")?"
+#define GC_LAST32 "(?:" GC_HEX4 ":" GC_HEX4 "|" GC_BYTE "(?:\\." GC_BYTE "){3})"
+#define GC_DIGITS "[0-9]{1,18}"
+#define GC_SECONDS GC_DIGITS "S"
+#define GC_MINUTES GC_DIGITS "M(?:" GC_SECONDS ")?"
+#define GC_HOURS GC_DIGITS "H(?:" GC_MINUTES ")?"
+#define GC_DAYS GC_DIGITS "D"
+#define GC_MONTHS GC_DIGITS "M(?:" GC_DAYS ")?"
+#define GC_YEARS GC_DIGITS "Y(?:" GC_MONTHS ")?"
+#define GC_CLOCK "T(?:" GC_HOURS "|" GC_MINUTES "|" GC_SECONDS ")"
 constexpr Format kFormats[] = {
     {"date-time", GC_DATE "[Tt]" GC_TIME},
     {"date", GC_DATE},
     {"time", GC_TIME},
-    {"duration",
-     "P(?:[0-9]{1,9}W|(?:[0-9]{1,9}Y)?(?:[0-9]{1,9}M)?[0-9]{1,9}D|(?:[0-9]{1,9}Y)?[0-9]{1,9}M|[0-9]{1,9}Y)"},
-    {"email", "[A-Za-z0-9_+-]+(?:\\.[A-Za-z0-9_+-]+)*@" GC_LABEL "(?:\\." GC_LABEL ")+"},
-    {"hostname", GC_LABEL "(?:\\." GC_LABEL "){0,8}"},
+    {"duration", "P(?:" GC_DIGITS "W|(?:" GC_YEARS "|" GC_MONTHS "|" GC_DAYS ")(?:" GC_CLOCK ")?|" GC_CLOCK ")"},
+    {"email", GC_ATOM "(?:\\." GC_ATOM ")*@" GC_LABEL "(?:\\." GC_LABEL ")*"},
+    {"hostname", GC_LABEL "(?:\\." GC_LABEL ")*"},
     {"ipv4", GC_BYTE "(?:\\." GC_BYTE "){3}"},
-    {"ipv6", "(?:" GC_HEX4 ":){7}" GC_HEX4 "|(?:" GC_HEX4 ":){1,6}:" GC_HEX4 "|::(?:" GC_HEX4 ":){0,5}" GC_HEX4 "|::"},
+    {"ipv6",
+     "(?:" GC_HEX4 ":){6}" GC_LAST32 "|::(?:" GC_HEX4 ":){5}" GC_LAST32
+     "|" GC_HEX4S(0) "::(?:" GC_HEX4 ":){4}" GC_LAST32 "|" GC_HEX4S(1) "::(?:" GC_HEX4 ":){3}" GC_LAST32 "|" GC_HEX4S(
+         2) "::(?:" GC_HEX4 ":){2}" GC_LAST32
+            "|" GC_HEX4S(3) "::" GC_HEX4 ":" GC_LAST32
+                            "|" GC_HEX4S(4) "::" GC_LAST32 "|" GC_HEX4S(5) "::" GC_HEX4 "|" GC_HEX4S(6) "::"},
     {"uuid", "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}"},
     {"uri", "[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~:/?#@!$&'()*+,;=-]|\\[|\\]|%[0-9A-Fa-f]{2})+"},
     {"json-pointer", "(?:/(?:[^/~]|~[01])*)*"},
@@ -134,7 +149,10 @@ ExprId SchemaCompiler::format(const std::string& name) {
     if (name != f.name) continue;
     RegexOptions options;
     options.json = &text_;
-    return parse_regex(f.regex, options, &grammar_.pool);
+    const ExprId e = parse_regex(f.regex, options, &grammar_.pool);
+    if (name != "hostname") return e;
+    const ExprId letter = grammar_.pool.byte_class(ByteSet::range(0x2D, 0x7A));  // - . digits letters, one byte each
+    return grammar_.pool.conj({e, grammar_.pool.repeat(letter, 1, 253)});
   }
   return ExprPool::kEmpty;
 }

@@ -22,6 +22,36 @@ unsigned bit_of(const Json& v) {
   return to_decimal(v.text, &d) && d.fraction.empty() ? kIntegerBit : kFractionBit;
 }
 
+// Whether value / divisor is an integer, by long division of the digits; false for a divisor of zero.
+bool is_multiple(const Decimal& value, const Decimal& divisor) {
+  const std::size_t places = std::max(value.fraction.size(), divisor.fraction.size());
+  const auto scaled = [&](const Decimal& d) {
+    std::string digits = d.whole + d.fraction + std::string(places - d.fraction.size(), '0');
+    digits.erase(0, std::min(digits.find_first_not_of('0'), digits.size()));
+    return digits;
+  };
+  const auto less = [](const std::string& a, const std::string& b) {
+    return a.size() != b.size() ? a.size() < b.size() : a < b;
+  };
+  const std::string by = scaled(divisor);
+  if (by.empty()) return false;
+  std::string rest;  // without leading zeros
+  for (const char digit : scaled(value)) {
+    if (!rest.empty() || digit != '0') rest.push_back(digit);
+    while (!less(rest, by)) {
+      int borrow = 0;
+      for (std::size_t i = 0; i < rest.size(); ++i) {
+        char& r = rest[rest.size() - 1 - i];
+        int d = r - '0' - borrow - (i < by.size() ? by[by.size() - 1 - i] - '0' : 0);
+        borrow = d < 0;
+        r = static_cast<char>('0' + d + 10 * borrow);
+      }
+      rest.erase(0, std::min(rest.find_first_not_of('0'), rest.size()));
+    }
+  }
+  return rest.empty();
+}
+
 }  // namespace
 
 std::uint32_t code_points(const std::string& text) {
@@ -51,7 +81,11 @@ bool SchemaCompiler::valid(const Json& v, const Shape& s) {
   if (std::any_of(s.excluded.begin(), s.excluded.end(), equal)) return false;
   if (bit & (kIntegerBit | kFractionBit)) {
     Decimal d;
-    if (!to_decimal(v.text, &d)) return !s.low && !s.high;
+    if (!to_decimal(v.text, &d)) return !s.low && !s.high && s.multiples.empty();
+    for (const std::string& m : s.multiples) {
+      Decimal by;
+      if (!to_decimal(m, &by) || !is_multiple(d, by)) return false;
+    }
     const int low = s.low ? compare(d, s.low->value) : 1, high = s.high ? compare(d, s.high->value) : -1;
     return (low > 0 || (low == 0 && !s.low->exclusive)) && (high < 0 || (high == 0 && !s.high->exclusive));
   }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from fractions import Fraction
 from typing import Any
 
 import jsonschema
@@ -135,3 +136,45 @@ def test_many_keys_in_any_order_cost_what_is_visited() -> None:
     assert compiled.num_states < 20000
     with pytest.raises(ValueError, match="keys in any order"):
         compiled.serialize()
+
+
+MULTIPLES = ["2", "3", "7", "0.1", "0.25", "1.5", "0.003", "10", "1e3", "12345678901234567890"]
+NUMBERS = ["0", "-0", "1", "2", "-6", "7.0", "0.3", "0.25", "-4.5", "1e1", "1e-3", "9.999", "21000", "0.0030",
+           "24691357802469135780", "24691357802469135781", "1e30", "-123456789012345678901234567890"]  # fmt: skip
+
+
+@pytest.mark.parametrize("divisor", MULTIPLES)
+@pytest.mark.parametrize("keyword", ["enum", "const"])
+def test_listed_numbers_are_held_to_multiple_of(keyword: str, divisor: str) -> None:
+    for number in NUMBERS:
+        listed = f'{{"const":{number}}}' if keyword == "const" else f'{{"enum":["x",{number}]}}'
+        schema = listed[:-1] + f',"multipleOf":{divisor}}}'
+        multiple = (Fraction(number) / Fraction(divisor)).denominator == 1
+        if keyword == "const" and not multiple:
+            with pytest.raises(ValueError, match="matches none"):
+                GrammarCompiler(BYTES).compile(Grammar.from_json_schema(schema))
+            continue
+        matcher = GrammarMatcher(GrammarCompiler(BYTES).compile(Grammar.from_json_schema(schema)))
+        assert accepts(matcher, number) == multiple, (number, divisor)
+        assert accepts(matcher, '"x"') == (keyword == "enum")
+
+
+FORMATS = {
+    "date": "2024-02-29 2000-02-29 2023-02-28 2023-12-31 | 2023-02-29 1900-02-29 2023-04-31 2023-13-01 23-01-01",
+    "duration": "PT1H P1Y P1M P2W P1DT2H3M4S PT36S P1Y2M3DT4H | P PT P1 P1Y2D P1D2H P1WT1H P1YT P2D1Y 1D PT1D",
+    "ipv4": "0.0.0.0 255.255.255.255 | 256.0.0.1 1.2.3 01.2.3.4 1.2.3.4.5",
+    "ipv6": ":: ::1 1:: 2001:db8::1:2 ::ffff:1.2.3.4 1:2:3:4:5:6:7:8 1:2:3:4:5:6:7:: ::2:3:4:5:6:7:8 1::8 1:2::7:8 "
+    "1:2:3:4:5:6:1.2.3.4 1::1.2.3.4 | : ::: 1::2::3 1:2:3:4:5:6:7 1:2:3:4:5:6:7:8:9 12345:: ::1.2.3 1.2.3.4:: "
+    "1:2:3:4:5:6:7:1.2.3.4 fe80::1%eth0",
+    "hostname": f"a a.b.c.d.e.f.g.h.i.j.k x-1.org {'a' * 63} {'.'.join(['a' * 49] * 5)} {'ab.' * 84}a "
+    f"| -a a- a..b .a a. a_b {'a' * 64} {'ab.' * 84}ab",
+    "email": "joe@example.com joe.b+c@localhost o'neil/x@a.b {~}@c | a..b@c .a@c a.@c @c a@ a@-c a@b@c",
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats_accept_what_their_standard_allows(name: str) -> None:
+    matcher = GrammarMatcher(GrammarCompiler(BYTES).compile(Grammar.from_json_schema({"format": name}, strict=True)))
+    valid, invalid = (part.split() for part in FORMATS[name].split("|"))
+    assert [v for v in valid if not accepts(matcher, json.dumps(v))] == []
+    assert [v for v in invalid if accepts(matcher, json.dumps(v))] == []

@@ -94,7 +94,8 @@ class Bench:
     family: str
     name: str
     repetitions: int = MIN_REPETITIONS
-    max_seconds: float = 20.0  # per case and contender; repetitions stop there once MIN_REPETITIONS are done
+    least: int = MIN_REPETITIONS  # repetitions that are always made; a whole answer of a model may need fewer
+    max_seconds: float = 20.0  # per case and contender; repetitions stop there once the least number is done
     results: list[Result] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _limits: Limits | None = None
@@ -184,7 +185,7 @@ class Bench:
                     times[c.name].append(_once(c, batch[c.name]))
                 done = min(len(t) for t in times.values())
                 late = time.perf_counter() - started > self.max_seconds * len(contenders)
-                if done >= self.repetitions or (late and done >= MIN_REPETITIONS):
+                if done >= self.repetitions or (late and done >= self.least):
                     return times
         finally:
             gc.enable()

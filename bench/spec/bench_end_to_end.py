@@ -1,26 +1,31 @@
-"""A real model (SmolLM2-135M-Instruct): whole answers, against transformers with and without prompt lookup."""
+"""A real model (SmolLM2-135M-Instruct) in transformers: whole answers against transformers with and without drafts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from gramcore.cli.spec import TASKS
 from gramcore.model import load
 from gramcore.spec import SuffixDrafter, generate
 
 from bench.harness import Bench, Contender, peer_version
 
-TASKS = {
-    "copy": "Repeat this text word for word: The library keeps native cores under a thin layer of Python objects.",
-    "chat": "What makes a good cup of tea?",
-}
+NEW = 32
 
 
 def run(bench: Bench) -> None:
-    for bits, dtype in ((32, "fp32"), (16, "bf16")):
+    measure(bench, ((32, "fp32"), (16, "bf16")))
+
+
+def measure(bench: Bench, kinds: Sequence[tuple[int, str]]) -> None:
+    """All tasks with these weight bits; a repetition is a whole answer, so three of them are enough."""
+    bench.least, bench.max_seconds = 3, 1.0
+    for bits, dtype in kinds:
         model, tokenizer = load("smollm2", bits=bits)
         for task, text in TASKS.items():
-            case(bench, model, tokenizer, f"{dtype} {task}, 32 tokens, per token", text)
+            case(bench, model, tokenizer, f"{dtype} {task}, {NEW} tokens, per token", text)
 
 
 def case(bench: Bench, model: Any, tokenizer: Any, name: str, text: str) -> None:
@@ -30,18 +35,15 @@ def case(bench: Bench, model: Any, tokenizer: Any, name: str, text: str) -> None
     peer = peer_version("transformers")
     settings: dict[str, Any] = {
         "attention_mask": torch.ones_like(ids),
-        "max_new_tokens": 32,
-        "min_new_tokens": 32,
+        "max_new_tokens": NEW,
+        "min_new_tokens": NEW,
         "do_sample": False,
     }
 
-    def plain() -> list[int]:
-        return generate(model, ids, max_new_tokens=32, eos_token_id=()).tokens
+    def ours(**drafts: Any) -> list[int]:
+        return generate(model, ids, max_new_tokens=NEW, eos_token_id=(), **drafts).tokens
 
-    def drafted() -> list[int]:
-        return generate(model, ids, drafter=SuffixDrafter(), max_new_tokens=32, eos_token_id=()).tokens
-
-    expected = plain()
+    expected = ours()
 
     def check(contender: str, out: Any) -> None:
         if contender.startswith("gramcore") and model.dtype == torch.float32 and out != expected:
@@ -50,11 +52,12 @@ def case(bench: Bench, model: Any, tokenizer: Any, name: str, text: str) -> None
     bench.case(
         name,
         [
-            Contender("gramcore suffix drafts", drafted),
-            Contender("gramcore plain", plain),
+            Contender("gramcore suffix drafts", lambda: ours(drafter=SuffixDrafter())),
+            Contender("gramcore suffix drafts, tree", lambda: ours(drafter=SuffixDrafter(tree=True))),
+            Contender("gramcore plain", ours),
             Contender(f"{peer} plain", lambda: model.generate(ids, **settings)),
             Contender(f"{peer} prompt lookup 10", lambda: model.generate(ids, **settings, prompt_lookup_num_tokens=10)),
         ],
         check=check,
-        units=32,
+        units=NEW,
     )

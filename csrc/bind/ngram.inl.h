@@ -41,14 +41,16 @@ struct LockedMatcher {
   std::int64_t seen;  // tokens the automaton held when the matcher was made: its states move when it changes
 };
 
-inline py::array_t<std::int32_t> draft(const SuffixAutomaton& a, SuffixAutomaton::Id state, std::int64_t max_tokens,
-                                       const std::string& by, bool own_text) {
-  GC_CHECK(max_tokens >= 0, "max_tokens must be >= 0, got ", max_tokens);
+inline py::array_t<std::int32_t> draft(const SuffixAutomaton& a, SuffixAutomaton::Id state, std::int64_t match_len,
+                                       std::int64_t max_tokens, const std::string& by, bool own_text) {
+  GC_CHECK(max_tokens >= 0, "max_tokens must be in [0, inf), got ", max_tokens);
+  GC_CHECK(by == "recent" || by == "first" || by == "frequent", "by must be one of recent, first, frequent, got '", by,
+           "'");
   std::vector<std::int32_t> out;
+  if (match_len == 0) return to_array(out);
   if (by == "frequent") {
     a.most_frequent(state, max_tokens, out);
   } else {
-    GC_CHECK(by == "recent" || by == "first", "by must be one of recent, first, frequent, got '", by, "'");
     a.copy_from(by == "recent" ? a.recent_end(state) : a.first_end(state), max_tokens, own_text, out);
   }
   return to_array(out);
@@ -87,10 +89,8 @@ inline void bind_automaton(py::module_& m) {
            })
       .def("propose",
            [](Auto& self, std::int64_t max_tokens, const std::string& by) {
-             return self.with([&](SuffixAutomaton& a) {
-               if (a.match_len() == 0) return py::array_t<std::int32_t>(0);
-               return draft(a, a.match_state(), max_tokens, by, true);
-             });
+             return self.with(
+                 [&](SuffixAutomaton& a) { return draft(a, a.match_state(), a.match_len(), max_tokens, by, true); });
            })
       .def("count",
            [](Auto& self, py::handle ids) {
@@ -149,8 +149,7 @@ inline void bind_automaton(py::module_& m) {
       .def("propose",
            [current](LockedMatcher& self, std::int64_t max_tokens, const std::string& by) {
              return current(self, [&](SuffixAutomaton& a) {
-               if (self.matcher.match_len() == 0) return py::array_t<std::int32_t>(0);
-               return draft(a, self.matcher.state(), max_tokens, by, false);
+               return draft(a, self.matcher.state(), self.matcher.match_len(), max_tokens, by, false);
              });
            })
       .def("propose_tree", [current](LockedMatcher& self, std::int64_t max_nodes, std::int64_t width) {

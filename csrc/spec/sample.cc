@@ -186,13 +186,39 @@ std::int32_t sample_row(const TensorView& logits, const Warp& warp, double u) {
 
 std::int32_t sample_weights(Span<const double> weights, double u) {
   GC_CHECK(u >= 0 && u < 1, "u must be in [0, 1), got ", u);
+  // Block sums first: the walk to the quantile then meets few weights, and no branch depends on each of them.
+  constexpr std::size_t kBlock = 256;
+  const std::size_t n = weights.size();
+  static thread_local std::vector<double> blocks;
+  blocks.assign((n + kBlock - 1) / kBlock, 0);
   double total = 0;
-  for (double w : weights) {
-    GC_CHECK(w >= 0, "weights must be >= 0, got ", w);
-    total += w;
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    const std::size_t end = std::min(n, (b + 1) * kBlock);
+    double part[4] = {0, 0, 0, 0};
+    bool bad = false;
+    for (std::size_t i = b * kBlock; i < end; ++i) {
+      part[i % 4] += weights[i];
+      bad |= !(weights[i] >= 0);
+    }
+    GC_CHECK(!bad, "weights must be >= 0, got one that is not in [", b * kBlock, ", ", end, ")");
+    blocks[b] = (part[0] + part[1]) + (part[2] + part[3]);
+    total += blocks[b];
   }
   GC_CHECK(total > 0 && std::isfinite(total), "weights must have a finite positive sum, got ", total);
-  return quantile(weights.data(), weights.size(), u * total);
+  double target = u * total;
+  std::size_t b = 0;
+  while (b + 1 < blocks.size() && target >= blocks[b]) target -= blocks[b++];
+  std::int64_t last = -1;
+  for (std::size_t i = b * kBlock; i < n; ++i) {
+    if (!(weights[i] > 0)) continue;
+    last = static_cast<std::int64_t>(i);
+    if (target < weights[i]) return static_cast<std::int32_t>(last);
+    target -= weights[i];
+  }
+  for (std::size_t i = b * kBlock; last < 0; --i) {  // rounding led past the support: its last token
+    if (weights[i - 1] > 0) last = static_cast<std::int64_t>(i - 1);
+  }
+  return static_cast<std::int32_t>(last);
 }
 
 }  // namespace gramcore::spec

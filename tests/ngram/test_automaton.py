@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gramcore.errors import FormatError
-from gramcore.ngram import SuffixAutomaton
+from gramcore.ngram import SuffixAutomaton, SuffixMatcher
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -146,6 +146,9 @@ def test_bad_arguments_are_named() -> None:
         automaton.propose(1, by="last")
     with pytest.raises(ValueError, match="max_tokens"):
         automaton.propose(-1)
+    for propose in (automaton.propose, SuffixMatcher(automaton).propose):
+        with pytest.raises(TypeError, match="max_tokens must be an int"):
+            propose(2.5)  # type: ignore[arg-type]
     assert automaton.tokens.tolist() == [1, 2]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,16 @@ from gramcore._checks import check_choice, check_int
 __all__ = ["SuffixAutomaton", "SuffixMatcher"]
 
 Tokens: TypeAlias = Sequence[int] | npt.NDArray[np.integer]
-_BY = ("recent", "first", "frequent")
+
+
+def _propose(native: Any, max_tokens: int, by: str) -> npt.NDArray[np.int32]:
+    """The native side checks values; types are looked at only once it has refused one."""
+    try:
+        return native.propose(max_tokens, by)
+    except TypeError:
+        check_int("max_tokens", max_tokens, low=0)
+        check_choice("by", by, ("recent", "first", "frequent"))
+        raise
 
 
 class SuffixAutomaton:
@@ -110,7 +119,7 @@ class SuffixAutomaton:
                 ``"first"`` the first, ``"frequent"`` takes the most frequent next token at each step (smaller id on
                 ties; the counts cost one pass over the automaton after each change).
         """
-        return self._native.propose(check_int("max_tokens", max_tokens, low=0), check_choice("by", by, _BY))
+        return _propose(self._native, max_tokens, by)
 
     def count(self, ids: Tokens) -> int:
         """Occurrences of a substring; ``num_tokens + 1`` for the empty one."""
@@ -178,7 +187,7 @@ class SuffixMatcher:
 
     def propose(self, max_tokens: int, *, by: str = "recent") -> npt.NDArray[np.int32]:
         """Draft what followed the match in the automaton's text; see :meth:`SuffixAutomaton.propose`."""
-        return self._native.propose(check_int("max_tokens", max_tokens, low=0), check_choice("by", by, _BY))
+        return _propose(self._native, max_tokens, by)
 
     def propose_tree(self, max_nodes: int, *, width: int = 8) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Draft the most frequent continuations of the current match as a tree, best first.

@@ -23,21 +23,25 @@ class _EmitVerifier(Verifier):
     lossless = Lossless.L1
 
     def _walk(self, tree: DraftTree, rows: TargetRows, dice: Dice) -> tuple[list[int], int]:
+        below: list[list[int]] = [[] for _ in range(len(tree) + 1)]  # children by row
+        for node, parent in enumerate(tree.parents.tolist()):
+            below[parent + 1].append(node)
+        tokens = tree.tokens.tolist()
         here = [0]  # rows with the same tokens from the root
         depth = 0
         while True:
-            children = [int(node) for row in here for node in tree.children(row)]
+            children = [node for row in here for node in below[row]]
             dice.at(depth)
             if not children:
                 return tree.path_to(here[0] - 1), dice.pick_row(rows, here[0])
             assert tree.logq is not None
-            siblings = [int(t) for t in tree.tokens[children]]
+            siblings = [tokens[node] for node in children]
             token = self._emit(rows, here[0], tree.logq[here[0]], siblings, dice)
             matching = [node + 1 for node, t in zip(children, siblings, strict=True) if t == token]
             if not matching:
                 return tree.path_to(here[0] - 1), token
             # Go on with all duplicates; the path is read off one of them, so prefer the one that reaches deepest.
-            here = sorted(matching, key=lambda row: (-len(tree.children(row)), row))
+            here = matching if len(matching) == 1 else sorted(matching, key=lambda row: (-len(below[row]), row))
             depth += 1
 
     @abstractmethod

@@ -7,16 +7,17 @@ namespace gramcore::grammar {
 Automaton::Automaton(Grammar grammar, Limits limits) : grammar_(std::move(grammar)), limits_(limits) {
   states_.push_back({0, 0, false});
   rows_.emplace_back();
-  stacks_.push_back({ExprPool::kEpsilon, kBottom});
+  stacks_.assign(2, {ExprPool::kEpsilon, kBottom});
   begin();
-  expand(kBottom, grammar_.start);
-  start_ = finish();
+  accepting_ = true;
+  popped_.assign(1, finish());
+  start_ = popped(push(grammar_.start, kBottom));
 }
 
 std::size_t Automaton::bytes() const {
   return states_.capacity() * sizeof(State) + threads_.capacity() * sizeof(Thread) +
          stacks_.capacity() * sizeof(Stack) + num_rows_ * 256 * sizeof(StateId) + rows_.capacity() * sizeof(void*) +
-         state_table_.bytes() + stack_table_.bytes() + grammar_.pool.bytes();
+         state_table_.bytes() + stack_table_.bytes() + closure_bytes_ + grammar_.pool.bytes();
 }
 
 StackId Automaton::push(ExprId next, StackId parent) {
@@ -32,95 +33,14 @@ StackId Automaton::push(ExprId next, StackId parent) {
 }
 
 void Automaton::begin() {
-  work_.clear();
   ready_.clear();
-  seen_.clear();
   accepting_ = false;
 }
 
-// Whether `key` was seen since begin(); it has been from now on.
-bool Automaton::was_seen(std::uint64_t key) {
-  constexpr std::size_t kFew = 24;  // a list is searched as fast as a table
-  if (seen_.size() < kFew) {
-    if (std::find(seen_.begin(), seen_.end(), key) != seen_.end()) return true;
-  } else {
-    if (seen_.size() == kFew) seen_table_ = {seen_.begin(), seen_.end()};
-    if (!seen_table_.insert(key).second) return true;
-  }
-  seen_.push_back(key);
-  return false;
-}
-
-// Adds everything that can come next when `e` and then `stack` remain.
-void Automaton::expand(StackId stack, ExprId e) {
-  work_.push_back({e, stack});
-  while (!work_.empty()) {
-    const Thread t = work_.back();
-    work_.pop_back();
-    expand_one(t.stack, t.top);
-  }
-}
-
-void Automaton::expand_one(StackId stack, ExprId e) {
-  ExprPool& pool = grammar_.pool;
-  const Node n = pool[e];
-  if (!n.has_call) {
-    if (n.kind != Kind::kEpsilon && !pool.is_empty(e)) ready_.push_back({e, stack});
-    if (n.nullable) pop(stack);
-    return;
-  }
-  // Rule calls: the same remainder twice adds nothing (and would not end under nullable loops).
-  const std::uint64_t key = (static_cast<std::uint64_t>(e) << 32) | stack;
-  if (was_seen(key)) return;
-  GC_CHECK_AS(GrammarTooComplex, seen_.size() <= limits_.max_closure, "grammar must expand at most ",
-              limits_.max_closure, " rules between two bytes, got more; simplify it");
-  switch (n.kind) {
-    case Kind::kCat: {
-      const auto [head, rest] = split(e);
-      work_.push_back({head, push(rest, stack)});
-      break;
-    }
-    case Kind::kAlt:
-      for (const ExprId k : pool.kids(e)) work_.push_back({k, stack});
-      break;
-    case Kind::kRepeat: {
-      if (n.min == 0) pop(stack);
-      const ExprId rest = pool.repeat(n.a, n.min ? n.min - 1 : 0, n.max == kUnbounded ? kUnbounded : n.max - 1);
-      work_.push_back({n.a, rest == ExprPool::kEpsilon ? stack : push(rest, stack)});
-      break;
-    }
-    case Kind::kCall: work_.push_back({grammar_.rules[n.a].body, stack}); break;
-    case Kind::kKeys: work_.push_back({key_set_body(&grammar_, n.a, n.b), stack}); break;
-    default: throw std::logic_error("an intersection or complement calls a rule");
-  }
-}
-
-// A concatenation as its longest call-free head (or its first part) and what follows.
-std::pair<ExprId, ExprId> Automaton::split(ExprId e) {
-  const auto it = splits_.find(e);
-  if (it != splits_.end()) return it->second;
-  ExprPool& pool = grammar_.pool;
-  std::vector<ExprId> heads;
-  ExprId rest = e;
-  while (pool[rest].kind == Kind::kCat && (heads.empty() || !pool[pool[rest].a].has_call)) {
-    const bool call = pool[pool[rest].a].has_call;
-    heads.push_back(pool[rest].a);
-    rest = pool[rest].b;
-    if (call) break;
-  }
-  ExprId head = ExprPool::kEpsilon;
-  for (std::size_t i = heads.size(); i-- > 0;) head = pool.cat(heads[i], head);
-  splits_.emplace(e, std::make_pair(head, rest));
-  return {head, rest};
-}
-
-void Automaton::pop(StackId stack) {
-  if (stack == kBottom) {
-    accepting_ = true;
-    return;
-  }
-  const Stack s = stacks_[stack];
-  work_.push_back({s.next, s.parent});
+void Automaton::add(StateId state) {
+  const Span<const Thread> list = threads(state);
+  ready_.insert(ready_.end(), list.begin(), list.end());
+  accepting_ |= states_[state].accepting;
 }
 
 void Automaton::check_budget() const {
@@ -133,13 +53,13 @@ void Automaton::check_budget() const {
               " s, got ", seconds, " s and ", states_.size(), " states; simplify the grammar or raise the budget");
 }
 
-// Interns the state whose threads were collected since begin().
-StateId Automaton::finish() {
+// Puts the threads collected since begin() in order; those with one stack become one expression.
+void Automaton::merge_ready() {
   std::sort(ready_.begin(), ready_.end(),
             [](const Thread& x, const Thread& y) { return x.stack != y.stack ? x.stack < y.stack : x.top < y.top; });
   ready_.erase(std::unique(ready_.begin(), ready_.end()), ready_.end());
   std::size_t out = 0;
-  for (std::size_t i = 0; i < ready_.size();) {  // threads with one stack become one expression
+  for (std::size_t i = 0; i < ready_.size();) {
     std::size_t j = i + 1;
     while (j < ready_.size() && ready_[j].stack == ready_[i].stack) ++j;
     Thread t = ready_[i];
@@ -152,6 +72,13 @@ StateId Automaton::finish() {
     i = j;
   }
   ready_.resize(out);
+}
+
+// Interns the state whose threads were collected since begin().
+StateId Automaton::finish() {
+  GC_CHECK_AS(GrammarTooComplex, ready_.size() <= limits_.max_closure, "grammar must go on in at most ",
+              limits_.max_closure, " ways between two bytes, got ", ready_.size(), "; simplify it");
+  merge_ready();
   if (ready_.empty() && !accepting_) return kDead;
   std::uint64_t h = accepting_ ? 3 : 5;
   for (const Thread& t : ready_) h = mix(mix(h, t.top), t.stack);
@@ -177,11 +104,19 @@ StateId Automaton::compute(StateId state, std::uint8_t byte) {
   if (state == kDead) return kDead;
   const std::uint32_t first = states_[state].first, count = states_[state].count;
   ByteSet same = ByteSet::all();
-  begin();
+  ExprPool& pool = grammar_.pool;
+  remain_.clear();
   for (std::uint32_t i = 0; i < count; ++i) {
     const Thread t = threads_[first + i];
-    const ExprId d = grammar_.pool.derivative(t.top, byte, &same);
-    if (d != ExprPool::kEmpty) expand(t.stack, d);
+    const ExprId d = pool.derivative(t.top, byte, &same);
+    if (d == ExprPool::kEmpty) continue;
+    remain_.push_back({d, t.stack});
+    if (pool[d].nullable) popped(t.stack);
+  }
+  begin();
+  for (const Thread& t : remain_) {
+    if (t.top != ExprPool::kEpsilon && !pool.is_empty(t.top)) ready_.push_back(t);
+    if (pool[t.top].nullable) add(popped_[t.stack]);
   }
   const StateId next = finish();
   if (!rows_[state]) {
@@ -197,13 +132,21 @@ StateId Automaton::compute(StateId state, std::uint8_t byte) {
 }
 
 StateId Automaton::popped(StackId stack) {
-  if (popped_.size() < stacks_.size()) popped_.resize(stacks_.size(), kUnknown);
-  if (popped_[stack] == kUnknown) {
+  const auto known = [&](StackId s) { return s < popped_.size() && popped_[s] != kUnknown; };
+  if (known(stack)) return popped_[stack];
+  std::vector<StackId> open;  // stacks whose continuations are needed, the last one first
+  for (StackId s = stack; !known(s); s = stacks_[s].parent) {
+    open.push_back(s);
+    if (!closure(stacks_[s].next).nullable) break;
+  }
+  for (std::size_t i = open.size(); i-- > 0;) {
+    const Stack s = stacks_[open[i]];
     begin();
-    expand(stack, ExprPool::kEpsilon);
-    const StateId s = finish();
-    if (popped_.size() < stacks_.size()) popped_.resize(stacks_.size(), kUnknown);
-    popped_[stack] = s;
+    add_closure(closure(s.next), s.parent);
+    if (closure(s.next).nullable) add(popped_[s.parent]);
+    const StateId state = finish();
+    popped_.resize(stacks_.size(), kUnknown);
+    popped_[open[i]] = state;
   }
   return popped_[stack];
 }

@@ -67,14 +67,25 @@ class Automaton {
     ExprId next;
     StackId parent;
   };
+  // What can come next when an expression begins, over any stack.
+  struct Closure {
+    std::vector<Stack> frames;    // pushed on that stack, which is [0]; a parent is an index of an earlier frame
+    std::vector<Thread> threads;  // stack: index of a frame
+    bool nullable;                // nothing may come
+  };
+  static constexpr StackId kBase = 1;  // on which closures are found
+
   StateId compute(StateId state, std::uint8_t byte);
   StackId push(ExprId next, StackId parent);
   void begin();
+  void add(StateId state);
+  const Closure& closure(ExprId e);
+  void add_closure(const Closure& closure, StackId below);
   void expand(StackId stack, ExprId e);
-  void expand_one(StackId stack, ExprId e);
   void pop(StackId stack);
   bool was_seen(std::uint64_t key);
   std::pair<ExprId, ExprId> split(ExprId e);
+  void merge_ready();
   StateId finish();
   void check_budget() const;
 
@@ -89,8 +100,11 @@ class Automaton {
   std::unordered_map<ExprId, std::pair<ExprId, ExprId>> splits_;
   std::size_t num_rows_ = 0;
   StateId start_ = kDead;
-  // the closure under way
-  std::vector<Thread> work_, ready_;
+  std::vector<std::unique_ptr<const Closure>> closures_;  // by expression
+  std::size_t closure_bytes_ = 0;
+  std::vector<StackId> frame_ids_;
+  // the state or closure under way
+  std::vector<Thread> work_, remain_, ready_;
   std::vector<std::uint64_t> seen_;
   std::unordered_set<std::uint64_t> seen_table_;  // of seen_, when it is long
   bool accepting_ = false;

@@ -4,7 +4,7 @@
 
 #include "core/check.h"
 #include "grammar/intern.h"
-#include "grammar/mask.h"
+#include "grammar/lexeme.h"
 
 namespace gramcore::grammar {
 

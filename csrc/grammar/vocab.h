@@ -24,6 +24,7 @@ struct Trie {
   std::vector<std::uint32_t> tokens;  // ids in the order of their strings
 
   std::size_t size() const { return nodes.size() - 1; }
+  std::size_t bytes() const { return sizeof(Node) * nodes.size() + sizeof(std::uint32_t) * tokens.size(); }
 };
 
 // Builds the trie of strings (string, id); sorts its argument.

@@ -67,8 +67,23 @@ SCHEMA = {
 }
 
 
-def test_masks_of_a_schema_are_what_one_walk_gives(smollm: TokenizerInfo) -> None:
-    matcher = GrammarMatcher(GrammarCompiler(smollm).compile(Grammar.from_json_schema(SCHEMA)))
+#: Most tokens that leave a name go on with an operator, a bracket or a blank and what follows: lexemes of pairs.
+PROGRAM = r"""
+start: (NAME "=" expr ";")+
+expr: expr ("+" | "==") term | term
+term: NAME | NUMBER | NAME "(" (expr ("," expr)*)? ")" | term "[" expr "]" | STRING
+NAME: /[A-Za-z_][A-Za-z0-9_]*/
+NUMBER: /[0-9]+(\.[0-9]+)?/
+STRING: /"[^"\n]*"/
+%ignore /[ \t\n]+/
+"""
+
+
+@pytest.mark.parametrize(
+    "grammar", [Grammar.from_json_schema(SCHEMA), Grammar.from_lark(PROGRAM)], ids=["schema", "program"]
+)
+def test_masks_are_what_one_walk_gives(smollm: TokenizerInfo, grammar: Grammar) -> None:
+    matcher = GrammarMatcher(GrammarCompiler(smollm).compile(grammar))
     rng = np.random.default_rng(2)
     fast, slow = np.zeros((2, (len(smollm) + 31) // 32), np.int32)
     checked = 0

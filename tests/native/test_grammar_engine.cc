@@ -1,10 +1,14 @@
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "core/rng.h"
+#include "grammar/bnf.h"
 #include "grammar/matcher.h"
 #include "grammar/regex.h"
 #include "grammar/schema.h"
+#include "grammar/tails.h"
 #include "native/test.h"
 
 using namespace gramcore;
@@ -61,6 +65,47 @@ void check_random_walks(const std::shared_ptr<Compiled>& compiled, Rng* rng) {
   }
 }
 
+// All texts of one to four letters: enough tokens behind every place that lexemes of pairs are made.
+std::shared_ptr<const Vocab> all_texts(const std::string& alphabet) {
+  std::vector<std::string> texts{""};
+  std::size_t shorter = 0;
+  for (int length = 1; length <= 4; ++length) {
+    const std::size_t end = texts.size();
+    for (std::size_t i = shorter; i < end; ++i) {
+      for (const char c : alphabet) texts.push_back(texts[i] + c);
+    }
+    shorter = end;
+  }
+  std::vector<std::uint8_t> bytes;
+  std::vector<std::uint64_t> offsets;
+  for (const std::string& text : texts) {  // the first, without text, is the stop token
+    offsets.push_back(bytes.size());
+    bytes.insert(bytes.end(), text.begin(), text.end());
+  }
+  offsets.push_back(bytes.size());
+  return std::make_shared<Vocab>(std::move(bytes), std::move(offsets), std::vector<std::uint32_t>{},
+                                 std::vector<std::uint32_t>{0});
+}
+
+void check_masks_are_walks(const std::shared_ptr<Compiled>& compiled, Rng* rng) {
+  const Vocab& vocab = compiled->vocab();
+  for (int walk = 0; walk < 8; ++walk) {
+    Matcher matcher(compiled);
+    for (int step = 0; step < 12 && !matcher.is_terminated(); ++step) {
+      std::vector<std::int32_t> mask(vocab.words()), slow(vocab.words());
+      matcher.fill_bitmask(mask.data());
+      compiled->fill_slowly(matcher.state(), slow.data());
+      EXPECT(mask == slow);
+      std::vector<std::int64_t> allowed;
+      for (std::size_t t = 1; t < vocab.size(); ++t) {
+        if (bitmask_test(mask.data(), t)) allowed.push_back(static_cast<std::int64_t>(t));
+      }
+      if (allowed.empty()) break;
+      EXPECT(matcher.accept(allowed[rng->next_below(static_cast<std::uint32_t>(allowed.size()))]));
+    }
+  }
+}
+
 }  // namespace
 
 GC_TEST(grammar_masks_are_accept_for_regular_expressions) {
@@ -86,6 +131,73 @@ GC_TEST(grammar_masks_are_accept_for_schemas) {
     const Json root = parse_json(text);
     SchemaCompiler compiler(root, {});
     check_random_walks(std::make_shared<Compiled>(vocab, compiler.run(), Limits{}), &rng);
+  }
+}
+
+GC_TEST(grammar_masks_are_walks_of_the_trie) {
+  Rng rng(7);
+  const auto vocab = all_texts("a1\"{}[]:, ");
+  for (const char* text : {"{}", R"({"type":"array","items":{"type":"object","additionalProperties":{"$ref":"#"}}})"}) {
+    const Json root = parse_json(text);
+    SchemaCompiler compiler(root, {});
+    check_masks_are_walks(std::make_shared<Compiled>(vocab, compiler.run(), Limits{}), &rng);
+  }
+  for (const char* text : {
+           "root ::= e\ne ::= e \",\" t | t\nt ::= [a1 ]+ | \"{\" e \"}\" | [a1]* \"[\" e? \"]\"",
+           "root ::= \"{\" w* \"}\" root?\nw ::= s | n\ns ::= \"\\\"\" [^\"]{0,5} \"\\\"\"\nn ::= [a1]+ (\":\" n)? \" "
+           "\"*",
+       }) {
+    Grammar grammar = parse_bnf(text, BnfSyntax::kGbnf);
+    prepare(&grammar);
+    check_masks_are_walks(std::make_shared<Compiled>(vocab, std::move(grammar), Limits{}), &rng);
+  }
+}
+
+GC_TEST(grammar_tries_laid_over_each_other) {
+  Rng rng(8);
+  const auto vocab = bytes_and_pairs();
+  const Trie& trie = vocab->trie();
+  const auto text_of = [&](const Trie& t, std::uint32_t node, std::uint16_t from) {
+    std::string out;  // the bytes from the ancestor at depth `from` down to the node
+    for (std::uint16_t d = t.nodes[node].depth; d > from;) {
+      out.insert(out.begin(), static_cast<char>(t.nodes[node].byte));
+      --d;
+      while (t.nodes[node].depth > d) --node;
+    }
+    return out;
+  };
+  using Set = std::multimap<std::string, std::uint32_t>;
+  for (int round = 0; round < 40; ++round) {
+    std::vector<std::uint32_t> places;
+    for (std::uint32_t i = 1; i < trie.nodes[0].end; ++i) {
+      if (rng.next_below(4) == 0) places.push_back(i);
+    }
+    Set expected, got;
+    for (const std::uint32_t place : places) {
+      const Trie::Node& root = trie.nodes[place];
+      for (std::uint32_t i = place + 1; i < root.end; ++i) {
+        for (std::uint32_t t = trie.nodes[i].first_token; t < trie.nodes[i + 1].first_token; ++t) {
+          expected.emplace(text_of(trie, i, root.depth), trie.tokens[t]);
+        }
+      }
+    }
+    const Tails tails(trie, places);
+    for (const std::uint8_t byte : tails.first_bytes()) {
+      std::size_t grown = 0;
+      const Trie& behind = tails.behind(byte, &grown);
+      EXPECT_EQ(grown, behind.bytes());
+      EXPECT_EQ(&tails.behind(byte, &grown), &behind);
+      EXPECT_EQ(grown, behind.bytes());
+      for (std::uint32_t i = 0; i < behind.nodes[0].end; ++i) {
+        if (i > 0) EXPECT(behind.nodes[i].end <= behind.nodes[0].end && behind.nodes[i].end > i);
+        for (std::uint32_t t = behind.nodes[i].first_token; t < behind.nodes[i + 1].first_token; ++t) {
+          got.emplace(static_cast<char>(byte) + text_of(behind, i, 0), behind.tokens[t]);
+        }
+      }
+    }
+    EXPECT(std::set<Set::value_type>(expected.begin(), expected.end()) ==
+           std::set<Set::value_type>(got.begin(), got.end()));
+    EXPECT_EQ(expected.size(), got.size());
   }
 }
 

@@ -1,0 +1,127 @@
+// What can come next when an expression begins: rule calls are opened until a byte is needed.
+//
+// That does not depend on the stack below, so it is found once per expression, on a stack of its own, and put on any
+// other one frame by frame.
+#include <algorithm>
+
+#include "grammar/automaton.h"
+
+namespace gramcore::grammar {
+
+const Automaton::Closure& Automaton::closure(ExprId e) {
+  if (closures_.size() <= e) closures_.resize(std::max<std::size_t>(e + 1, grammar_.pool.size()));
+  if (closures_[e]) return *closures_[e];
+  begin();
+  seen_.clear();
+  work_.assign(1, {e, kBase});
+  while (!work_.empty()) {
+    const Thread t = work_.back();
+    work_.pop_back();
+    expand(t.stack, t.top);
+  }
+  merge_ready();
+  std::vector<StackId> stacks;  // of the threads and all below them, parents first
+  for (const Thread& t : ready_) {
+    for (StackId s = t.stack; s != kBase; s = stacks_[s].parent) stacks.push_back(s);
+  }
+  std::sort(stacks.begin(), stacks.end());
+  stacks.erase(std::unique(stacks.begin(), stacks.end()), stacks.end());
+  const auto frame_of = [&](StackId s) {
+    if (s == kBase) return 0u;
+    return 1 + static_cast<std::uint32_t>(std::lower_bound(stacks.begin(), stacks.end(), s) - stacks.begin());
+  };
+  auto made = std::make_unique<Closure>();
+  made->nullable = accepting_;
+  made->frames.push_back({ExprPool::kEpsilon, 0});
+  for (const StackId s : stacks) made->frames.push_back({stacks_[s].next, frame_of(stacks_[s].parent)});
+  for (const Thread& t : ready_) made->threads.push_back({t.top, frame_of(t.stack)});
+  closure_bytes_ += sizeof(Closure) + made->frames.size() * sizeof(Stack) + made->threads.size() * sizeof(Thread);
+  if (closures_.size() <= e) closures_.resize(grammar_.pool.size());
+  return *(closures_[e] = std::move(made));
+}
+
+// Adds the threads of a closure, over a stack.
+void Automaton::add_closure(const Closure& closure, StackId below) {
+  frame_ids_.assign(1, below);
+  for (std::size_t i = 1; i < closure.frames.size(); ++i) {
+    frame_ids_.push_back(push(closure.frames[i].next, frame_ids_[closure.frames[i].parent]));
+  }
+  for (const Thread& t : closure.threads) ready_.push_back({t.top, frame_ids_[t.stack]});
+}
+
+// Whether `key` was seen in the closure under way; it has been from now on.
+bool Automaton::was_seen(std::uint64_t key) {
+  constexpr std::size_t kFew = 24;  // a list is searched as fast as a table
+  if (seen_.size() < kFew) {
+    if (std::find(seen_.begin(), seen_.end(), key) != seen_.end()) return true;
+  } else {
+    if (seen_.size() == kFew) seen_table_ = {seen_.begin(), seen_.end()};
+    if (!seen_table_.insert(key).second) return true;
+  }
+  seen_.push_back(key);
+  return false;
+}
+
+void Automaton::expand(StackId stack, ExprId e) {
+  ExprPool& pool = grammar_.pool;
+  const Node n = pool[e];
+  if (!n.has_call) {
+    if (n.kind != Kind::kEpsilon && !pool.is_empty(e)) ready_.push_back({e, stack});
+    if (n.nullable) pop(stack);
+    return;
+  }
+  // Rule calls: the same remainder twice adds nothing (and would not end under nullable loops).
+  const std::uint64_t key = (static_cast<std::uint64_t>(e) << 32) | stack;
+  if (was_seen(key)) return;
+  GC_CHECK_AS(GrammarTooComplex, seen_.size() <= limits_.max_closure, "grammar must expand at most ",
+              limits_.max_closure, " rules between two bytes, got more; simplify it");
+  switch (n.kind) {
+    case Kind::kCat: {
+      const auto [head, rest] = split(e);
+      work_.push_back({head, push(rest, stack)});
+      break;
+    }
+    case Kind::kAlt:
+      for (const ExprId k : pool.kids(e)) work_.push_back({k, stack});
+      break;
+    case Kind::kRepeat: {
+      if (n.min == 0) pop(stack);
+      const ExprId rest = pool.repeat(n.a, n.min ? n.min - 1 : 0, n.max == kUnbounded ? kUnbounded : n.max - 1);
+      work_.push_back({n.a, rest == ExprPool::kEpsilon ? stack : push(rest, stack)});
+      break;
+    }
+    case Kind::kCall: work_.push_back({grammar_.rules[n.a].body, stack}); break;
+    case Kind::kKeys: work_.push_back({key_set_body(&grammar_, n.a, n.b), stack}); break;
+    default: throw std::logic_error("an intersection or complement calls a rule");
+  }
+}
+
+// A concatenation as its longest call-free head (or its first part) and what follows.
+std::pair<ExprId, ExprId> Automaton::split(ExprId e) {
+  const auto it = splits_.find(e);
+  if (it != splits_.end()) return it->second;
+  ExprPool& pool = grammar_.pool;
+  std::vector<ExprId> heads;
+  ExprId rest = e;
+  while (pool[rest].kind == Kind::kCat && (heads.empty() || !pool[pool[rest].a].has_call)) {
+    const bool call = pool[pool[rest].a].has_call;
+    heads.push_back(pool[rest].a);
+    rest = pool[rest].b;
+    if (call) break;
+  }
+  ExprId head = ExprPool::kEpsilon;
+  for (std::size_t i = heads.size(); i-- > 0;) head = pool.cat(heads[i], head);
+  splits_.emplace(e, std::make_pair(head, rest));
+  return {head, rest};
+}
+
+void Automaton::pop(StackId stack) {
+  if (stack == kBase) {
+    accepting_ = true;
+    return;
+  }
+  const Stack s = stacks_[stack];
+  work_.push_back({s.next, s.parent});
+}
+
+}  // namespace gramcore::grammar

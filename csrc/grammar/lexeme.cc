@@ -1,0 +1,216 @@
+#include "grammar/lexeme.h"
+
+#include <algorithm>
+
+namespace gramcore::grammar {
+namespace {
+
+constexpr ExprId kUnknown = 0xFFFFFFFFu;
+constexpr std::size_t kSparse = 256;    // tokens below which a list is shorter work than a mask
+constexpr std::size_t kManyExits = 16;  // exits from which their tails are laid over each other
+constexpr std::size_t kMaxCacheBytes = std::size_t{256} << 20;
+constexpr std::size_t kMaxPieces = 256;
+
+}  // namespace
+
+std::shared_ptr<const Lexeme> LexemeCache::find(const ExprPool::Hash& hash) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto it = lexemes_.find(hash);
+  return it == lexemes_.end() ? nullptr : it->second;
+}
+
+std::shared_ptr<const Pieces> LexemeCache::find_pieces(const ExprPool::Hash& hash) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto it = pieces_.find(hash);
+  return it == pieces_.end() ? nullptr : it->second;
+}
+
+void LexemeCache::add_pieces(const ExprPool::Hash& hash, std::shared_ptr<const Pieces> pieces) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (pieces_.size() >= kMaxPieces) pieces_.clear();  // start over; grammars keep the ones they use
+  pieces_.emplace(hash, std::move(pieces));
+}
+
+void LexemeCache::add(const ExprPool::Hash& hash, std::shared_ptr<const Lexeme> lexeme) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (bytes_ > kMaxCacheBytes) {  // start over; grammars keep the ones they use
+    lexemes_.clear();
+    bytes_ = 0;
+  }
+  bytes_ += lexeme->bytes();
+  lexemes_.emplace(hash, std::move(lexeme));
+}
+
+void LexemeCache::grow(std::size_t bytes) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  bytes_ += bytes;
+}
+
+// The derivative, kEmpty also where it matches nothing.
+ExprId Lexemes::step(ExprId e, std::uint8_t b) {
+  if (rows_.size() <= e) rows_.resize(std::max<std::size_t>(e + 1, pool_.size()));
+  if (!rows_[e]) {
+    rows_[e] = std::make_unique<ExprId[]>(256);
+    std::fill_n(rows_[e].get(), 256, kUnknown);
+    bytes_ += 256 * sizeof(ExprId);
+  }
+  if (rows_[e][b] == kUnknown) {
+    ByteSet same = ByteSet::all();
+    ExprId d = pool_.derivative(e, b, &same);
+    if (pool_.is_empty(d)) d = ExprPool::kEmpty;
+    for (unsigned x = 0; x < 256; ++x) {
+      if (same.has(static_cast<std::uint8_t>(x))) rows_[e][x] = d;
+    }
+  }
+  return rows_[e][b];
+}
+
+template <class Cover>
+Lexemes::Shared Lexemes::shared(const ExprPool::Hash& hash, Cover cover) {
+  Shared found = vocab_.lexemes().find(hash);
+  if (!found) {
+    auto made = std::make_shared<Lexeme>();
+    at_.resize(vocab_.max_token_bytes() + 1);
+    ranges_ = {};
+    cover(made.get());
+    finish(made.get());
+    found = std::move(made);
+    vocab_.lexemes().add(hash, found);
+  }
+  bytes_ += found->bytes();
+  return found;
+}
+
+const Lexeme& Lexemes::of(ExprId e) {
+  if (of_.size() <= e) of_.resize(std::max<std::size_t>(e + 1, pool_.size()));
+  if (of_[e]) return *of_[e];
+  const ExprPool::Hash hash = pool_.hash(e);  // a copy: the pool grows
+  const std::vector<ExprId> parts = alternatives(e);
+  for (const ExprId part : parts) of(part);  // now, since one lexeme is made at a time
+  Shared found = shared(hash, [&](Lexeme* made) {
+    for (const ExprId part : parts) unite(*of_[part], made);
+    if (!parts.empty()) return;
+    at_[0] = e;
+    if (!cover_pieces(e, 0, made)) cover(1, vocab_.trie().nodes[0].end, made);
+  });
+  return *(of_[e] = std::move(found));
+}
+
+// The alternatives of a | b | ... or (a | b | ...) r when some can begin with many bytes: each of those by itself,
+// since it comes back in other states with other ones beside it, and the others as one.
+std::vector<ExprId> Lexemes::alternatives(ExprId e) {
+  const Node n = pool_[e];
+  const bool behind = n.kind == Kind::kCat;
+  const ExprId list = behind ? n.a : e;
+  if (pool_[list].kind != Kind::kAlt) return {};
+  std::vector<ExprId> parts, narrow;
+  const Span<const ExprId> kids = pool_.kids(list);
+  for (const ExprId kid : std::vector<ExprId>(kids.begin(), kids.end())) {
+    const ExprId part = behind ? pool_.cat(kid, n.b) : kid;
+    (first_bytes(part).size() < kManyBytes ? narrow : parts).push_back(part);
+  }
+  if (parts.empty()) return {};
+  if (!narrow.empty()) parts.push_back(pool_.alt(std::move(narrow)));
+  return parts.size() < 2 ? std::vector<ExprId>{} : parts;
+}
+
+ByteSet Lexemes::first_bytes(ExprId e) {
+  ByteSet out;
+  for (const Piece& p : pool_.pieces(e)) out = out | p.set;
+  return out;
+}
+
+void Lexemes::unite(const Lexeme& part, Lexeme* made) {
+  if (!part.dense.empty()) made->dense.resize(vocab_.words(), 0);
+  for (std::size_t w = 0; w < part.dense.size(); ++w) made->dense[w] |= part.dense[w];
+  made->sparse.insert(made->sparse.end(), part.sparse.begin(), part.sparse.end());
+  made->exits.insert(made->exits.end(), part.exits.begin(), part.exits.end());
+}
+
+const Lexeme& Lexemes::pair(ExprId first, ExprId then) {
+  const std::uint64_t key = (static_cast<std::uint64_t>(first) << 32) | then;
+  if (const auto it = pairs_.find(key); it != pairs_.end()) return *it->second;
+  const Lexeme& before = of(first);
+  ExprPool::Hash hash{};  // of the two in this order; no expression's own
+  for (std::uint64_t i = 0; i < 2; ++i) {
+    hash[i] = mix(mix(mix(0x6A09E667F3BCC909ull + i, pool_.hash(first)[i]), pool_.hash(then)[i]), i);
+  }
+  Shared found = shared(hash, [&](Lexeme* made) { cover_behind(before, then, made); });
+  return *(pairs_[key] = std::move(found));
+}
+
+const Trie& Lexemes::tails(const Lexeme& lexeme, std::uint8_t byte) {
+  std::size_t grown = 0;
+  const Trie& trie = lexeme.tails->behind(byte, &grown);
+  if (grown > 0) vocab_.lexemes().grow(grown);
+  bytes_ += grown;
+  return trie;
+}
+
+void Lexemes::forget() {
+  of_.clear();
+  pairs_.clear();
+  rows_.clear();
+  pieces_of_.clear();
+  counted_.clear();
+  counted_at_.clear();
+  bytes_ = 0;
+}
+
+void Lexemes::finish(Lexeme* made) {
+  const Trie& trie = vocab_.trie();
+  add_ranges(made);
+  if (made->sparse.size() > kSparse) {
+    made->dense.resize(vocab_.words(), 0);
+    for (const auto t : made->sparse) bitmask_set(made->dense.data(), t);
+    made->sparse = {};
+  }
+  std::sort(made->exits.begin(), made->exits.end());
+  made->exits.erase(std::unique(made->exits.begin(), made->exits.end()), made->exits.end());
+  for (const auto exit : made->exits) {
+    made->num_tails += trie.nodes[trie.nodes[exit].end].first_token - trie.nodes[exit + 1].first_token;
+  }
+  if (made->exits.size() > kManyExits) made->tails = std::make_unique<const Tails>(trie, made->exits);
+}
+
+// Adds the tokens and exits of trie nodes [first, end); the expressions of shallower nodes stand in at_.
+void Lexemes::cover(std::uint32_t first, std::uint32_t end, Lexeme* made) {
+  const Trie& trie = vocab_.trie();
+  for (std::uint32_t i = first; i < end;) {
+    const Trie::Node& node = trie.nodes[i];
+    const ExprId before = at_[node.depth - 1];
+    const ExprId d = rows_.size() > before && rows_[before] && rows_[before][node.byte] != kUnknown
+                         ? rows_[before][node.byte]
+                         : step(before, node.byte);
+    if (d == ExprPool::kEmpty || cover_pieces(d, i, made)) {
+      i = node.end;
+      continue;
+    }
+    at_[node.depth] = d;
+    const std::uint32_t last = trie.nodes[i + 1].first_token;
+    made->sparse.insert(made->sparse.end(), trie.tokens.begin() + node.first_token, trie.tokens.begin() + last);
+    if (node.end > i + 1 && pool_[d].nullable) made->exits.push_back(i);
+    ++i;
+  }
+}
+
+// The same behind each exit of a lexeme.
+void Lexemes::cover_behind(const Lexeme& first, ExprId then, Lexeme* made) {
+  const Trie& trie = vocab_.trie();
+  if (!first.tails) {
+    for (const std::uint32_t exit : first.exits) {
+      at_[trie.nodes[exit].depth] = then;
+      cover(exit + 1, trie.nodes[exit].end, made);
+    }
+    return;
+  }
+  for (const std::uint8_t byte : first.tails->first_bytes()) {
+    if (step(then, byte) == ExprPool::kEmpty) continue;
+    for (const std::uint32_t node : first.tails->places(byte)) {
+      at_[trie.nodes[node].depth - 1u] = then;
+      cover(node, trie.nodes[node].end, made);
+    }
+  }
+}
+
+}  // namespace gramcore::grammar

@@ -1,0 +1,127 @@
+// Lexemes: the tokens of a vocabulary that stay inside an expression, and the places where they can leave it.
+//
+// They depend on the expression alone, so all states, stacks and grammars of a vocabulary share them.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "grammar/expr.h"
+#include "grammar/tails.h"
+#include "grammar/vocab.h"
+
+namespace gramcore::grammar {
+
+struct Lexeme {
+  std::vector<std::int32_t> dense;     // tokens that stay inside: a mask, or
+  std::vector<std::uint32_t> sparse;   // a list when they are few
+  std::vector<std::uint32_t> exits;    // trie nodes, not the root, after which the expression can end; ascending
+  std::size_t num_tails = 0;           // tokens that go on behind the exits
+  std::unique_ptr<const Tails> tails;  // what follows the exits, when they are many
+  std::size_t bytes() const {
+    return sizeof(Lexeme) + 4 * (dense.size() + sparse.size() + exits.size()) + (tails ? tails->bytes() : 0);
+  }
+};
+
+// How the tokens of a vocabulary are cut into pieces of one expression X, such as one character of a JSON string: what
+// walks through X* have in common, whatever their bounds and whatever follows.  X is prefix-free, so the cut is unique.
+struct Pieces {
+  bool usable = false;                  // false: X is not prefix-free or matches the empty text
+  std::vector<std::uint16_t> boundary;  // per trie node: 1 + k if its string is X^k, else 0
+  std::vector<std::uint16_t> inside;    // per token in trie order: 1 + pieces begun if it stays in X*, else 0
+  struct Outside {
+    std::uint32_t node;   // behind X^k with a byte that begins no X
+    std::uint32_t count;  // k
+  };
+  std::array<std::vector<Outside>, 256> outside;  // by that byte, nodes ascending
+  std::vector<std::vector<std::int32_t>> masks;   // [k]: tokens that begin at most k pieces, k < kMasks
+  std::vector<std::int32_t> all;                  // without a bound
+  std::uint32_t most = 0;                         // pieces that a token begins at most
+  static constexpr std::uint32_t kMasks = 33;
+};
+
+// Lexemes of one vocabulary, shared by all grammars through the structure of their expressions.
+class LexemeCache {
+ public:
+  std::shared_ptr<const Lexeme> find(const ExprPool::Hash& hash);
+  void add(const ExprPool::Hash& hash, std::shared_ptr<const Lexeme> lexeme);
+  void grow(std::size_t bytes);  // of a lexeme's tails
+  std::shared_ptr<const Pieces> find_pieces(const ExprPool::Hash& hash);
+  void add_pieces(const ExprPool::Hash& hash, std::shared_ptr<const Pieces> pieces);
+
+ private:
+  struct Hasher {
+    std::size_t operator()(const ExprPool::Hash& h) const { return static_cast<std::size_t>(h[0]); }
+  };
+  std::mutex mutex_;
+  std::unordered_map<ExprPool::Hash, std::shared_ptr<const Lexeme>, Hasher> lexemes_;
+  std::unordered_map<ExprPool::Hash, std::shared_ptr<const Pieces>, Hasher> pieces_;
+  std::size_t bytes_ = 0;
+};
+
+// The lexemes of one grammar.
+class Lexemes {
+ public:
+  Lexemes(const Vocab* vocab, ExprPool* pool) : vocab_(*vocab), pool_(*pool) {}
+
+  // References stay valid until forget().
+  const Lexeme& of(ExprId e);
+  // Tokens u v, and places behind u v, where `first` ends behind u and `then` begins with v, neither empty.  What stays
+  // inside `first` as a whole is left to of(first).
+  const Lexeme& pair(ExprId first, ExprId then);
+  const Trie& tails(const Lexeme& lexeme, std::uint8_t byte);
+  std::size_t bytes() const { return bytes_; }
+  void forget();
+
+ private:
+  using Shared = std::shared_ptr<const Lexeme>;
+  static constexpr unsigned kManyBytes = 64;  // that begin an expression, from which on walking it is long work
+  // Token ranges (in trie order) in which all that stays in X* is allowed, for one X, while a lexeme is made.
+  struct Ranges {
+    const Pieces* pieces = nullptr;
+    std::vector<std::pair<std::uint32_t, std::uint32_t>> list;
+    std::size_t total = 0;
+  };
+  // An expression X{min,max} R whose X are known by their pieces, R beginning with none of X's bytes.
+  struct Counted {
+    const Pieces* pieces = nullptr;  // null: not of this form
+    ExprId rest = 0;
+    std::uint32_t min = 0, max = 0;
+    std::vector<std::uint8_t> starts;  // bytes that begin R and follow some X^k in a token
+  };
+  template <class Cover>
+  Shared shared(const ExprPool::Hash& hash, Cover cover);
+  void finish(Lexeme* made);
+  void cover(std::uint32_t first, std::uint32_t end, Lexeme* made);
+  void cover_behind(const Lexeme& first, ExprId then, Lexeme* made);
+  std::vector<ExprId> alternatives(ExprId e);
+  ByteSet first_bytes(ExprId e);
+  void unite(const Lexeme& part, Lexeme* made);
+  bool cover_pieces(ExprId e, std::uint32_t node, Lexeme* made);
+  void add_ranges(Lexeme* made);
+  const Counted& counted(ExprId e);
+  Counted make_counted(ExprId e);
+  const Pieces& pieces(ExprId x);
+  std::shared_ptr<const Pieces> make_pieces(ExprId x);
+  bool prefix_free(ExprId x);
+  ExprId step(ExprId e, std::uint8_t b);
+
+  const Vocab& vocab_;
+  ExprPool& pool_;
+  std::size_t bytes_ = 0;
+  std::vector<Shared> of_;                           // per expression, null: not made yet
+  std::unordered_map<std::uint64_t, Shared> pairs_;  // by both expressions
+  std::vector<std::unique_ptr<ExprId[]>> rows_;      // per expression: derivatives by byte
+  std::vector<ExprId> at_;                           // expressions by depth, for cover()
+  Ranges ranges_;                                    // of the lexeme being made
+  std::unordered_map<ExprId, std::shared_ptr<const Pieces>> pieces_of_;
+  std::vector<std::int32_t> counted_at_;  // per expression: index into counted_ or -1
+  std::vector<Counted> counted_;
+};
+
+}  // namespace gramcore::grammar

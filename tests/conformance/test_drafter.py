@@ -27,7 +27,16 @@ def arguments(row: Row) -> tuple[Any, ...]:
         return (NgramDrafter(),)
     if need == "index":
         return (tiny_index(),)
+    if need == "heads":
+        return (tiny_heads(),)
     return ()
+
+
+@functools.cache
+def tiny_heads() -> Any:
+    from gramcore.spec.heads import MLPSpeculator
+
+    return MLPSpeculator.for_model(tiny_model())
 
 
 @functools.cache
@@ -65,7 +74,10 @@ def make(row: Row) -> Drafter:
 
 
 def look(text: Any) -> Context:
-    return Context(np.asarray(text, np.int32), len(text), Sampling(temperature=1.0), CounterRng(1))
+    import torch
+
+    state = torch.sin(torch.arange(32.0))  # of the row that predicted the root, for drafters that ask for it
+    return Context(np.asarray(text, np.int32), len(text), Sampling(temperature=1.0), CounterRng(1), state)
 
 
 @pytest.fixture(params=DRAFTERS, ids=lambda r: r.name)

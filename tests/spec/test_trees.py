@@ -71,14 +71,23 @@ def test_opt_tree_stops_when_a_layer_adds_little() -> None:
     assert len(calls) == 1
 
 
-def test_best_choices_are_the_most_valuable_paths() -> None:
-    accuracy = np.array([[0.6, 0.2, 0.1], [0.5, 0.2, 0.05]])
+@pytest.mark.parametrize(
+    "accuracy",
+    [
+        np.array([[0.6, 0.2, 0.1], [0.5, 0.2, 0.05]]),
+        np.array([[0.1, 0.3, 0.1], [0.0, 0.2, 0.5]]),  # measured ranks need not fall, and some are never right
+        np.array([[0.0, 0.4, 0.0], [0.0, 0.0, 0.0]]),
+    ],
+)
+def test_best_choices_are_the_most_valuable_paths(accuracy: np.ndarray) -> None:
     every = [(a,) for a in range(3)] + [(a, b) for a in range(3) for b in range(3)]
     value = {p: float(np.prod([accuracy[d, r] for d, r in enumerate(p)])) for p in every}
     for n in range(13):
         chosen = best_choices(accuracy, n)
         assert sum(value[p] for p in chosen) == pytest.approx(sum(sorted(value.values(), reverse=True)[:n]))
         assert all(p[:-1] in [(), *chosen] for p in chosen)
+        assert all(value[p] > 0 for p in chosen)
+        assert len(set(chosen)) == len(chosen)
 
 
 def test_static_tree_follows_ranks() -> None:

@@ -55,6 +55,7 @@ from gramcore.spec.stop_rules import (
 from gramcore.spec.stop_strings import StopStrings
 from gramcore.spec.suffix_drafter import SuffixDrafter
 from gramcore.spec.trees import ChainTree, Eagle2Tree, OptTree, StaticTree, TreeBuilder, best_choices
+from gramcore.spec.vocabulary import FrequencyVocabulary
 
 if TYPE_CHECKING:
     from gramcore.spec.cache import SlotCache
@@ -94,6 +95,7 @@ __all__ = [
     "Drafter",
     "Eagle2Tree",
     "FixedLength",
+    "FrequencyVocabulary",
     "GenerationResult",
     "GreedyTailTree",
     "GreedyTailVerifier",
@@ -169,6 +171,8 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"gramcore.spec.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'gramcore.spec' has no attribute {name!r}")
 
+
+importlib.import_module("gramcore.spec.heads")  # its rows; no torch yet
 
 register(
     Row(

@@ -279,6 +279,12 @@ class Drafter(ABC):
     def fork(self) -> Drafter:
         """A drafter with the same settings and shared read-only data, and an empty history."""
 
+    def observe_hidden(self, states: Any) -> None:  # noqa: B027
+        """Last hidden states ``(rows, width)`` of newly committed rows, before their next tokens are observed.
+
+        Only with ``needs_hidden``. The first call brings the prompt's rows but its last; default: ignore them.
+        """
+
     def observe_target(self, tree: DraftTree, rows: TargetRows) -> None:  # noqa: B027
         """See the target's rows of a verified tree, before its tokens are observed; default: ignore them."""
 

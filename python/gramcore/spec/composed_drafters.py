@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gramcore._checks import check_int, check_real
@@ -104,6 +106,9 @@ class AdaptiveDrafter(Drafter):
     def observe(self, accepted: IntArray) -> None:
         self.suffix.observe(accepted)
         self.fallback.observe(accepted)
+
+    def observe_hidden(self, states: Any) -> None:
+        self.fallback.observe_hidden(states)
 
     def observe_target(self, tree: DraftTree, rows: TargetRows) -> None:
         self.fallback.observe_target(tree, rows)

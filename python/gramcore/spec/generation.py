@@ -219,6 +219,7 @@ class _Run:
         for b, s in enumerate(self.sequences):
             if out is not None and out.hidden is not None and s.length > 1:
                 s.hidden = out.hidden[b, s.length - 2].clone()
+                s.drafter.observe_hidden(out.hidden[b, : s.length - 1])
             s.drafter.observe(s.tokens)
         self.stats.prefill_s = time.perf_counter() - started
         active = list(self.sequences)
@@ -248,7 +249,9 @@ class _Run:
             verdict = self.verifier.verify(s.tree, rows, s.rng)
             self.host.commit(b, verdict.path)
             if out.hidden is not None:
-                s.hidden = out.hidden[b, int(verdict.path[-1]) + 1 if len(verdict.path) else 0]
+                committed = out.hidden[b, [0, *(verdict.path + 1).tolist()]]
+                s.hidden = committed[-1]
+                s.drafter.observe_hidden(committed)
             s.drafter.observe_target(s.tree, rows)
             done.append((s, verdict.path.tolist(), self._commit(s, verdict)))
         clock.append(time.perf_counter())

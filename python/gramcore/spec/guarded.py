@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -49,6 +49,12 @@ class GuardedDrafter:
         drafter = self._drafter
         if drafter is not None:
             self._call(lambda: drafter.observe(tokens))
+
+    def observe_hidden(self, states: Any) -> None:
+        """Show the drafter hidden states of committed rows."""
+        drafter = self._drafter
+        if drafter is not None:
+            self._call(lambda: drafter.observe_hidden(states))
 
     def observe_target(self, tree: DraftTree, rows: TargetRows) -> None:
         """Show the drafter the target's rows."""

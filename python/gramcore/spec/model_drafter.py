@@ -12,8 +12,10 @@ import torch
 
 from gramcore._checks import check_int
 from gramcore.spec.base import Context, Drafter, DraftTree, FloatArray, IntArray, Sampling, TargetRows
+from gramcore.spec.restrict import restrict_head
 from gramcore.spec.transformers_host import TransformersHost
 from gramcore.spec.trees import ChainTree, TreeBuilder
+from gramcore.spec.vocabulary import FrequencyVocabulary, build_over, vocabulary_ids
 
 __all__ = ["ModelDrafter", "early_exit"]
 
@@ -28,9 +30,10 @@ class ModelDrafter(Drafter):
         model: a transformers model with the target's vocabulary; see :func:`early_exit` for the target's own layers.
         builder: default ``ChainTree(depth=5, min_prob=0.4)``.
         context: ``>= 1`` or None; the draft sees about the last so many tokens (between one and two times as many).
-        vocabulary: ids the draft may propose (frequent tokens); None: all.
+        vocabulary: ids the draft may propose, a :class:`FrequencyVocabulary` or plain ids; the draft's head then has
+            these rows only. None: all.
 
-    Differs from paper: with ``vocabulary``, logits outside are masked rather than not computed.
+    Differs from paper: none.
     Reference: Leviathan et al. 2022, arXiv:2211.17192; vocabulary: Zhao et al. 2025, arXiv:2502.14856 (FR-Spec).
 
     >>> ModelDrafter(None)
@@ -47,17 +50,15 @@ class ModelDrafter(Drafter):
         *,
         builder: TreeBuilder | None = None,
         context: int | None = None,
-        vocabulary: Sequence[int] | npt.NDArray[np.integer] | None = None,
+        vocabulary: FrequencyVocabulary | Sequence[int] | npt.NDArray[np.integer] | None = None,
     ) -> None:
         self.model = model
         self.builder = ChainTree(depth=5, min_prob=0.4) if builder is None else builder
         self.context = None if context is None else check_int("context", context, low=1)
         self._host = TransformersHost(model)
-        self.vocabulary = None if vocabulary is None else np.unique(np.asarray(vocabulary, np.int64))
-        if self.vocabulary is not None and (
-            not len(self.vocabulary) or self.vocabulary[0] < 0 or self.vocabulary[-1] >= self._host.vocab_size
-        ):
-            raise ValueError(f"vocabulary must be ids in [0, {self._host.vocab_size}), got {vocabulary!r}")
+        self.vocabulary = vocabulary_ids(vocabulary, self._host.vocab_size)
+        if self.vocabulary is not None:
+            self._host = TransformersHost(restrict_head(model, self.vocabulary))
         self._cached: list[int] = []  # tokens whose keys and values are in the cache
         self._start = 0  # position of the first of them in the text
         self._capacity = 0
@@ -66,8 +67,8 @@ class ModelDrafter(Drafter):
         with torch.inference_mode():
             self._follow([int(t) for t in ctx.tokens], budget)
             sampling = ctx.sampling if self.builder.random and ctx.sampling.temperature > 0 else Sampling(1.0)
-            laws = _DraftLaws(self._host, int(ctx.tokens[-1]), sampling, self.vocabulary)
-            return self.builder.build(laws, budget, ctx.rng)
+            laws = _DraftLaws(self._host, int(ctx.tokens[-1]), sampling)
+            return build_over(self.vocabulary, self.builder, laws, budget, ctx.rng)
 
     def _follow(self, tokens: list[int], budget: int) -> None:
         """Bring the cache to everything before the last token."""
@@ -104,10 +105,8 @@ class ModelDrafter(Drafter):
 class _DraftLaws:
     """Laws of a draft model at the root and at the nodes of a tree; the rows of the last call stay computed."""
 
-    def __init__(
-        self, host: TransformersHost, root: int, sampling: Sampling, vocabulary: npt.NDArray[np.int64] | None
-    ) -> None:
-        self._host, self._root, self._sampling, self._vocabulary = host, root, sampling, vocabulary
+    def __init__(self, host: TransformersHost, root: int, sampling: Sampling) -> None:
+        self._host, self._root, self._sampling = host, root, sampling
         self._paths: list[tuple[int, ...]] = []
         self._laws: FloatArray = np.empty((0, 0))
         #: ``(n + 1, width)`` of the last call, if the host keeps hidden states.
@@ -125,13 +124,8 @@ class _DraftLaws:
         return laws
 
     def _law(self, logits: torch.Tensor) -> FloatArray:
-        row = logits.float()
-        if self._vocabulary is not None:
-            kept = torch.full_like(row, float("-inf"))
-            kept[self._vocabulary] = row[self._vocabulary]
-            row = kept
         with np.errstate(divide="ignore"):
-            return np.log(TargetRows(row[None], self._sampling).probs(0))
+            return np.log(TargetRows(logits.float()[None], self._sampling).probs(0))
 
 
 def early_exit(model: Any, num_layers: int) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gramcore._checks import check_int
 from gramcore.spec.base import CounterRng, DraftTree, FloatArray
-from gramcore.spec.trees import Laws, TreeBuilder, draft_numbers, top_tokens
+from gramcore.spec.trees import Laws, TreeBuilder, draft_numbers, known, top_tokens
 
 __all__ = ["GreedyTailTree", "IidTree", "RsdConstantTree", "RsdStochasticTree"]
 
@@ -34,13 +34,15 @@ class _BranchingTree(TreeBuilder):
         for width in self.branching:
             if len(tokens) + width > budget or not frontier:
                 break
-            known = laws(_plain(tokens, parents))
+            given = laws(_plain(tokens, parents))
             newest: list[int] = []
             for node in frontier:
-                children = self._draw(known[node + 1], width, numbers)
+                if not known(given[node + 1]):
+                    continue
+                children = self._draw(given[node + 1], width, numbers)
                 if len(tokens) + len(children) > budget:
                     break
-                rows[node] = known[node + 1]
+                rows[node] = given[node + 1]
                 for token in children:
                     newest.append(len(tokens))
                     tokens.append(int(token))
@@ -148,12 +150,14 @@ class RsdStochasticTree(TreeBuilder):
         rows: dict[int, FloatArray] = {}
         beam: list[tuple[int, float, float]] = [(-1, 0.0, 0.0)]  # node, log-probability, perturbed value
         for _ in range(self.depth):
-            if len(tokens) + self.width > budget:
+            if len(tokens) + self.width > budget or not beam:
                 break
-            known = laws(_plain(tokens, parents))
+            given = laws(_plain(tokens, parents))
             layer: list[tuple[float, int, float, int]] = []
             for order, (node, phi, value) in enumerate(beam):
-                law = known[node + 1]
+                law = given[node + 1]
+                if not known(law):
+                    continue
                 rows[node] = law
                 perturbed = phi + law + numbers.gumbel(size=len(law))
                 conditioned = _given_maximum(perturbed, value)

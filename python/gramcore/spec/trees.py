@@ -19,8 +19,9 @@ from gramcore.spec.stop_rules import Candidate, MinProbStop, StopRule
 
 __all__ = ["ChainTree", "Eagle2Tree", "Laws", "OptTree", "StaticTree", "TreeBuilder", "best_choices"]
 
-#: ``laws(tree) -> (n + 1, V)`` float64 natural logarithms; row 0 the root, row i + 1 node i. An object with an
-#: attribute ``hidden`` also shows the draft's hidden states ``(n + 1, width)`` of its last call.
+#: ``laws(tree) -> (n + 1, V)`` float64 natural logarithms; row 0 the root, row i + 1 node i. A row of ``-inf`` alone
+#: says that the draft knows no continuation there. An object with an attribute ``hidden`` also shows the draft's hidden
+#: states ``(n + 1, width)`` of its last call.
 Laws = Callable[[DraftTree], FloatArray]
 
 
@@ -73,6 +74,8 @@ class ChainTree(TreeBuilder):
         rows: list[FloatArray] = []
         for index in range(min(self.depth, budget)):
             law = laws(DraftTree.chain(tokens))[-1]
+            if not known(law):
+                break
             if self.stop is not None:
                 hidden = laws.hidden[-1] if self.needs_hidden else None  # type: ignore[attr-defined]
                 if self.stop.stop(Candidate(index, law, hidden)):
@@ -253,23 +256,29 @@ def typical_accuracy(depth: int, ranks: int) -> FloatArray:
 
 
 def best_choices(accuracy: FloatArray, num_nodes: int) -> list[tuple[int, ...]]:
-    """The most valuable rank paths: ``value(path) = prod_d accuracy[d, rank_d]``, best first.
+    """The most valuable rank paths: ``value(path) = prod_d accuracy[d, rank_d]``, best first; worthless ones never.
 
     Args:
-        accuracy: ``(depth, ranks)``, falling along ranks.
+        accuracy: ``(depth, ranks)``, each ``>= 0``.
         num_nodes: ``>= 0``.
     """
-    heap: list[tuple[float, tuple[int, ...]]] = [(-float(accuracy[0, 0]), (0,))]
+    order = np.argsort(-accuracy, axis=1, kind="stable")
+    ranked = np.take_along_axis(accuracy, order, 1).tolist()
     chosen: list[tuple[int, ...]] = []
+    heap: list[tuple[float, tuple[int, ...], float]] = []  # -value, places in the sorted rows, value of the parent
+
+    def offer(base: float, path: tuple[int, ...]) -> None:
+        if len(path) <= len(ranked) and path[-1] < len(ranked[0]):
+            value = base * ranked[len(path) - 1][path[-1]]
+            if value > 0:
+                heapq.heappush(heap, (-value, path, base))
+
+    offer(1.0, (0,))
     while heap and len(chosen) < num_nodes:
-        value, path = heapq.heappop(heap)
-        chosen.append(path)
-        depth, rank = len(path) - 1, path[-1]
-        if depth + 1 < accuracy.shape[0]:
-            heapq.heappush(heap, (value * float(accuracy[depth + 1, 0]), (*path, 0)))
-        if rank + 1 < accuracy.shape[1]:
-            sibling = value / float(accuracy[depth, rank]) * float(accuracy[depth, rank + 1])
-            heapq.heappush(heap, (sibling, (*path[:-1], rank + 1)))
+        value, path, base = heapq.heappop(heap)
+        chosen.append(tuple(int(order[d, place]) for d, place in enumerate(path)))
+        offer(-value, (*path, 0))
+        offer(base, (*path[:-1], path[-1] + 1))
     return chosen
 
 
@@ -282,6 +291,11 @@ def top_tokens(law: FloatArray, k: int) -> IntArray:
     part = np.flatnonzero(law >= law[part].min())
     order = part[np.lexsort((part, -law[part]))][:k]
     return order[np.isfinite(law[order])].astype(np.int32)
+
+
+def known(law: FloatArray) -> bool:
+    """Whether the draft has a law here."""
+    return bool(law.max() > -np.inf)
 
 
 def draft_numbers(rng: CounterRng) -> np.random.Generator:

@@ -1,0 +1,133 @@
+"""Trainable draft heads: modules, trees from them, training, files. See ``docs/spec.md``."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from gramcore._registry import Row, register
+
+if TYPE_CHECKING:
+    from gramcore.spec.heads.base import DraftHeads, TrainableDraft
+    from gramcore.spec.heads.clover import Clover
+    from gramcore.spec.heads.drafter import HeadDrafter
+    from gramcore.spec.heads.files import load_heads, save_heads
+    from gramcore.spec.heads.losses import AdversarialLoss, DistillLoss, HiddenLoss, NextTokenLoss
+    from gramcore.spec.heads.mlp_speculator import MLPSpeculator
+    from gramcore.spec.heads.residual import BlockHeads, Koala
+    from gramcore.spec.heads.text import ReadText, own_text, read_text
+    from gramcore.spec.heads.training import TrainReport, evaluate_heads, train_heads
+
+#: Where each public name lives; importing one imports torch.
+_HOME = {
+    "AdversarialLoss": "losses",
+    "BlockHeads": "residual",
+    "Clover": "clover",
+    "DistillLoss": "losses",
+    "DraftHeads": "base",
+    "HeadDrafter": "drafter",
+    "HiddenLoss": "losses",
+    "Koala": "residual",
+    "MLPSpeculator": "mlp_speculator",
+    "NextTokenLoss": "losses",
+    "ReadText": "text",
+    "TrainReport": "training",
+    "TrainableDraft": "base",
+    "evaluate_heads": "training",
+    "load_heads": "files",
+    "own_text": "text",
+    "read_text": "text",
+    "save_heads": "files",
+    "train_heads": "training",
+}
+
+__all__ = [
+    "AdversarialLoss",
+    "BlockHeads",
+    "Clover",
+    "DistillLoss",
+    "DraftHeads",
+    "HeadDrafter",
+    "HiddenLoss",
+    "Koala",
+    "MLPSpeculator",
+    "NextTokenLoss",
+    "ReadText",
+    "TrainReport",
+    "TrainableDraft",
+    "evaluate_heads",
+    "load_heads",
+    "own_text",
+    "read_text",
+    "save_heads",
+    "train_heads",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"gramcore.spec.heads.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'gramcore.spec.heads' has no attribute {name!r}")
+
+
+register(
+    Row(
+        "Draft heads",
+        "spec",
+        "drafter",
+        "gramcore.spec.heads:HeadDrafter",
+        "any trained heads with any tree",
+        "Cai et al. 2024, arXiv:2401.10774",
+        {"random": False, "needs": "heads"},
+    ),
+    Row(
+        "Blockwise heads",
+        "spec",
+        "draft_head",
+        "gramcore.spec.heads:BlockHeads",
+        "independent heads on the last hidden state",
+        "Stern et al. 2018, arXiv:1811.03115",
+        {"regressive": False},
+        {"num_heads": 3},
+    ),
+    Row(
+        "KOALA",
+        "spec",
+        "draft_head",
+        "gramcore.spec.heads:Koala",
+        "several layers per head, adversarial training",
+        "Zhang et al. 2024, arXiv:2408.08146",
+        {"regressive": False},
+        {"num_heads": 3},
+    ),
+    Row(
+        "MLP speculator",
+        "spec",
+        "draft_head",
+        "gramcore.spec.heads:MLPSpeculator",
+        "state and last token mixed by small MLPs",
+        "Wertheimer et al. 2024, arXiv:2404.19124",
+        {"regressive": True},
+        {"num_heads": 3},
+    ),
+    Row(
+        "Clover",
+        "spec",
+        "draft_head",
+        "gramcore.spec.heads:Clover",
+        "regressive heads, attention decoder, augmenting block",
+        "Xiao et al. 2024, arXiv:2405.00263",
+        {"regressive": True},
+        {"num_heads": 3, "attention_heads": 4},
+    ),
+    Row(
+        "FR-Spec",
+        "spec",
+        "vocabulary",
+        "gramcore.spec:FrequencyVocabulary.from_counts",
+        "drafts over the most frequent ids only",
+        "Zhao et al. 2025, arXiv:2502.14856",
+        {},
+        {"counts": [3, 0, 7, 7, 1, 2] * 5 + [0, 9], "r": 6, "keep": [1]},
+    ),
+)

@@ -10,11 +10,18 @@ import typer
 
 #: Names of model-free drafters in the order of tables.
 NAMES = ("suffix", "suffix-tree", "ngram", "ngram-tree", "recycling", "suffix+recycling", "trigram")
-DRAFT_HELP = f"{', '.join(NAMES)}, index:FOLDER (an infini-gram index), corpus:FILE (a saved automaton) or none"
+DRAFT_HELP = (
+    f"{', '.join(NAMES)}, index:FOLDER (an infini-gram index), corpus:FILE (a saved automaton), "
+    "heads:FILE (of gramcore spec train-heads) or none"
+)
 
 
-def make_drafter(name: str) -> Any:
+def make_drafter(name: str, target: Callable[[], Any] | None = None) -> Any:
     """The drafter called ``name``, or None for ``"none"``.
+
+    Args:
+        name: see ``DRAFT_HELP``.
+        target: called for heads only: opens the model through transformers and returns its session.
 
     Raises:
         ValueError: no drafter of this name.
@@ -24,11 +31,13 @@ def make_drafter(name: str) -> Any:
     from gramcore.ngram import Index, SuffixAutomaton
 
     kind, colon, path = name.partition(":")
-    if colon and kind in ("index", "corpus"):
+    if colon and kind in ("index", "corpus", "heads"):
         if not Path(path).exists():
             raise FileNotFoundError(f"--draft {kind} must name something that exists, got {path!r}; build it first")
         if kind == "index":
             return spec.AdaptiveDrafter(spec.InfinigramDrafter(Index(path)), min_match=3)
+        if kind == "heads":
+            return _load_heads(path, target)
         return spec.SuffixDrafter(corpus=SuffixAutomaton.load(path), tree=True)
     makers: dict[str, Callable[[], Any]] = {
         "suffix": spec.SuffixDrafter,
@@ -43,6 +52,15 @@ def make_drafter(name: str) -> Any:
     if name not in makers:
         raise ValueError(f"--draft must be {DRAFT_HELP}, got {name!r}")
     return makers[name]()
+
+
+def _load_heads(path: str, target: Callable[[], Any] | None) -> Any:
+    from gramcore.spec.heads import load_heads
+
+    if target is None:
+        raise ValueError("--draft must not be heads here, got heads without a model; use another drafter")
+    session = target()
+    return load_heads(path, session.host, tokenizer=session.tokenizer).drafter()
 
 
 def show(recorder: Any, tokenizer: Any, png: Path | None) -> None:

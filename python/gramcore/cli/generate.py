@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,11 +37,12 @@ def generate(
     from gramcore import spec
     from gramcore._checks import check_choice
 
-    drafter = make_drafter(draft)
     check_choice("--bits", str(bits), ("4", "8", "16"))
+    opened = functools.cache(lambda kind: models.open_model(model, bits=bits, host=kind))
+    drafter = make_drafter(draft, lambda: opened("transformers"))
     text = sys.stdin.read() if prompt == "-" else prompt
     pattern = _grammar_text(grammar) if grammar else None
-    session = models.open_model(model, bits=bits, host=host)
+    session = opened(host)
     matcher = _matcher(session.tokenizer, *pattern) if pattern else None
     recorder = spec.RecordingVerifier(_rule(stats, temperature))
     streamer = TokenPrinter(session.tokenizer)

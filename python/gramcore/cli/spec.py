@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv as csv_module
+import functools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,8 +71,9 @@ def bench(
     from gramcore.spec import generate
 
     tasks = {check_choice("--task", name, tuple(TASKS)): TASKS[name] for name in task or TASKS}
-    drafters = {name: make_drafter(name) for name in draft or NAMES}
-    session = models.open_model(model, bits=bits, host=host)
+    opened = functools.cache(lambda kind: models.open_model(model, bits=bits, host=kind))
+    drafters = {name: make_drafter(name, lambda: opened("transformers")) for name in draft or NAMES}
+    session = opened(host)
     rows: list[list[Any]] = []
     for name, text in tasks.items():
         ids = session.encode(text, chat=True)

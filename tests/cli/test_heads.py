@@ -51,7 +51,12 @@ def train(folder: Path, out: Path, *options: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "loss"), [("block", "next"), ("koala", "adversarial"), ("mlp_speculator", "distill"), ("clover", "hidden")]
+    ("kind", "loss"),
+    [
+        ("koala", "adversarial"),
+        ("clover", "hidden"),
+        ("prompt_tokens", "distill"),
+    ],
 )
 def test_heads_are_trained_and_draft(folder: Path, tmp_path: Path, kind: str, loss: str) -> None:
     result = gramcore(*train(folder, tmp_path / "h", "--kind", kind, "--loss", loss))
@@ -63,7 +68,13 @@ def test_heads_are_trained_and_draft(folder: Path, tmp_path: Path, kind: str, lo
     plain = gramcore(*ask, "--draft", "none")
     for host in ("auto", "transformers"):
         fast = gramcore(*ask, "--draft", f"heads:{tmp_path / 'h'}", "--host", host, "--stats")
+        if host == "auto" and kind == "prompt_tokens":
+            assert "--host must be transformers" in sentence(fast)
+            continue
         assert fast.returncode == 0, fast.stderr
+        if kind == "prompt_tokens":
+            bench = ("spec", "bench", "--model", str(folder), "--task", "chat", "--max-new-tokens", "4", "--draft")
+            assert "equal yes" in gramcore(*bench, f"heads:{tmp_path / 'h'}").stdout
         if host == "auto":  # bit for bit; bfloat16 rows of transformers depend on their number
             assert fast.stdout == plain.stdout
 

@@ -161,3 +161,33 @@ def discriminator(law: Array, w: dict[str, Array]) -> float:
     """log-odds that a law is the target's."""
     inner = w["0.weight"] @ law + w["0.bias"]
     return float(w["2.weight"][0] @ np.where(inner > 0, inner, 0.2 * inner) + w["2.bias"][0])
+
+
+def prompt_states(model: Any, ids: Sequence[int], prompts: Any) -> Array:
+    """Mean over copies of the target's last states at ``prompts (g, m, W)`` behind ``ids``, one forward per copy."""
+    import torch
+
+    copies = []
+    with torch.no_grad():
+        for copy in prompts:
+            rows = torch.cat([model.get_input_embeddings()(torch.tensor(ids)), copy])
+            states = model(inputs_embeds=rows[None], output_hidden_states=True).hidden_states[-1][0]
+            copies.append(states[len(ids) :].double().numpy())
+    return np.mean(copies, 0)
+
+
+def walk_of_plan(trees: Sequence[dict[tuple[int, ...], int]], accuracy: Array, steps: int, seed: int) -> float:
+    """Tokens per step of decoding with a PPD plan when the rank-r guess at distance d is right with accuracy[d, r]."""
+    rng = np.random.default_rng(seed)
+    state, emitted = len(trees) - 1, 0
+    for _ in range(steps):
+        path: tuple[int, ...] = ()
+        for row in accuracy:
+            ranks = [*range(len(row)), None]
+            right = ranks[rng.choice(len(ranks), p=[*row, 1 - row.sum()])]
+            if right is None or (*path, right) not in trees[state]:
+                break
+            path = (*path, right)
+        emitted += len(path) + 1
+        state = trees[state][path]
+    return emitted / steps

@@ -64,8 +64,8 @@ def tokens_per_step(world: dict[str, Any], heads: Any) -> float:
     """Of greedy chains on prompts nobody has seen; the text is checked on the way."""
     law = {"max_new_tokens": 24, "eos_token_id": ()}
     plain = generate(world["model"], world["prompts"], **law)
-    drafter = HeadDrafter(heads, builder=ChainTree(depth=heads.num_heads))
-    fast = generate(world["model"], world["prompts"], drafter=drafter, policy=FixedLength(8), **law)
+    drafter, target = heads.drafter(builder=ChainTree(depth=heads.num_heads)), heads.target(world["model"])
+    fast = generate(target, world["prompts"], drafter=drafter, policy=FixedLength(8), **law)
     assert fast.sequences == plain.sequences
     return fast.stats.tokens_per_step
 

@@ -63,6 +63,20 @@ def _load_heads(path: str, target: Callable[[], Any] | None) -> Any:
     return load_heads(path, session.host, tokenizer=session.tokenizer).drafter()
 
 
+def target_of(drafter: Any, session: Any) -> Any:
+    """What ``generate`` runs: the session's host, or heads' own way of running it.
+
+    Raises:
+        ValueError: heads that add rows to the forward of a host that takes token ids only.
+    """
+    heads = getattr(drafter, "heads", None)
+    if heads is None or heads.kind != "prompt_tokens":
+        return session.host
+    if session.name != "transformers":
+        raise ValueError(f"--host must be transformers for heads of kind {heads.kind}, got {session.name}")
+    return heads.target(session.host)
+
+
 def show(recorder: Any, tokenizer: Any, png: Path | None) -> None:
     """Print the recorded tree to standard output and write the picture if asked for."""
     from gramcore import spec

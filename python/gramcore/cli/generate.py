@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gramcore.cli import app
-from gramcore.cli.drafts import DRAFT_HELP, make_drafter, show
+from gramcore.cli.drafts import DRAFT_HELP, make_drafter, show, target_of
 
 
 @app.command()
@@ -47,7 +47,7 @@ def generate(
     recorder = spec.RecordingVerifier(_rule(stats, temperature))
     streamer = TokenPrinter(session.tokenizer)
     result = spec.generate(
-        session.host,
+        target_of(drafter, session),
         session.encode(text, chat=not raw),
         drafter=drafter,
         verifier=recorder if show_tree or tree_png else recorder.inner,

@@ -17,7 +17,7 @@ _LOSSES = ("next", "distill", "adversarial", "hidden")
 def train_heads(
     out: Annotated[Path, typer.Argument(help="file to write; FILE.1 and FILE.2 hold what a cut run needs to go on")],
     text: Annotated[list[Path], typer.Argument(help="text files to learn from")],
-    kind: Annotated[str, typer.Option(help="block, koala, mlp_speculator or clover")] = "mlp_speculator",
+    kind: Annotated[str, typer.Option(help="block, koala, mlp_speculator, clover or prompt_tokens")] = "mlp_speculator",
     model: Annotated[str, typer.Option(help="GGUF file, model folder, or smollm2")] = "smollm2",
     num_heads: Annotated[int, typer.Option(min=1, help="longest draft")] = 3,
     ids: Annotated[int, typer.Option(min=0, help="draft only the most frequent so many ids of the text; 0: all")] = 0,

@@ -11,7 +11,7 @@ import typer
 
 from gramcore._checks import require
 from gramcore.cli import app
-from gramcore.cli.drafts import NAMES, make_drafter, show
+from gramcore.cli.drafts import NAMES, make_drafter, show, target_of
 
 spec_app = typer.Typer(help="Speculative decoding: measure drafters, look at draft trees.", no_args_is_help=True)
 app.add_typer(spec_app, name="spec")
@@ -81,7 +81,7 @@ def bench(
         generate(session.host, ids, max_new_tokens=2)  # warm-up
         plain = generate(session.host, ids, **settings)
         for label, drafter in drafters.items():
-            fast = generate(session.host, ids, drafter=drafter, **settings)
+            fast = generate(target_of(drafter, session), ids, drafter=drafter, **settings)
             faster = plain.stats.seconds / fast.stats.seconds
             equal = "yes" if fast.tokens == plain.tokens else "no"
             s = fast.stats

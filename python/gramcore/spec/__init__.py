@@ -41,6 +41,7 @@ from gramcore.spec.residual_verifiers import (
     RecursiveVerifier,
     chain_rejection,
 )
+from gramcore.spec.sparse_trees import SparsePlan, SparseTree, best_sparse_plan, measure_cost, sparse_plan
 from gramcore.spec.stats import GenerationResult, SpecStats
 from gramcore.spec.stop_rules import (
     AcceptanceHead,
@@ -117,6 +118,8 @@ __all__ = [
     "Sampling",
     "SeededVerifier",
     "SlotCache",
+    "SparsePlan",
+    "SparseTree",
     "SpecStats",
     "StaticTree",
     "StepRecord",
@@ -135,6 +138,7 @@ __all__ = [
     "acceptance_examples",
     "acceptance_loss",
     "best_choices",
+    "best_sparse_plan",
     "chain_rejection",
     "collect_traces",
     "draw_tree",
@@ -142,8 +146,10 @@ __all__ = [
     "generate",
     "hf_generate",
     "law_features",
+    "measure_cost",
     "optimal_acceptance",
     "save_tree_png",
+    "sparse_plan",
     "train_acceptance_head",
     "train_disco",
     "tune_threshold",

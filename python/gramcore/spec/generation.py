@@ -33,7 +33,7 @@ from gramcore.spec.policies import CostModelLength, FixedLength
 from gramcore.spec.stats import GenerationResult, SpecStats
 from gramcore.spec.transformers_host import TransformersHost
 
-__all__ = ["generate"]
+__all__ = ["as_host", "generate"]
 
 #: Asked with the new tokens after each one; see :class:`StopStrings`.
 Stop = Callable[[list[int]], bool]
@@ -104,7 +104,7 @@ def generate(
     check_int("max_new_tokens", max_new_tokens, low=1)
     if streamer is not None and len(prompts) > 1:
         raise ValueError(f"streamer must be None for a batch, got a batch of {len(prompts)}")
-    host = _host(model)
+    host = as_host(model)
     limit = host.context_limit
     longest = max(len(p) for p in prompts)
     if limit is not None and longest >= limit:
@@ -150,7 +150,8 @@ def generate(
                 s.drafter.close()
 
 
-def _host(model: Any) -> Host:
+def as_host(model: Any) -> Host:
+    """What ``generate`` runs for its argument ``model``."""
     if isinstance(model, Host):
         return model
     made = model.host() if callable(getattr(model, "host", None)) else TransformersHost(model)

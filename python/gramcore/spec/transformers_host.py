@@ -75,11 +75,17 @@ class TransformersHost(Host):
             return None
         chains = [np.arange(-1, len(p) - 2, dtype=np.int32) for p in prompts]
         mask = None if len(prompts) == 1 else self._mask([c if len(c) else None for c in chains], rows)
-        out = self._forward(prompts, [np.arange(len(p)) for p in prompts], rows, mask, last_only=len(prompts) == 1)
+        out = self._forward(prompts, [np.arange(len(p)) for p in prompts], rows, mask, 1 if len(prompts) == 1 else None)
         self.cache.lengths = [len(p) for p in prompts]
         return out
 
     def forward(self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]]) -> TreeOutput:
+        return self._run_trees(roots, trees)
+
+    def _run_trees(
+        self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]], keep: Any = None
+    ) -> TreeOutput:
+        """``keep``: the rows whose logits are wanted, for models that can leave out the others."""
         rows = 1 + max(len(tokens) for tokens, _ in trees)
         ids = [np.concatenate([[root], tokens]) for root, (tokens, _) in zip(roots, trees, strict=True)]
         positions = [
@@ -89,9 +95,13 @@ class TransformersHost(Host):
         parents = [p for _, p in trees]
         if self._kernel:
             with tree_rows(self.model, self._tree_rows(parents, rows)), self.cache.whole_buffers():
-                return self._forward(ids, positions, rows, None)
+                return self._forward(ids, positions, rows, None, keep)
         mask = None if rows == 1 and len(roots) == 1 else self._mask(parents, rows)
-        return self._forward(ids, positions, rows, mask)
+        return self._forward(ids, positions, rows, mask, keep)
+
+    def _inputs(self, tokens: torch.Tensor) -> dict[str, Any]:
+        """How the model is given its tokens."""
+        return {"input_ids": tokens}
 
     def _tree_rows(self, parents: Sequence[IntArray], rows: int) -> TreeRows:
         words = (rows + 63) // 64
@@ -117,18 +127,18 @@ class TransformersHost(Host):
         positions: Sequence[Any],
         rows: int,
         mask: torch.Tensor | None,
-        last_only: bool = False,
+        keep: Any = None,
     ) -> TreeOutput:
         tokens = torch.zeros(len(ids), rows, dtype=torch.int64)
         places = torch.zeros(len(ids), rows, dtype=torch.int64)
         for b, (row, place) in enumerate(zip(ids, positions, strict=True)):
             tokens[b, : len(row)] = torch.as_tensor(np.asarray(row, np.int64))
             places[b, : len(row)] = torch.as_tensor(np.asarray(place, np.int64))
-        extra: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._keeps_logits else {}
+        extra: dict[str, Any] = {} if keep is None or not self._keeps_logits else {"logits_to_keep": keep}
         if self.want_hidden:
             extra["output_hidden_states"] = True
         out = self.model(
-            input_ids=tokens.to(self.device),
+            **self._inputs(tokens.to(self.device)),
             position_ids=places.to(self.device),
             attention_mask=mask,
             use_cache=True,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gramcore.spec.heads.files import load_heads, save_heads
     from gramcore.spec.heads.losses import AdversarialLoss, DistillLoss, HiddenLoss, NextTokenLoss
     from gramcore.spec.heads.mlp_speculator import MLPSpeculator
+    from gramcore.spec.heads.prompt_tokens import PromptTokenHeads, PromptTokenHost
     from gramcore.spec.heads.residual import BlockHeads, Koala
     from gramcore.spec.heads.text import ReadText, own_text, read_text
     from gramcore.spec.heads.training import TrainReport, evaluate_heads, train_heads
@@ -30,6 +31,8 @@ _HOME = {
     "Koala": "residual",
     "MLPSpeculator": "mlp_speculator",
     "NextTokenLoss": "losses",
+    "PromptTokenHeads": "prompt_tokens",
+    "PromptTokenHost": "prompt_tokens",
     "ReadText": "text",
     "TrainReport": "training",
     "TrainableDraft": "base",
@@ -52,6 +55,8 @@ __all__ = [
     "Koala",
     "MLPSpeculator",
     "NextTokenLoss",
+    "PromptTokenHeads",
+    "PromptTokenHost",
     "ReadText",
     "TrainReport",
     "TrainableDraft",
@@ -119,6 +124,24 @@ register(
         "Xiao et al. 2024, arXiv:2405.00263",
         {"regressive": True},
         {"num_heads": 3, "attention_heads": 4},
+    ),
+    Row(
+        "PPD",
+        "spec",
+        "draft_head",
+        "gramcore.spec.heads:PromptTokenHeads",
+        "trained prompt tokens guess further tokens while verifying",
+        "Chen et al. 2024, arXiv:2405.18628",
+        {"regressive": False, "states": "own"},
+        {"num_heads": 3, "ensemble": 2},
+    ),
+    Row(
+        "PPD tree",
+        "spec",
+        "tree",
+        "gramcore.spec:SparseTree",
+        "deep where prompt tokens were, size from measured costs",
+        "Chen et al. 2024, arXiv:2405.18628",
     ),
     Row(
         "FR-Spec",

@@ -115,6 +115,10 @@ class TrainableDraft(nn.Module, ABC):
             "vocabulary": None if self.vocabulary is None else self.vocabulary.ids.tolist(),
         }
 
+    def target(self, model: Any) -> Any:
+        """What ``generate`` takes in place of the model; default: the model itself."""
+        return model
+
     @abstractmethod
     def drafter(self, *, builder: TreeBuilder | None = None) -> Drafter:
         """A drafter with this part; ``builder`` decides its trees."""

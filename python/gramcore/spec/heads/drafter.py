@@ -151,11 +151,16 @@ class HeadLaws:
             self._states[path], self._laws[path] = state, law
 
     def _law_rows(self, logits: torch.Tensor) -> FloatArray:
+        laws = np.full(tuple(logits.shape), -np.inf)
+        there = ~torch.isnan(logits).any(-1)  # a head whose state is missing has no law
         if self._sampling is None:
-            return torch.log_softmax(logits.double(), -1).numpy()
+            laws[there.numpy()] = torch.log_softmax(logits[there].double(), -1).numpy()
+            return laws
         rows = TargetRows(logits.float().contiguous(), self._sampling)
         with np.errstate(divide="ignore"):
-            return np.log(np.stack([rows.probs(i) for i in range(len(rows))]))
+            for i in np.flatnonzero(there.numpy()):
+                laws[i] = np.log(rows.probs(int(i)))
+        return laws
 
 
 def check_heads(heads: Any) -> None:

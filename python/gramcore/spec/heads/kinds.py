@@ -11,6 +11,7 @@ def kinds() -> dict[str, Any]:
     """Name in files and on the command line -> class."""
     from gramcore.spec.heads.clover import Clover
     from gramcore.spec.heads.mlp_speculator import MLPSpeculator
+    from gramcore.spec.heads.prompt_tokens import PromptTokenHeads
     from gramcore.spec.heads.residual import BlockHeads, Koala
 
-    return {made.kind: made for made in (BlockHeads, Koala, MLPSpeculator, Clover)}
+    return {made.kind: made for made in (BlockHeads, Koala, MLPSpeculator, Clover, PromptTokenHeads)}

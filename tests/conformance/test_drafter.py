@@ -29,6 +29,10 @@ def arguments(row: Row) -> tuple[Any, ...]:
         return (tiny_index(),)
     if need == "heads":
         return (tiny_heads(),)
+    if need == "heads and rescorer":
+        from gramcore.spec.heads import BlockHeads, NgramRescorer
+
+        return BlockHeads.for_model(tiny_model()), NgramRescorer(vocab_size=VOCAB)
     return ()
 
 

@@ -191,3 +191,32 @@ def walk_of_plan(trees: Sequence[dict[tuple[int, ...], int]], accuracy: Array, s
         emitted += len(path) + 1
         state = trees[state][path]
     return emitted / steps
+
+
+def witten_bell(texts: Sequence[Sequence[int]], vocab: int, context: Sequence[int], token: int) -> float:
+    """P(token | context) by counting every place of every text."""
+    followers = [
+        text[i + len(context)]
+        for text in texts
+        for i in range(len(text) - len(context))
+        if list(text[i : i + len(context)]) == list(context)
+    ]
+    shorter = 1 / vocab if not context else witten_bell(texts, vocab, context[1:], token)
+    if not followers:
+        return shorter
+    different = len(set(followers))
+    return (followers.count(token) + different * shorter) / (len(followers) + different)
+
+
+def best_paths(laws: Array, k: int, score: Any, weight: float, local: bool) -> list[tuple[int, ...]]:
+    """All paths through the k most probable tokens of every law, best first; ``score(path, token)`` log-probability."""
+    found: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    for law in laws:
+        tokens = np.argsort(-law, kind="stable")[:k].tolist()
+        longer = []
+        for value, path in found:
+            steps = [law[t] + weight * score(path, t) for t in tokens]
+            norm = math.log(sum(math.exp(s) for s in steps)) if local else 0.0
+            longer += [(value + s - norm, (*path, t)) for s, t in zip(steps, tokens, strict=True)]
+        found = longer
+    return [path for _, path in sorted(found, key=lambda item: -item[0])]

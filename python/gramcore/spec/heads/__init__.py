@@ -9,12 +9,14 @@ from gramcore._registry import Row, register
 
 if TYPE_CHECKING:
     from gramcore.spec.heads.base import DraftHeads, TrainableDraft
+    from gramcore.spec.heads.blockwise import BlockwiseDrafter
     from gramcore.spec.heads.clover import Clover
     from gramcore.spec.heads.drafter import HeadDrafter
     from gramcore.spec.heads.files import load_heads, save_heads
     from gramcore.spec.heads.losses import AdversarialLoss, DistillLoss, HiddenLoss, NextTokenLoss
     from gramcore.spec.heads.mlp_speculator import MLPSpeculator
     from gramcore.spec.heads.prompt_tokens import PromptTokenHeads, PromptTokenHost
+    from gramcore.spec.heads.rescorers import ModelRescorer, NgramRescorer, Rescorer
     from gramcore.spec.heads.residual import BlockHeads, Koala
     from gramcore.spec.heads.text import ReadText, own_text, read_text
     from gramcore.spec.heads.training import TrainReport, evaluate_heads, train_heads
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AdversarialLoss": "losses",
     "BlockHeads": "residual",
+    "BlockwiseDrafter": "blockwise",
     "Clover": "clover",
     "DistillLoss": "losses",
     "DraftHeads": "base",
@@ -30,10 +33,13 @@ _HOME = {
     "HiddenLoss": "losses",
     "Koala": "residual",
     "MLPSpeculator": "mlp_speculator",
+    "ModelRescorer": "rescorers",
     "NextTokenLoss": "losses",
+    "NgramRescorer": "rescorers",
     "PromptTokenHeads": "prompt_tokens",
     "PromptTokenHost": "prompt_tokens",
     "ReadText": "text",
+    "Rescorer": "rescorers",
     "TrainReport": "training",
     "TrainableDraft": "base",
     "evaluate_heads": "training",
@@ -47,6 +53,7 @@ _HOME = {
 __all__ = [
     "AdversarialLoss",
     "BlockHeads",
+    "BlockwiseDrafter",
     "Clover",
     "DistillLoss",
     "DraftHeads",
@@ -54,10 +61,13 @@ __all__ = [
     "HiddenLoss",
     "Koala",
     "MLPSpeculator",
+    "ModelRescorer",
     "NextTokenLoss",
+    "NgramRescorer",
     "PromptTokenHeads",
     "PromptTokenHost",
     "ReadText",
+    "Rescorer",
     "TrainReport",
     "TrainableDraft",
     "evaluate_heads",
@@ -84,6 +94,15 @@ register(
         "any trained heads with any tree",
         "Cai et al. 2024, arXiv:2401.10774",
         {"random": False, "needs": "heads"},
+    ),
+    Row(
+        "Blockwise rescoring",
+        "spec",
+        "drafter",
+        "gramcore.spec.heads:BlockwiseDrafter",
+        "independent heads' lattice rescored by n-grams or a model",
+        "Kim et al. 2024, arXiv:2404.09221",
+        {"random": False, "needs": "heads and rescorer"},
     ),
     Row(
         "Blockwise heads",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gramcore.spec.heads.clover import Clover
     from gramcore.spec.heads.drafter import HeadDrafter
     from gramcore.spec.heads.files import load_heads, save_heads
+    from gramcore.spec.heads.lexical_units import LexicalUnitLoss, LexicalUnitTree, LexicalUnitVerifier
     from gramcore.spec.heads.losses import AdversarialLoss, DistillLoss, HiddenLoss, NextTokenLoss
     from gramcore.spec.heads.mlp_speculator import MLPSpeculator
     from gramcore.spec.heads.prompt_tokens import PromptTokenHeads, PromptTokenHost
@@ -31,6 +32,9 @@ _HOME = {
     "DraftHeads": "base",
     "HeadDrafter": "drafter",
     "HiddenLoss": "losses",
+    "LexicalUnitLoss": "lexical_units",
+    "LexicalUnitTree": "lexical_units",
+    "LexicalUnitVerifier": "lexical_units",
     "Koala": "residual",
     "MLPSpeculator": "mlp_speculator",
     "ModelRescorer": "rescorers",
@@ -60,6 +64,9 @@ __all__ = [
     "HeadDrafter",
     "HiddenLoss",
     "Koala",
+    "LexicalUnitLoss",
+    "LexicalUnitTree",
+    "LexicalUnitVerifier",
     "MLPSpeculator",
     "ModelRescorer",
     "NextTokenLoss",
@@ -161,6 +168,25 @@ register(
         "gramcore.spec:SparseTree",
         "deep where prompt tokens were, size from measured costs",
         "Chen et al. 2024, arXiv:2405.18628",
+    ),
+    Row(
+        "LUD spans",
+        "spec",
+        "tree",
+        "gramcore.spec.heads:LexicalUnitTree",
+        "a chain of tokens the draft is sure of",
+        "Sun et al. 2024, arXiv:2405.15208",
+        {},
+        {"alpha": 0.05},
+    ),
+    Row(
+        "LUD acceptance",
+        "spec",
+        "verifier",
+        "gramcore.spec.heads:LexicalUnitVerifier",
+        "takes drafted spans unverified; changes the output",
+        "Sun et al. 2024, arXiv:2405.15208",
+        {"lossless": "L2", "sampled": True},
     ),
     Row(
         "FR-Spec",

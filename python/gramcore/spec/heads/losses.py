@@ -11,7 +11,7 @@ from torch import nn
 from gramcore._checks import check_int, check_real
 from gramcore.spec.heads.base import Batch, Rollout, TrainableDraft
 
-__all__ = ["AdversarialLoss", "DistillLoss", "DraftLoss", "HiddenLoss", "NextTokenLoss"]
+__all__ = ["AdversarialLoss", "DistillLoss", "DraftLoss", "HiddenLoss", "NextTokenLoss", "PerHeadLoss"]
 
 
 class DraftLoss(ABC):
@@ -69,8 +69,8 @@ class _Sum(DraftLoss):
             loss.load_state_dict(state[str(i)])
 
 
-class _PerHead(DraftLoss):
-    """``sum_i decay^i term_i``."""
+class PerHeadLoss(DraftLoss):
+    """``sum_i decay^i term_i`` over the heads."""
 
     def __init__(self, *, decay: float = 1.0) -> None:
         self.decay = check_real("decay", decay, low=0, high=1, low_open=True)
@@ -92,7 +92,7 @@ class _PerHead(DraftLoss):
     ) -> torch.Tensor: ...
 
 
-class NextTokenLoss(_PerHead):
+class NextTokenLoss(PerHeadLoss):
     """``sum_i decay^i CE(logits_i, x_{t+2+i})``, a mean over the tokens that can be drafted.
 
     Args:
@@ -110,7 +110,7 @@ class NextTokenLoss(_PerHead):
         return total / max(1, int((wanted >= 0).sum()))
 
 
-class DistillLoss(_PerHead):
+class DistillLoss(PerHeadLoss):
     """``sum_i decay^i KL(p_{t+1+i} || softmax(logits_i))``, p the target's own law there, restricted to F.
 
     Args:

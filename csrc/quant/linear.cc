@@ -17,6 +17,11 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
 }
 
+// Columns that cover the last group of any size.
+std::int64_t padded_columns(std::int64_t cols) {
+  return (ceil_div(cols, kBlock) - 1) * kBlock + kMaxGroup;
+}
+
 // Memory reused by the calls of one thread.
 template <class T>
 T* scratch(std::vector<T>* buffer, std::int64_t size) {
@@ -56,16 +61,6 @@ void check_dtype(DType dtype, const char* name) {
               dtype_name(dtype));
 }
 
-template <class Table>
-auto pick(const Table& k, int bits) {
-  switch (bits) {
-    case 2: return k.panel2;
-    case 3: return k.panel3;
-    case 4: return k.panel4;
-    default: return k.panel8;
-  }
-}
-
 }  // namespace
 
 void PackedLinear::validate() const {
@@ -78,7 +73,7 @@ void QuantizedRows::quantize(const RowsView& x) {
   check_dtype(x.dtype, "x");
   rows_ = x.rows;
   cols_ = x.cols;
-  blocks_ = ceil_div(x.cols, kMaxGroup) * (kMaxGroup / kBlock);
+  blocks_ = padded_columns(x.cols) / kBlock;
   scratch(&codes_, rows_ * blocks_ * kBlock);
   scratch(&scales_, rows_ * blocks_);
   scratch(&sums_, rows_ * blocks_);
@@ -144,7 +139,7 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
   const PackSpec& s = w.spec;
   GC_DCHECK(n0 % kPanelRows == 0 && n0 >= 0 && n1 <= s.n && x.cols_ == s.k);
   const QuantizedRows::Prepared& prepared = x.prepared(s);
-  const auto kernel = pick(qgemm_kernels(), s.bits);
+  const auto kernel = qgemm_kernels().panel[s.bits];
   PanelArgs a{};
   a.groups = s.groups();
   a.blocks_per_group = static_cast<int>(s.group / kBlock);
@@ -174,7 +169,7 @@ void FloatRows::set(const RowsView& x) {
   check_dtype(x.dtype, "x");
   rows_ = x.rows;
   cols_ = x.cols;
-  stride_ = ceil_div(x.cols, kMaxGroup) * kMaxGroup;
+  stride_ = padded_columns(x.cols);
   float* to = scratch(&values_, rows_ * stride_);
   for (std::int64_t r = 0; r < rows_; ++r) {
     float* row = to + r * stride_;
@@ -193,7 +188,7 @@ void linear_columns(const PackedLinear& w, const FloatRows& x, std::int64_t n0, 
   static thread_local std::vector<float> expanded, results;
   const PackSpec& s = w.spec;
   GC_DCHECK(n0 % kPanelRows == 0 && n0 >= 0 && n1 <= s.n && x.cols_ == s.k);
-  const auto kernel = pick(fgemm_kernels(), s.bits);
+  const auto kernel = fgemm_kernels().panel[s.bits];
   FloatPanelArgs a{};
   a.groups = s.groups();
   a.blocks_per_group = static_cast<int>(s.group / kBlock);

@@ -1,5 +1,7 @@
 #include "quant/packed.h"
 
+#include <sys/mman.h>
+
 #include <cstring>
 
 #include "core/half.h"
@@ -8,37 +10,50 @@
 namespace gramcore::quant {
 namespace {
 
-// Where column c (0..31) of row r (0..15) sits in a block of `bits`-bit codes: vector j, lane, and the position of
-// the bits.  Two-bit codes: four vectors per 64 bytes; three-bit ones add a plane of high bits, bit j of each byte.
-struct Place {
+// One part of a code: where in the block its byte is, at which bit of the byte and of the code it starts, its width.
+struct Part {
   std::int64_t byte;
-  int shift, width;
+  int shift, to, width;
 };
 
-Place low_place(int bits, int r, int c) {
+// The parts of the code of row r (0..15), column c (0..31) in a block of `bits`-bit codes.
+template <class F>
+void for_each_part(int bits, int r, int c, F&& fn) {
   const int j = c / 4;
   const std::int64_t lane = 4 * r + c % 4;
-  switch (bits) {
-    case 8: return {64 * j + lane, 0, 8};
-    case 4: return {64 * (j % 4) + lane, j < 4 ? 0 : 4, 4};
-    default: return {64 * (j / 4) + lane, 2 * (j % 4), 2};  // 2 and the low part of 3
+  if (bits == 8) return fn(Part{64 * j + lane, 0, 0, 8});
+  std::int64_t base = 0;
+  int to = 0;
+  if (bits & 4) {
+    fn(Part{64 * (j % 4) + lane, j < 4 ? 0 : 4, 0, 4});
+    base = 256;
+    to = 4;
   }
+  if (bits & 2) {
+    fn(Part{base + 64 * (j / 4) + lane, 2 * (j % 4), to, 2});
+    base += 128;
+    to += 2;
+  }
+  if (bits & 1) fn(Part{base + lane, j, to, 1});
 }
 
 unsigned get_code(const std::uint8_t* block, int bits, int r, int c) {
-  const Place p = low_place(bits, r, c);
-  unsigned code = (block[p.byte] >> p.shift) & ((1u << p.width) - 1u);
-  if (bits == 3) code |= ((block[128 + 4 * r + c % 4] >> (c / 4)) & 1u) << 2;
+  unsigned code = 0;
+  for_each_part(bits, r, c, [&](const Part& p) {
+    code |= ((static_cast<unsigned>(block[p.byte]) >> p.shift) & ((1u << p.width) - 1u)) << p.to;
+  });
   return code;
 }
 
 void put_code(std::uint8_t* block, int bits, int r, int c, unsigned code) {
-  const Place p = low_place(bits, r, c);
-  block[p.byte] = static_cast<std::uint8_t>(block[p.byte] | ((code & ((1u << p.width) - 1u)) << p.shift));
-  if (bits == 3) {
-    std::uint8_t& high = block[128 + 4 * r + c % 4];
-    high = static_cast<std::uint8_t>(high | ((code >> 2) << (c / 4)));
-  }
+  for_each_part(bits, r, c, [&](const Part& p) {
+    block[p.byte] = static_cast<std::uint8_t>(block[p.byte] | (((code >> p.to) & ((1u << p.width) - 1u)) << p.shift));
+  });
+}
+
+// What the scale multiplies.
+float centred(const PackSpec& s, unsigned code) {
+  return static_cast<float>(static_cast<int>(s.bits == 1 ? 2 * code : code) - s.zero);
 }
 
 void put_value(std::uint8_t* at, ScaleType type, int r, float value) {
@@ -85,7 +100,7 @@ void dequantize_row(const PackSpec& s, const std::uint8_t* packed, std::int64_t 
     const float min = s.has_min ? get_value(values + 16 * s.scale_bytes(), s.scale, r) : 0.0f;
     for (std::int64_t c = 0; c < s.group && g * s.group + c < s.k; ++c) {
       const unsigned code = get_code(blocks + c / kBlock * s.block_bytes(), s.bits, r, static_cast<int>(c % kBlock));
-      const float product = scale * static_cast<float>(static_cast<int>(code) - s.zero);
+      const float product = scale * centred(s, code);
       out[g * s.group + c] = s.has_min ? product + min : product;
     }
   }
@@ -96,12 +111,20 @@ void dequantize_row(const PackSpec& s, const std::uint8_t* packed, std::int64_t 
 void PackSpec::validate() const {
   GC_CHECK(n >= 1 && k >= 1, "weight must have at least one row and column, got (", n, ", ", k, ")");
   GC_CHECK(n <= (std::int64_t{1} << 40) / k, "weight must have at most 2^40 elements, got (", n, ", ", k, ")");
-  GC_CHECK(bits == 2 || bits == 3 || bits == 4 || bits == 8, "bits must be 2, 3, 4 or 8, got ", bits);
+  GC_CHECK(bits >= 1 && bits <= 8, "bits must be in [1, 8], got ", bits);
   const std::int64_t row = (k + kBlock - 1) / kBlock * kBlock;
-  GC_CHECK(group == 32 || group == 64 || group == 128 || group == row, "group_size must be 32, 64, 128 or ", row,
-           " (one group per row), got ", group);
+  GC_CHECK((group >= kBlock && group <= kMaxGroup && group % kBlock == 0) || group == row,
+           "group_size must be 32, 64, 96, 128 or ", row, " (one group per row), got ", group);
   GC_CHECK(zero >= 0 && zero < (1 << bits), "zero must be a code of ", bits, " bits, got ", zero);
+  GC_CHECK(bits > 1 || zero == 1, "zero must be 1 for 1-bit codes, which stand for -1 and +1, got ", zero);
   GC_CHECK(bits < 8 || zero == 128, "zero must be 128 for 8-bit codes, got ", zero);
+}
+
+void advise_huge_pages(void* data, std::size_t size) {
+  constexpr std::uintptr_t kHuge = std::uintptr_t{2} << 20;
+  const std::uintptr_t first = (reinterpret_cast<std::uintptr_t>(data) + kHuge - 1) / kHuge * kHuge;
+  const std::uintptr_t last = (reinterpret_cast<std::uintptr_t>(data) + size) / kHuge * kHuge;
+  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // failure is harmless
 }
 
 void pack(const PackSpec& s, Span<const std::uint8_t> codes, const GroupValues& values, Span<std::uint8_t> packed) {
@@ -110,6 +133,7 @@ void pack(const PackSpec& s, Span<const std::uint8_t> codes, const GroupValues& 
   check_size(values.scales.size(), s.n * s.groups(), "scales");
   check_size(values.mins.size(), s.has_min ? s.n * s.groups() : 0, "mins");
   check_size(packed.size(), s.packed_bytes(), "packed");
+  advise_huge_pages(packed.data(), packed.size());
   const unsigned limit = 1u << s.bits;
   parallel_for(s.panels(), 8, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t p = first; p < last; ++p) {
@@ -163,7 +187,7 @@ void dequantize_row(const PackSpec& s, Span<const std::uint8_t> packed, std::int
     const std::int64_t c = k % s.group;
     const unsigned code = get_code(group + c / kBlock * s.block_bytes(), s.bits, r, static_cast<int>(c % kBlock));
     const float min = s.has_min ? get_value(values + 16 * s.scale_bytes(), s.scale, r) : 0.0f;
-    const float product = get_value(values, s.scale, r) * static_cast<float>(static_cast<int>(code) - s.zero);
+    const float product = get_value(values, s.scale, r) * centred(s, code);
     out[k] = s.has_min ? product + min : product;
   }
 }

@@ -2,13 +2,17 @@
 //
 //   W[n, k] = scale[n, g] * (code[n, k] - zero) + min[n, g],   g = k / group
 //
+// One-bit codes stand for -1 and +1: (2 code - 1) takes the place of (code - zero).
+//
 // Rows go in panels of 16.  A panel is, group by group: the codes of its blocks of 32 columns, then 16 scales, then
 // (asymmetric weights) 16 minima.  A block holds eight vectors of 64 codes; vector j has, for row r, the codes of
 // columns 4j .. 4j+3 in lanes 4r .. 4r+3: the operand order of four-way byte dot products and of AMX tiles.  Codes of
-// several vectors share bytes (see unpack in kernels/simd.inl.h).  Rows are padded to 16 (scale 0) and columns to whole
-// groups (code = zero; activations are zero there).
+// fewer than 8 bits are split into four bits, two bits and one bit, as their width needs, lowest bits first, and each
+// part is stored apart: two, four or eight vectors share 64 bytes.  Rows are padded to 16 (scale 0) and columns to
+// whole groups (code = zero; activations are zero there).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "core/span.h"
@@ -23,9 +27,9 @@ enum class ScaleType : int { f16 = 0, f32 = 1 };
 
 struct PackSpec {
   std::int64_t n = 0, k = 0;
-  int bits = 4;             // 2, 3, 4 or 8
-  std::int64_t group = 32;  // 32, 64, 128, or k rounded up to 32 (one group per row)
-  int zero = 8;             // code subtracted before scaling; 128 for 8 bits
+  int bits = 4;             // 1 to 8
+  std::int64_t group = 32;  // 32, 64, 96, 128, or k rounded up to 32 (one group per row)
+  int zero = 8;             // code subtracted before scaling; 128 for 8 bits, 1 for 1 bit
   bool has_min = false;
   ScaleType scale = ScaleType::f16;
 
@@ -43,6 +47,10 @@ struct PackSpec {
   std::int64_t panel_bytes() const { return groups() * group_bytes(); }
   std::int64_t packed_bytes() const { return panels() * panel_bytes(); }
 };
+
+// Asks the system for 2 MiB pages under memory not yet written: a matrix read once per token otherwise loses a fifth of
+// its time to address translation.
+void advise_huge_pages(void* data, std::size_t size);
 
 // Values per group, row-major (n, groups): fp32 arrays that already hold what the scale type can represent.
 struct GroupValues {

@@ -64,6 +64,10 @@ FORMATS = [
     Format(4, 128, minima=True, exact=True),
     Format(3, 32),
     Format(2, 64, minima=True),
+    Format(1, 96),
+    Format(5, 32, minima=True),
+    Format(6, 32),
+    Format(7, 128, exact=True),
 ]
 
 
@@ -81,7 +85,7 @@ def weight(n: int, k: int, f: Format, seed: int = 0) -> PackedTensor:
     shape = (n, -(-k // group))
     scales = (torch.rand(shape, generator=g) + 0.1) / (1 << f.bits)
     mins = torch.randn(shape, generator=g) if f.minima else None
-    zero = 0 if f.minima else 1 << (f.bits - 1)
+    zero = 1 if f.bits == 1 else 0 if f.minima else 1 << (f.bits - 1)
     return PackedTensor.pack(codes, scales, mins, bits=f.bits, group_size=group, zero=zero, exact_scales=f.exact)
 
 
@@ -190,9 +194,9 @@ def test_gathered_rows_are_dequantized_rows(emulated: ctypes.CDLL, f: Format) ->
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"bits": 5}, "bits must be 2, 3, 4 or 8, got 5"),
-        ({"group": 48}, "group_size must be 32, 64, 128 or 64 (one group per row), got 48"),
-        ({"zero": 16}, "zero must be a code, and 128 for 8 bits, got 16 (4 bits)"),
+        ({"bits": 9}, "bits must be in [1, 8], got 9"),
+        ({"group": 48}, "group_size must be 32, 64, 96, 128 or 64 (one group per row), got 48"),
+        ({"zero": 16}, "zero must be a code, 128 for 8 bits and 1 for one bit, got 16 (4 bits)"),
         ({"n": 0}, "weight must have 1 to 2^31 - 256 rows and columns on a CUDA device, got (0, 40)"),
         ({"packed": 8}, "packed must not be null and must be aligned to 16 bytes"),
         ({"x": None}, "x and y must not be null"),

@@ -16,8 +16,8 @@ from tests.reference.quant import dequantize_groups, int8_activation_bound
 
 FORMATS = [
     (bits, group, has_min, exact)
-    for bits in (2, 3, 4, 8)
-    for group in (32, 64, 128, None)
+    for bits in range(1, 9)
+    for group in ((32, 64, 128, None) if bits in (2, 3, 4, 8) else (96,))
     for has_min in (False, True)
     for exact in (False, True)
     if bits < 8 or not has_min
@@ -30,7 +30,7 @@ def make(
     """A random packed weight and its float64 values."""
     rng = np.random.default_rng(seed)
     group = group or -(-k // 32) * 32
-    zero = 128 if bits == 8 else (0 if has_min else 1 << (bits - 1))
+    zero = 1 if bits == 1 else 128 if bits == 8 else (0 if has_min else 1 << (bits - 1))
     codes = rng.integers(0, 1 << bits, (n, k), dtype=np.uint8)
     scales, mins = rng.standard_normal((2, n, -(-k // group))).astype(np.float32)
     if not exact:
@@ -45,7 +45,7 @@ def make(
         zero=zero,
         exact_scales=exact,
     )
-    return q, dequantize_groups(codes, scales, mins if has_min else None, group, zero)
+    return q, dequantize_groups(2 * codes if bits == 1 else codes, scales, mins if has_min else None, group, zero)
 
 
 def check(q: PackedTensor, weight: np.ndarray, x: np.ndarray) -> None:
@@ -65,7 +65,7 @@ def test_every_format_equals_float64_within_the_activation_step(fmt: tuple, isa:
         check(q, weight, np.random.default_rng(m).standard_normal((m, 165)).astype(np.float32))
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [1, 4, 8])
 def test_every_row_count(bits: int, isa: str) -> None:
     q, weight = make(19, 96, bits, 32, bits == 4, False)
     for m in (*range(1, 18), 64, 129):
@@ -201,9 +201,11 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="activations must be one of int8, float32, got 'int4'"):
         linear(torch.zeros(2, 64), q, activations="int4")
     codes, scales = torch.zeros(2, 32, dtype=torch.uint8), torch.zeros(2, 1)
-    with pytest.raises(ValueError, match="bits must be 2, 3, 4 or 8, got 5"):
-        PackedTensor.pack(codes, scales, bits=5, group_size=32, zero=0)
-    with pytest.raises(ValueError, match="group_size must be 32, 64, 128"):
+    with pytest.raises(ValueError, match="zero must be 1 for 1-bit codes"):
+        PackedTensor.pack(codes, scales, bits=1, group_size=32, zero=0)
+    with pytest.raises(ValueError, match=r"bits must be in \[1, 8\], got 9"):
+        PackedTensor.pack(codes, scales, bits=9, group_size=32, zero=0)
+    with pytest.raises(ValueError, match="group_size must be 32, 64, 96, 128"):
         PackedTensor.pack(codes, scales, bits=4, group_size=48, zero=0)
     with pytest.raises(ValueError, match="scales must have 2 elements, got 3"):
         PackedTensor.pack(codes, torch.zeros(3, 1), bits=4, group_size=32, zero=0)

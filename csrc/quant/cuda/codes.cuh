@@ -17,28 +17,33 @@ struct PanelShape {
   std::int32_t bits, zero, has_min;
 };
 
-// v[j] = the codes of columns 4j .. 4j+3 of `row`, one per byte.
+// v[j] = the codes of columns 4j .. 4j+3 of `row`, one per byte; one-bit codes come as 0 and 2, for -1 and +1.
 template <int kBits>
 __device__ __forceinline__ void load_codes(const std::uint8_t* block, int row, std::uint32_t (&v)[8]) {
   const std::uint32_t* const words = reinterpret_cast<const std::uint32_t*>(block) + row;
   if constexpr (kBits == 8) {
 #pragma unroll
     for (int j = 0; j < 8; ++j) v[j] = __ldg(words + 16 * j);
-  } else if constexpr (kBits == 4) {
+    return;
+  }
+  constexpr bool kNibbles = (kBits & 4) != 0, kPairs = (kBits & 2) != 0, kPlane = (kBits & 1) != 0;
+  constexpr int kPairsAt = kNibbles ? 64 : 0, kPlaneAt = kPairsAt + (kPairs ? 32 : 0);
+  constexpr int kPairTo = kNibbles ? 4 : 0, kPlaneTo = kBits == 1 ? 1 : kPairTo + (kPairs ? 2 : 0);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const std::uint32_t pair = __ldg(words + 16 * j);
-      v[j] = pair & 0x0f0f0f0fu;
-      v[j + 4] = pair >> 4 & 0x0f0f0f0fu;
-    }
-  } else {
-    const std::uint32_t low[2] = {__ldg(words), __ldg(words + 16)};
-    const std::uint32_t high = kBits == 3 ? __ldg(words + 32) : 0u;
+  for (int j = 0; j < 8; ++j) v[j] = 0;
+  if constexpr (kNibbles) {
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      v[j] = low[j / 4] >> (2 * (j % 4)) & 0x03030303u;
-      if constexpr (kBits == 3) v[j] |= (high >> j & 0x01010101u) << 2;
-    }
+    for (int j = 0; j < 8; ++j) v[j] = __ldg(words + 16 * (j % 4)) >> (j / 4 * 4) & 0x0f0f0f0fu;
+  }
+  if constexpr (kPairs) {
+    const std::uint32_t low[2] = {__ldg(words + kPairsAt), __ldg(words + kPairsAt + 16)};
+#pragma unroll
+    for (int j = 0; j < 8; ++j) v[j] |= (low[j / 4] >> (2 * (j % 4)) & 0x03030303u) << kPairTo;
+  }
+  if constexpr (kPlane) {
+    const std::uint32_t plane = __ldg(words + kPlaneAt);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) v[j] |= (plane >> j & 0x01010101u) << kPlaneTo;
   }
 }
 

@@ -16,15 +16,13 @@ int check_spec(const PackSpec& s, const std::uint8_t* packed) {
   if (s.n < 1 || s.k < 1 || s.n > 0x7fffffc0 || s.k > 0x7fffff00) {
     return invalid("weight must have 1 to 2^31 - 256 rows and columns on a CUDA device, got (", s.n, ", ", s.k, ")");
   }
-  if (s.bits != 2 && s.bits != 3 && s.bits != 4 && s.bits != 8) {
-    return invalid("bits must be 2, 3, 4 or 8, got ", s.bits);
-  }
+  if (s.bits < 1 || s.bits > 8) return invalid("bits must be in [1, 8], got ", s.bits);
   const std::int64_t row = ceil_div(s.k, kBlock) * kBlock;
-  if (s.group != 32 && s.group != 64 && s.group != 128 && s.group != row) {
-    return invalid("group_size must be 32, 64, 128 or ", row, " (one group per row), got ", s.group);
+  if ((s.group < kBlock || s.group > kMaxGroup || s.group % kBlock != 0) && s.group != row) {
+    return invalid("group_size must be 32, 64, 96, 128 or ", row, " (one group per row), got ", s.group);
   }
-  if (s.zero < 0 || s.zero >= 1 << s.bits || (s.bits == 8 && s.zero != 128)) {
-    return invalid("zero must be a code, and 128 for 8 bits, got ", s.zero, " (", s.bits, " bits)");
+  if (s.zero < 0 || s.zero >= 1 << s.bits || (s.bits == 8 && s.zero != 128) || (s.bits == 1 && s.zero != 1)) {
+    return invalid("zero must be a code, 128 for 8 bits and 1 for one bit, got ", s.zero, " (", s.bits, " bits)");
   }
   if (packed == nullptr || reinterpret_cast<std::uintptr_t>(packed) % 16 != 0) {
     return invalid("packed must not be null and must be aligned to 16 bytes");
@@ -119,9 +117,13 @@ int run(const LinearPackedArgs& a, cudaStream_t stream) {
   GC_CUDA_LAUNCH((prepare_kernel<Rows>), grid, 32 * Policy::kPrepareWarps, 0, stream, l);
   if (const int status = cuda::launch_status("linear_packed (preparing x)"); status != cuda::kOk) return status;
   switch (a.spec.bits) {
+    case 1: return multiply<Rows, 1>(l, stream);
     case 2: return multiply<Rows, 2>(l, stream);
     case 3: return multiply<Rows, 3>(l, stream);
     case 4: return multiply<Rows, 4>(l, stream);
+    case 5: return multiply<Rows, 5>(l, stream);
+    case 6: return multiply<Rows, 6>(l, stream);
+    case 7: return multiply<Rows, 7>(l, stream);
     default: return multiply<Rows, 8>(l, stream);
   }
 }
@@ -160,9 +162,13 @@ int gc_cuda_gather_packed(const gramcore::quant::GatherPackedArgs* args, void* s
   if (args->out == nullptr) return cuda::invalid("out must not be null");
   const cudaStream_t s = static_cast<cudaStream_t>(stream);
   switch (args->spec.bits) {
+    case 1: return quant::gather<1>(*args, s);
     case 2: return quant::gather<2>(*args, s);
     case 3: return quant::gather<3>(*args, s);
     case 4: return quant::gather<4>(*args, s);
+    case 5: return quant::gather<5>(*args, s);
+    case 6: return quant::gather<6>(*args, s);
+    case 7: return quant::gather<7>(*args, s);
     default: return quant::gather<8>(*args, s);
   }
 }

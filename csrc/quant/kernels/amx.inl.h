@@ -4,8 +4,8 @@
 // Included by qgemm.inl.h inside its namespace.
 #pragma once
 
-// Below this the vector kernel is as fast or faster: a tile's sums pass through memory once per 32 columns.
-constexpr std::int64_t kAmxMinRows = 64;
+// Below this the vector kernel is faster: a tile product takes as long for few rows as for many.
+constexpr std::int64_t kAmxMinRows = 8;
 
 struct TileConfig {
   std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -14,7 +14,6 @@ struct TileConfig {
 };
 
 constexpr int kChunk = 16;  // blocks expanded at a time: 8 KiB
-constexpr int kBatch = 4;   // blocks whose products are under way together
 
 // Tiles 0, 1: activations, rows x 32 bytes; 2, 3: weights, 8 x 64 bytes; 4 .. 7: sums, rows x 16.
 GC_INLINE void configure(std::int64_t rows) {
@@ -40,7 +39,6 @@ GC_INLINE void expand_blocks(const PanelArgs& a, Walk at, std::int64_t blocks) {
   std::uint8_t* out = a.scratch;
   for (std::int64_t b = 0; b < blocks; ++b) {
     Bytes v[kVectors];
-    for (int line = 0; line < kBits; ++line) __builtin_prefetch(at.codes + kPrefetchBytes + 64 * line);
     unpack<kBits>(at.codes, v);
     for (int j = 0; j < kVectors; ++j) _mm512_store_si512(out + 512 * b + 64 * j, minus(v[j], zero));
     at.codes += 64 * kBits;
@@ -69,85 +67,88 @@ struct TileState {
   float acc[256], open[256];
 };
 
-// Exact sums of up to kBatch consecutive blocks from block b: tiles 4 .. 7, stored to `sums`.
-GC_INLINE void multiply_blocks(const std::int8_t* xq, const std::uint8_t* codes, std::int64_t rows, std::int64_t b,
-                               std::int64_t blocks, std::int32_t (*sums)[256]) {
-  const std::int64_t left = blocks - b;
-  xq += b * 32 * rows;
-  codes += b * 512;
-#define GC_MULTIPLY(i, sum, a, w)           \
-  if (i < left) {                           \
-    _tile_zero(sum);                        \
-    _tile_loadd(a, xq + i * 32 * rows, 32); \
-    _tile_loadd(w, codes + i * 512, 64);    \
-    _tile_dpbssd(sum, a, w);                \
+// What scaling reads, block by block.
+struct ScaleCursor {
+  const float *xs, *gsum;
+  const std::uint8_t* values;  // scales and minima of the open group
+  std::int64_t left;           // blocks to its end
+};
+
+// Adds the sums of one block.  t: kSingle (groups of one block): the sums so far; else those of the open group, added
+// to `acc` where it ends.  kFull: 16 rows, so that loops unroll and t stays in registers.
+template <int kBits, bool kFull, bool kSingle>
+GC_INLINE void scale_block(const PanelArgs& a, const std::int32_t* sums, std::int64_t tile_rows, ScaleCursor* at,
+                           Floats* t, float* acc) {
+  const std::int64_t rows = kFull ? 16 : tile_rows, value_bytes = a.scale_f32 ? 4 : 2;
+  const Floats scale = a.scale_f32 ? load_f32(at->values) : load_f16(at->values);
+  unrolled<16>([&](auto r) __attribute__((always_inline)) {
+    if (!kFull && r.value >= rows) return;
+    const Floats sum = to_floats(_mm512_load_si512(sums + 16 * r.value)), xs = fill_float(at->xs[r.value]);
+    t[r.value] = kSingle ? fma(scale, _mm512_mul_ps(sum, xs), t[r.value]) : fma(sum, xs, t[r.value]);
+  });
+  at->xs += rows;
+  if (!kSingle && --at->left > 0) return;
+  at->left = a.blocks_per_group;
+  if constexpr (!kSingle) {
+    unrolled<16>([&](auto r) __attribute__((always_inline)) {
+      if (!kFull && r.value >= rows) return;
+      store(acc + 16 * r.value, fma(scale, t[r.value], _mm512_load_ps(acc + 16 * r.value)));
+      t[r.value] = zero_floats();
+    });
   }
-  GC_MULTIPLY(0, 4, 0, 2)
-  GC_MULTIPLY(1, 5, 1, 3)
-  GC_MULTIPLY(2, 6, 0, 2)
-  GC_MULTIPLY(3, 7, 1, 3)
-#undef GC_MULTIPLY
-  _tile_stored(4, sums[0], 64);
-  if (left > 1) _tile_stored(5, sums[1], 64);
-  if (left > 2) _tile_stored(6, sums[2], 64);
-  if (left > 3) _tile_stored(7, sums[3], 64);
+  at->values += 16 * value_bytes;
+  if (a.has_min) {
+    const Floats min = a.scale_f32 ? load_f32(at->values) : load_f16(at->values);
+    unrolled<16>([&](auto r) __attribute__((always_inline)) {
+      if (!kFull && r.value >= rows) return;
+      const Floats gsum = fill_float(at->gsum[r.value]);
+      if constexpr (kSingle) {
+        t[r.value] = fma(min, gsum, t[r.value]);
+      } else {
+        store(acc + 16 * r.value, fma(min, gsum, _mm512_load_ps(acc + 16 * r.value)));
+      }
+    });
+    at->values += 16 * value_bytes;
+  }
+  at->values += std::int64_t{64} * kBits * a.blocks_per_group;
+  at->gsum += rows;
 }
 
-// One tile of rows times the expanded blocks: while tiles multiply one batch of blocks, vectors scale the batch before.
-// kFull: 16 rows, so that loops unroll and sums stay in registers; kSingle: groups of one block, where the sum t of a
-// group needs no register of its own.  xq, xs: at the first of these blocks.
+// One tile of rows times the expanded blocks.  Step i multiplies block i, stores the sums of block i - 1 and scales
+// those of block i - 3, so that tiles, stores and vectors work at the same time; it also prefetches the weights of
+// `next`, the blocks to expand after these, bit by bit: all at once they would wait for each other.  xq, xs: at the
+// first block.
 template <int kBits, bool kFull, bool kSingle>
-static void amx_blocks(const PanelArgs& a, Walk at, std::int64_t blocks, const std::int8_t* xq, const float* xs,
-                       const float* gsum, std::int64_t tile_rows, TileState* state) {
-  alignas(64) std::int32_t sums[2][kBatch][256];
-  const std::int64_t rows = kFull ? 16 : tile_rows, value_bytes = a.scale_f32 ? 4 : 2;
-  const std::uint8_t* p = at.codes + 64 * kBits * at.left;
-  gsum += at.group * rows;
-  Floats acc[16], t[16];
-  for (int r = 0; r < 16; ++r) {
-    acc[r] = _mm512_load_ps(state->acc + 16 * r);
-    t[r] = kSingle ? zero_floats() : _mm512_load_ps(state->open + 16 * r);
+static void amx_blocks(const PanelArgs& a, Walk start, std::int64_t blocks, const std::int8_t* xq, const float* xs,
+                       const float* gsum, std::int64_t tile_rows, const std::uint8_t* next, TileState* state) {
+  constexpr int kLines = kBits + 1;  // of a block, with its share of scales and minima
+  alignas(64) std::int32_t sums[4][256];
+  const std::int64_t rows = kFull ? 16 : tile_rows;
+  ScaleCursor at{xs, gsum + start.group * rows, start.codes + 64 * kBits * start.left, start.left};
+  float* const kept = kSingle ? state->acc : state->open;
+  Floats t[16];
+  unrolled<16>([&](auto r) __attribute__((always_inline)) { t[r.value] = _mm512_load_ps(kept + 16 * r.value); });
+  // The tile intrinsics want literal numbers: `tile` takes the product of a and w, `done` holds that of a step ago.
+#define GC_STEP(u, tile, a_tile, w_tile, done, done_slot, scaled_slot)                                           \
+  if (i + u < blocks) {                                                                                          \
+    _tile_zero(tile);                                                                                            \
+    _tile_loadd(a_tile, xq + (i + u) * 32 * rows, 32);                                                           \
+    _tile_loadd(w_tile, a.scratch + (i + u) * 512, 64);                                                          \
+    _tile_dpbssd(tile, a_tile, w_tile);                                                                          \
+    for (int line = 0; next && line < kLines; ++line) __builtin_prefetch(next + 64 * (kLines * (i + u) + line)); \
+  }                                                                                                              \
+  if (i + u > 0 && i + u <= blocks) _tile_stored(done, sums[done_slot], 64);                                     \
+  if (i + u > 2 && i + u < blocks + 3) {                                                                         \
+    scale_block<kBits, kFull, kSingle>(a, sums[scaled_slot], rows, &at, t, state->acc);                          \
   }
-  multiply_blocks(xq, a.scratch, rows, 0, blocks, sums[0]);
-  for (std::int64_t first = 0; first < blocks; first += kBatch) {
-    const std::int64_t batch = first / kBatch;
-    if (first + kBatch < blocks) multiply_blocks(xq, a.scratch, rows, first + kBatch, blocks, sums[(batch + 1) & 1]);
-    for (std::int64_t b = first; b < blocks && b < first + kBatch; ++b) {
-      const std::int32_t* sum = sums[batch & 1][b - first];
-      const bool closes = kSingle || --at.left == 0;
-      Floats scale = zero_floats();
-      if (closes) scale = a.scale_f32 ? load_f32(p) : load_f16(p);
-      for (int r = 0; r < rows; ++r) {
-        const Floats product = to_floats(_mm512_load_si512(sum + 16 * r));
-        if constexpr (kSingle) {
-          acc[r] = fma(scale, _mm512_mul_ps(product, fill_float(xs[r])), acc[r]);
-        } else {
-          t[r] = fma(product, fill_float(xs[r]), t[r]);
-        }
-      }
-      xs += rows;
-      if (!closes) continue;
-      p += 16 * value_bytes;
-      if constexpr (!kSingle) {
-        for (int r = 0; r < rows; ++r) {
-          acc[r] = fma(scale, t[r], acc[r]);
-          t[r] = zero_floats();
-        }
-        at.left = a.blocks_per_group;
-      }
-      if (a.has_min) {
-        const Floats min = a.scale_f32 ? load_f32(p) : load_f16(p);
-        for (int r = 0; r < rows; ++r) acc[r] = fma(min, fill_float(gsum[r]), acc[r]);
-        p += 16 * value_bytes;
-      }
-      p += std::int64_t{64} * kBits * a.blocks_per_group;
-      gsum += rows;
-    }
+  for (std::int64_t i = 0; i < blocks + 3; i += 4) {
+    GC_STEP(0, 4, 0, 2, 7, 3, 1)
+    GC_STEP(1, 5, 1, 3, 4, 0, 2)
+    GC_STEP(2, 6, 0, 2, 5, 1, 3)
+    GC_STEP(3, 7, 1, 3, 6, 2, 0)
   }
-  for (int r = 0; r < 16; ++r) {
-    _mm512_store_ps(state->acc + 16 * r, acc[r]);
-    if (!kSingle) _mm512_store_ps(state->open + 16 * r, t[r]);
-  }
+#undef GC_STEP
+  unrolled<16>([&](auto r) __attribute__((always_inline)) { store(kept + 16 * r.value, t[r.value]); });
 }
 
 template <int kBits>
@@ -161,6 +162,7 @@ static void amx_panel(const PanelArgs& args) {
   for (std::int64_t first = 0; first < blocks; first += kChunk) {
     const std::int64_t here = blocks - first < kChunk ? blocks - first : kChunk;
     expand_blocks<kBits>(args, at, here);
+    const std::uint8_t* const next = advance<kBits>(args, at, here).codes;
     PanelArgs a = args;
     TileState* state = states;
     for (std::int64_t done = 0; done < args.rows; done += args.tile_rows, ++state) {
@@ -171,7 +173,7 @@ static void amx_panel(const PanelArgs& args) {
       const float* xs = a.xs + first * rows;
       auto run = single ? (rows == 16 ? amx_blocks<kBits, true, true> : amx_blocks<kBits, false, true>)
                         : (rows == 16 ? amx_blocks<kBits, true, false> : amx_blocks<kBits, false, false>);
-      run(a, at, here, xq, xs, a.gsum, rows, state);
+      run(a, at, here, xq, xs, a.gsum, rows, done == 0 ? next : nullptr, state);
       next_tile(&a, rows);
     }
     at = advance<kBits>(args, at, here);

@@ -20,10 +20,7 @@ struct FloatPanelArgs {
 };
 
 struct FgemmKernels {
-  void (*panel2)(const FloatPanelArgs&);
-  void (*panel3)(const FloatPanelArgs&);
-  void (*panel4)(const FloatPanelArgs&);
-  void (*panel8)(const FloatPanelArgs&);
+  void (*panel[9])(const FloatPanelArgs&);  // by bits of a code
 };
 
 const FgemmKernels& fgemm_kernels();

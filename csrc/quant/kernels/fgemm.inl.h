@@ -156,7 +156,8 @@ static void float_panel(const FloatPanelArgs& a) {
 }
 
 extern const FgemmKernels kFgemm;
-const FgemmKernels kFgemm = {float_panel<2>, float_panel<3>, float_panel<4>, float_panel<8>};
+const FgemmKernels kFgemm = {{nullptr, float_panel<1>, float_panel<2>, float_panel<3>, float_panel<4>, float_panel<5>,
+                              float_panel<6>, float_panel<7>, float_panel<8>}};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::quant

@@ -26,10 +26,7 @@ struct PanelArgs {
 };
 
 struct QgemmKernels {
-  void (*panel2)(const PanelArgs&);
-  void (*panel3)(const PanelArgs&);
-  void (*panel4)(const PanelArgs&);
-  void (*panel8)(const PanelArgs&);
+  void (*panel[9])(const PanelArgs&);  // by bits of a code
   // One row of k floats -> blocks of 32 int8 at stride `x_stride` bytes, scales and sums at stride `s_stride`;
   // columns from k to 32 * blocks count as zero.  A block with a NaN or infinity gets scale NaN.
   void (*quantize_row)(const float* x, std::int64_t k, std::int64_t blocks, std::int8_t* xq, std::int64_t x_stride,

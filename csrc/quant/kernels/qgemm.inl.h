@@ -129,7 +129,8 @@ static void quantize_row(const float* x, std::int64_t k, std::int64_t blocks, st
 }
 
 extern const QgemmKernels kQgemm;
-const QgemmKernels kQgemm = {panel<2>, panel<3>, panel<4>, panel<8>, quantize_row};
+const QgemmKernels kQgemm = {{nullptr, panel<1>, panel<2>, panel<3>, panel<4>, panel<5>, panel<6>, panel<7>, panel<8>},
+                             quantize_row};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::quant

@@ -239,13 +239,41 @@ GC_INLINE void store(float* p, Floats x) {
 
 #endif
 
+// f(Index<0>), f(Index<1>), ...: unlike a loop's, such indices let an array of vectors live in registers from the
+// start.
+template <int kIndex>
+struct Index {
+  static constexpr int value = kIndex;
+};
+template <int kCount, int kFirst = 0, class F>
+GC_INLINE void unrolled(F f) {
+  if constexpr (kFirst < kCount) {
+    f(Index<kFirst>{});
+    unrolled<kCount, kFirst + 1>(f);
+  }
+}
+
 GC_INLINE std::int32_t load_i32(const void* p) {
   std::int32_t x;
   __builtin_memcpy(&x, p, 4);
   return x;
 }
 
-// The eight code vectors of one block, restricted to the lanes at `p` (block start + first lane * 4).
+// kWidth bits of every byte, from bit kFrom on, at bit kTo of the result.
+template <int kFrom, int kTo, int kWidth>
+GC_INLINE Bytes field(Bytes v) {
+  const Bytes mask = fill_bytes(((1 << kWidth) - 1) << kTo);
+  if constexpr (kFrom > kTo) {
+    return both(right<kFrom - kTo>(v), mask);
+  } else if constexpr (kFrom < kTo) {
+    return both(left<kTo - kFrom>(v), mask);
+  } else {
+    return both(v, mask);
+  }
+}
+
+// The eight code vectors of one block, restricted to the lanes at `p` (block start + first lane * 4).  One-bit codes
+// come as 0 and 2, so that they stand for -1 and +1 once their zero, 1, is subtracted.
 template <int kBits>
 GC_INLINE void unpack(const std::uint8_t* p, Bytes* v) {
   if constexpr (kBits == 8) {
@@ -253,33 +281,31 @@ GC_INLINE void unpack(const std::uint8_t* p, Bytes* v) {
       v[j] = load_bytes(p + 64 * j);
       if constexpr (kSigned8) v[j] = flip(v[j], fill_bytes(0x80));
     }
-  } else if constexpr (kBits == 4) {
-    const Bytes mask = fill_bytes(15);
-    for (int j = 0; j < 4; ++j) {
-      const Bytes pair = load_bytes(p + 64 * j);
-      v[j] = both(pair, mask);
-      v[j + 4] = both(right<4>(pair), mask);
-    }
-  } else {
-    const Bytes mask = fill_bytes(3);
-    for (int half = 0; half < 2; ++half) {
-      const Bytes four = load_bytes(p + 64 * half);
-      v[4 * half] = both(four, mask);
-      v[4 * half + 1] = both(right<2>(four), mask);
-      v[4 * half + 2] = both(right<4>(four), mask);
-      v[4 * half + 3] = both(right<6>(four), mask);
-    }
-    if constexpr (kBits == 3) {
-      const Bytes high = load_bytes(p + 128), bit = fill_bytes(4);
-      v[0] = either(v[0], both(left<2>(high), bit));
-      v[1] = either(v[1], both(left<1>(high), bit));
-      v[2] = either(v[2], both(high, bit));
-      v[3] = either(v[3], both(right<1>(high), bit));
-      v[4] = either(v[4], both(right<2>(high), bit));
-      v[5] = either(v[5], both(right<3>(high), bit));
-      v[6] = either(v[6], both(right<4>(high), bit));
-      v[7] = either(v[7], both(right<5>(high), bit));
-    }
+    return;
+  }
+  constexpr bool kNibbles = (kBits & 4) != 0, kPairs = (kBits & 2) != 0, kPlane = (kBits & 1) != 0;
+  constexpr int kPairsAt = kNibbles ? 256 : 0, kPlaneAt = kPairsAt + (kPairs ? 128 : 0);
+  constexpr int kPairTo = kNibbles ? 4 : 0, kPlaneTo = kBits == 1 ? 1 : kPairTo + (kPairs ? 2 : 0);
+  if constexpr (kNibbles) {
+    unrolled<4>([&](auto j) __attribute__((always_inline)) {
+      const Bytes two = load_bytes(p + 64 * j.value);
+      v[j.value] = field<0, 0, 4>(two);
+      v[j.value + 4] = field<4, 0, 4>(two);
+    });
+  }
+  if constexpr (kPairs) {
+    const Bytes four[2] = {load_bytes(p + kPairsAt), load_bytes(p + kPairsAt + 64)};
+    unrolled<8>([&](auto j) __attribute__((always_inline)) {
+      const Bytes pair = field<2 * (j.value % 4), kPairTo, 2>(four[j.value / 4]);
+      v[j.value] = kNibbles ? either(v[j.value], pair) : pair;
+    });
+  }
+  if constexpr (kPlane) {
+    const Bytes eight = load_bytes(p + kPlaneAt);
+    unrolled<8>([&](auto j) __attribute__((always_inline)) {
+      const Bytes bit = field<j.value, kPlaneTo, 1>(eight);
+      v[j.value] = kBits > 1 ? either(v[j.value], bit) : bit;
+    });
   }
 }
 

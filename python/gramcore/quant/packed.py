@@ -56,9 +56,9 @@ class PackedTensor(QTensor):
             codes: ``(N, K)`` uint8, each below ``2**bits``.
             scales: ``(N, ceil(K / group_size))``.
             mins: as ``scales``, or None.
-            bits: 2, 3, 4 or 8.
-            group_size: 32, 64, 128, or K rounded up to a multiple of 32 for one group per row.
-            zero: code subtracted before scaling; 128 for 8 bits.
+            bits: 1 to 8; one-bit codes stand for -1 and +1.
+            group_size: 32, 64, 96, 128, or K rounded up to a multiple of 32 for one group per row.
+            zero: code subtracted before scaling; 128 for 8 bits, 1 for one bit.
             exact_scales: keep scales and minima in fp32 instead of fp16.
         """
         n, k = codes.shape

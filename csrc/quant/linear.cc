@@ -78,6 +78,7 @@ void QuantizedRows::quantize(const RowsView& x) {
   scratch(&scales_, rows_ * blocks_);
   scratch(&sums_, rows_ * blocks_);
   for (Prepared& p : prepared_) p.current = false;
+  tables_current_ = false;
   const auto kernel = qgemm_kernels().quantize_row;
   const std::int64_t grain = std::max<std::int64_t>(1, (std::int64_t{1} << 15) / std::max<std::int64_t>(1, cols_));
   parallel_for(rows_, grain, [&](std::int64_t begin, std::int64_t end) {
@@ -110,6 +111,11 @@ void QuantizedRows::group_sums(std::int64_t group, std::vector<float>* out) cons
 }
 
 void QuantizedRows::prepare(const PackSpec& w) {
+  if (w.bits == 1 && !tables_current_ && rows_ <= qgemm_kernels().table_rows) {
+    std::uint8_t* const tables = scratch(&tables_, rows_ * blocks_ * 256);
+    qgemm_kernels().build_tables(codes_.data(), rows_ * blocks_, tables);
+    tables_current_ = true;
+  }
   const std::int64_t group = w.has_min ? w.group : 0;
   Prepared* slot = nullptr;
   for (Prepared& p : prepared_) {
@@ -150,6 +156,7 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
   a.tile_rows = kTile;
   a.out = scratch(&results, std::min(x.rows_, kRowsAtOnce) * kPanelRows);
   std::uint8_t* raw = scratch(&expanded, 8192 + kRowsAtOnce / kTile * 2048 + 64);
+  a.tables = s.bits == 1 && x.tables_current_ ? x.tables_.data() : nullptr;
   a.scratch = raw + (64 - reinterpret_cast<std::uintptr_t>(raw) % 64) % 64;
   for (std::int64_t row = 0; row < x.rows_; row += kRowsAtOnce) {
     a.rows = std::min(kRowsAtOnce, x.rows_ - row);

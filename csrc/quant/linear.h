@@ -65,6 +65,8 @@ class QuantizedRows {
   std::vector<float> scales_;       // [tile][block][row]
   std::vector<std::int32_t> sums_;  // the same
   std::vector<Prepared> prepared_;
+  std::vector<std::uint8_t> tables_;  // of one-bit weights: [block][row][256]
+  bool tables_current_ = false;
 };
 
 // Columns [n0, n1) of y (M, N); n0 a multiple of 16.  x must have been prepared for w.spec.  Runs on the calling

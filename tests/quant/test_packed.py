@@ -80,7 +80,8 @@ def test_odd_sizes(n: int, k: int, isa: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fmt", [(4, 32, True, False), (4, 128, False, False), (8, 32, False, False), (3, 64, True, True)]
+    "fmt",
+    [(4, 32, True, False), (4, 128, False, False), (8, 32, False, False), (3, 64, True, True), (1, 96, True, False)],
 )
 @pytest.mark.parametrize("activations", ["int8", "float32"])
 def test_a_row_does_not_depend_on_its_neighbours(fmt: tuple, activations: str, isa: str, restore_threads: None) -> None:
@@ -93,9 +94,10 @@ def test_a_row_does_not_depend_on_its_neighbours(fmt: tuple, activations: str, i
     assert torch.equal(linear(x, q, activations=activations), whole)
 
 
-def test_levels_with_fused_multiply_add_agree_bit_for_bit() -> None:
-    q, _ = make(40, 200, 4, 32, True, False)
-    x = torch.from_numpy(np.random.default_rng(1).standard_normal((20, 200)).astype(np.float32))
+@pytest.mark.parametrize(("bits", "rows"), [(4, 20), (1, 1), (1, 2), (1, 20), (7, 9)])
+def test_levels_with_fused_multiply_add_agree_bit_for_bit(bits: int, rows: int) -> None:
+    q, _ = make(40, 200, bits, 32, True, False)
+    x = torch.from_numpy(np.random.default_rng(1).standard_normal((rows, 200)).astype(np.float32))
     before, results = gramcore.cpu_level(), []
     for level in gramcore.cpu_info()[1]:
         if level != "base" or "avx2" not in gramcore.cpu_info()[1]:

@@ -23,6 +23,8 @@ struct PanelArgs {
   std::int64_t rows;       // all rows
   float* out;              // (rows, 16)
   std::uint8_t* scratch;   // 8 KiB and 2 KiB per tile, 64-byte aligned
+  // Tables of build_tables for [block][row], or null: one-bit weights by table, rows <= table_rows.
+  const std::uint8_t* tables;
 };
 
 struct QgemmKernels {
@@ -31,6 +33,9 @@ struct QgemmKernels {
   // columns from k to 32 * blocks count as zero.  A block with a NaN or infinity gets scale NaN.
   void (*quantize_row)(const float* x, std::int64_t k, std::int64_t blocks, std::int8_t* xq, std::int64_t x_stride,
                        float* xs, std::int32_t* xsum, std::int64_t s_stride);
+  // For one-bit weights: 256 bytes for every 32 int8 of x.  Null, with table_rows 0, where tables do not pay.
+  void (*build_tables)(const std::int8_t* x, std::int64_t blocks, std::uint8_t* tables);
+  std::int64_t table_rows;
 };
 
 const QgemmKernels& qgemm_kernels();

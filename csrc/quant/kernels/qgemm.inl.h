@@ -85,12 +85,14 @@ GC_INLINE void next_tile(PanelArgs* a, std::int64_t rows) {
 
 #if defined(GC_ISA_IS_amx)
 #include "quant/kernels/amx.inl.h"
+#include "quant/kernels/lut.inl.h"
 #endif
 
 template <int kBits>
 static void panel(const PanelArgs& args) {
 #if defined(GC_ISA_IS_amx)
   if (args.rows >= kAmxMinRows) return amx_panel<kBits>(args);
+  if (kBits == 1 && args.tables) return args.rows == 1 ? lut_panel<1>(args) : lut_panel<2>(args);
 #endif
   PanelArgs a = args;
   for (std::int64_t done = 0; done < args.rows; done += args.tile_rows) {
@@ -128,9 +130,15 @@ static void quantize_row(const float* x, std::int64_t k, std::int64_t blocks, st
   }
 }
 
+#if !defined(GC_ISA_IS_amx)
+constexpr void (*build_tables)(const std::int8_t*, std::int64_t, std::uint8_t*) = nullptr;
+constexpr std::int64_t kLutRows = 0;
+#endif
+
 extern const QgemmKernels kQgemm;
 const QgemmKernels kQgemm = {{nullptr, panel<1>, panel<2>, panel<3>, panel<4>, panel<5>, panel<6>, panel<7>, panel<8>},
-                             quantize_row};
+                             quantize_row,
+    build_tables, kLutRows};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::quant

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from gramcore._checks import check_int
 from gramcore.quant.base import Codec, check_weight
 from gramcore.quant.integer import grouped, needs_exact
 from gramcore.quant.packed import PackedTensor
@@ -14,14 +15,15 @@ __all__ = ["BipolarInt"]
 class BipolarInt(Codec):
     """Codes whose bits count as -1 or +1: ``w = s sum_i 2^i (2 b_i - 1)``, the odd numbers ``-(2^b - 1) .. 2^b - 1``.
 
-    ``s`` is the group's largest magnitude over ``2^b - 1``; codes are the nearest odd numbers.  As
-    ``sum_i 2^i (2 b_i - 1) = 2 c - (2^b - 1)`` with ``c`` the unsigned code, the value is ``2 s c - s (2^b - 1)`` and
-    runs in the same kernels as other codes with a minimum.
+    ``s`` is the group's largest magnitude over ``2^b - 1`` (for one bit, where only signs are left, the mean magnitude,
+    which has the least squared error); codes are the nearest odd numbers.  As ``sum_i 2^i (2 b_i - 1) = 2 c - (2^b - 1)``
+    with ``c`` the unsigned code, the value is ``2 s c - s (2^b - 1)`` and runs in the same kernels as other codes with a
+    minimum; one bit needs none.
 
-    Cost: one pass over the weight.  Storage: ``bits + 32 / group_size`` bits per weight.
+    Cost: one pass over the weight.  Storage: ``bits + 32 / group_size`` bits per weight, ``1 + 16 / group_size`` for one.
 
     Args:
-        bits: 2, 3 or 4.
+        bits: 1 to 8.
         group_size: 32, 64 or 128.
 
     Shapes:
@@ -44,32 +46,42 @@ class BipolarInt(Codec):
     """
 
     def __init__(self, *, bits: int = 3, group_size: int = 32) -> None:
-        if bits not in (2, 3, 4):
-            raise ValueError(f"bits must be 2, 3 or 4, got {bits!r}")
         if group_size not in (32, 64, 128):
             raise ValueError(f"group_size must be 32, 64 or 128, got {group_size!r}")
-        self.bits = bits
+        self.bits = check_int("bits", bits, low=1, high=8)
         self.group_size = group_size
 
     def quantize(self, weight: torch.Tensor, inputs: torch.Tensor | None = None) -> PackedTensor:
         """Quantise ``weight`` ``(N, K)``; ``inputs`` are not used."""
         w = check_weight(weight)
         groups, top = grouped(w, self.group_size), (1 << self.bits) - 1
-        step = groups.abs().amax(2) / top
+        step = groups.abs().amax(2) / top if self.bits > 1 else _mean_magnitude(w, self.group_size)
         exact = needs_exact(groups, step)
-        # 2 s and top * s must both be what is stored: round s so that the products need no rounding of their own.
+        # Every multiple of s that is stored must be representable: round s so that it needs no rounding of its own.
         step = step if exact else _few_bits(step, 11 - self.bits)
         safe = torch.where(step == 0, 1.0, step).unsqueeze(2)
-        codes = torch.round((groups / safe + top) / 2).clamp_(0, top)
+        odd = torch.round((groups / safe + top) / 2).clamp_(0, top) if self.bits > 1 else groups >= 0
+        codes = odd.to(torch.uint8)
+        # 8-bit codes are stored about 128: 2 s c - 255 s = 2 s (c - 128) + s.
+        zero = {1: 1, 8: 128}.get(self.bits, 0)
         return PackedTensor.pack(
-            codes.reshape(w.shape[0], -1)[:, : w.shape[1]].to(torch.uint8),
-            2 * step,
-            -top * step,
+            codes.reshape(w.shape[0], -1)[:, : w.shape[1]],
+            step if self.bits == 1 else 2 * step,
+            None if self.bits == 1 else (2 * zero - top) * step,
             bits=self.bits,
             group_size=self.group_size,
-            zero=0,
+            zero=zero,
             exact_scales=exact,
         )
+
+
+def _mean_magnitude(w: torch.Tensor, group: int) -> torch.Tensor:
+    """Mean of ``|w|`` over the columns each group really has."""
+    k = w.shape[1]
+    sums = torch.nn.functional.pad(w.abs(), (0, -k % group)).reshape(w.shape[0], -1, group).sum(2)
+    sizes = torch.full((sums.shape[1],), float(group))
+    sizes[-1] = k - group * (sums.shape[1] - 1)
+    return sums / sizes
 
 
 def _few_bits(x: torch.Tensor, bits: int) -> torch.Tensor:

@@ -28,6 +28,10 @@ def _integers() -> dict[str, Callable[[], Codec]]:
     return table
 
 
+def _bipolar(bits: int) -> Callable[[], Codec]:
+    return lambda: BipolarInt(bits=bits)
+
+
 _SCHEMES: dict[str, Callable[[], Codec]] = {
     **_integers(),
     "finequant": FineQuant,
@@ -35,9 +39,7 @@ _SCHEMES: dict[str, Callable[[], Codec]] = {
     "billm": BiLLM,
     "nupes4": lambda: PowerCodec(bits=4, steps=4),
     "nupes8": lambda: PowerCodec(bits=8, group_size=None),
-    "bipolar_w2a8": lambda: BipolarInt(bits=2),
-    "bipolar_w3a8": lambda: BipolarInt(bits=3),
-    "bipolar_w4a8": lambda: BipolarInt(bits=4),
+    **{f"bipolar_w{bits}a8": _bipolar(bits) for bits in range(1, 9)},
     "fp8_e4m3": Fp8,
     "fp8_e5m2": lambda: Fp8(fmt="e5m2"),
 }

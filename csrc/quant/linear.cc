@@ -56,6 +56,17 @@ void store_rows(const float* from, std::int64_t rows, std::int64_t row0, std::in
   }
 }
 
+// Adds the product of the panel a.second to a.out.
+template <class Args>
+void add_second(void (*kernel)(const Args&), Args a, const PackSpec& spec, std::vector<float>* buffer) {
+  float* const total = a.out;
+  a.panel = a.second;
+  a.has_min = spec.has_min;
+  a.out = scratch(buffer, a.rows * kPanelRows);
+  kernel(a);
+  for (std::int64_t i = 0; i < a.rows * kPanelRows; ++i) total[i] += a.out[i];
+}
+
 void check_dtype(DType dtype, const char* name) {
   GC_CHECK_AS(TypeMismatch, dtype == DType::f32 || dtype == DType::bf16, name, " must be float32 or bfloat16, got ",
               dtype_name(dtype));
@@ -139,9 +150,9 @@ const QuantizedRows::Prepared& QuantizedRows::prepared(const PackSpec& w) const 
 }
 
 void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t n0, std::int64_t n1,
-                    const MutableRowsView& y) {
+                    const MutableRowsView& y, const PackedLinear* second) {
   static thread_local std::vector<std::uint8_t> expanded;
-  static thread_local std::vector<float> results;
+  static thread_local std::vector<float> results, more;
   const PackSpec& s = w.spec;
   GC_DCHECK(n0 % kPanelRows == 0 && n0 >= 0 && n1 <= s.n && x.cols_ == s.k);
   const QuantizedRows::Prepared& prepared = x.prepared(s);
@@ -166,7 +177,13 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
     a.gsum = prepared.gsum.data() + (s.has_min ? row * a.groups : 0);
     for (std::int64_t n = n0; n < n1; n += kPanelRows) {
       a.panel = w.packed.data() + n / kPanelRows * s.panel_bytes();
-      kernel(a);
+      if (second) a.second = second->packed.data() + n / kPanelRows * second->spec.panel_bytes();
+      if (second && a.tables) {
+        qgemm_kernels().pair1(a);
+      } else {
+        kernel(a);
+        if (second) add_second(kernel, a, second->spec, &more);
+      }
       store_rows(a.out, a.rows, row, n, w.bias, y);
     }
   }
@@ -191,8 +208,8 @@ void FloatRows::set(const RowsView& x) {
 }
 
 void linear_columns(const PackedLinear& w, const FloatRows& x, std::int64_t n0, std::int64_t n1,
-                    const MutableRowsView& y) {
-  static thread_local std::vector<float> expanded, results;
+                    const MutableRowsView& y, const PackedLinear* second) {
+  static thread_local std::vector<float> expanded, results, more;
   const PackSpec& s = w.spec;
   GC_DCHECK(n0 % kPanelRows == 0 && n0 >= 0 && n1 <= s.n && x.cols_ == s.k);
   const auto kernel = fgemm_kernels().panel[s.bits];
@@ -211,6 +228,10 @@ void linear_columns(const PackedLinear& w, const FloatRows& x, std::int64_t n0, 
     for (std::int64_t n = n0; n < n1; n += kPanelRows) {
       a.panel = w.packed.data() + n / kPanelRows * s.panel_bytes();
       kernel(a);
+      if (second) {
+        a.second = second->packed.data() + n / kPanelRows * second->spec.panel_bytes();
+        add_second(kernel, a, second->spec, &more);
+      }
       store_rows(a.out, a.rows, row, n, w.bias, y);
     }
   }

@@ -1,6 +1,7 @@
 // Torch operators of packed low-bit weights, on the CPU and (compiled, emulated in the tests) on CUDA devices.  A
 // weight is its packed bytes, the same on both, and the numbers of its PackSpec.
 #include "core/cuda/status.h"
+#include "quant/binary.h"
 #include "quant/cuda/linear_packed.h"
 #include "quant/linear.h"
 #include "quant/packed.h"
@@ -69,6 +70,36 @@ void linear_packed_cpu(OpCall& call) {
   quant::linear(o.w, quant::RowsView{o.x.data, o.x.dtype, o.rows, s.k, s.k},
                 quant::MutableRowsView{o.y.data, o.y.dtype, o.rows, s.n, s.n},
                 o.int8_activations ? quant::Activations::int8 : quant::Activations::f32);
+}
+
+// x, planes, order, bias, n, k, blocks, salient_group, plain_group, scale_f32, int8_activations.
+void linear_binary_cpu(OpCall& call) {
+  const TensorView x = call.tensor(0), planes = call.tensor(1), order = call.tensor(2);
+  TensorView bias;
+  const bool has_bias = call.optional_tensor(3, &bias);
+  quant::BinaryLinear w =
+      quant::BinaryLinear::shaped(call.integer(4), call.integer(5), call.integer(6), call.integer(7), call.integer(8),
+                                  call.boolean(9) ? quant::ScaleType::f32 : quant::ScaleType::f16);
+  check_cpu(x, "x");
+  check_contiguous(x, "x");
+  GC_CHECK(x.rank >= 1 && x.shape[x.rank - 1] == w.k, "x must have ", w.k, " columns, got shape ", shape_string(x));
+  w.planes = packed_bytes(planes, -1);
+  check_tensor(order, "order", DType::i32, 1);
+  check_contiguous(order, "order");
+  w.order = {order.as<const std::int32_t>(), static_cast<std::size_t>(order.numel())};
+  if (has_bias) {
+    check_tensor(bias, "bias", DType::f32, 1);
+    check_contiguous(bias, "bias");
+    GC_CHECK(bias.shape[0] == w.n, "bias must have ", w.n, " elements, got ", bias.shape[0]);
+    w.bias = bias.as<const float>();
+  }
+  std::int64_t shape[TensorView::kMaxRank];
+  for (int i = 0; i < x.rank; ++i) shape[i] = x.shape[i];
+  shape[x.rank - 1] = w.n;
+  const TensorView y = call.new_output(0, x.dtype, shape, x.rank, x.device);
+  const std::int64_t rows = x.numel() / w.k;
+  quant::linear(w, {x.data, x.dtype, rows, w.k, w.k}, {y.data, y.dtype, rows, w.n, w.n},
+                call.boolean(10) ? quant::Activations::int8 : quant::Activations::f32);
 }
 
 void dequantize_packed_cpu(OpCall& call) {
@@ -154,6 +185,9 @@ constexpr BoxedFn kLinearCuda = nullptr, kDequantizeCuda = nullptr, kEmbeddingCu
 const Ops ops{
     {"linear_packed(Tensor x, Tensor packed, Tensor? bias, " GC_SPEC ", bool int8_activations) -> Tensor",
      boxed<linear_packed_cpu>, kLinearCuda},
+    {"linear_binary(Tensor x, Tensor planes, Tensor order, Tensor? bias, int n, int k, int blocks, int salient_group, "
+     "int plain_group, bool scale_f32, bool int8_activations) -> Tensor",
+     boxed<linear_binary_cpu>, nullptr},
     {"dequantize_packed(Tensor packed, " GC_SPEC ") -> Tensor", boxed<dequantize_packed_cpu>, kDequantizeCuda},
     {"embedding_packed(Tensor ids, Tensor packed, " GC_SPEC ") -> Tensor", boxed<embedding_packed_cpu>, kEmbeddingCuda},
 };

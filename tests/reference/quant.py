@@ -142,3 +142,34 @@ def power_error(row: np.ndarray, bits: int, a: float) -> float:
         q = round(top * (abs(w) / s) ** a)
         total += (abs(w) - s * (q / top) ** (1 / a)) ** 2
     return total
+
+
+def billm_block(w: np.ndarray, salient: list[int]) -> np.ndarray:
+    """One BiLLM block, row by row: two residual levels for salient columns, two magnitudes at the best of 81
+    percentiles of the block for the others."""
+    n, k = w.shape
+    out = np.empty((n, k))
+    plain = [c for c in range(k) if c not in salient]
+    for r in range(n):
+        v = w[r, salient]
+        mean = v.mean()
+        a1 = np.abs(v - mean).mean()
+        left = [x - mean - (a1 if x >= mean else -a1) for x in v]
+        a2 = np.abs(left).mean()
+        for c, x, e in zip(salient, v, left, strict=True):
+            out[r, c] = mean + (a1 if x >= mean else -a1) + (a2 if e >= 0 else -a2)
+    best = np.inf
+    for share in np.linspace(0.1, 0.9, 81):
+        cut = np.quantile(np.abs(w[:, plain]), share)
+        trial = np.empty((n, len(plain)))
+        for r in range(n):
+            sizes = np.abs(w[r, plain])
+            groups = [sizes[sizes <= cut], sizes[sizes > cut]]
+            low, high = (g.mean() if g.size else 0.0 for g in groups)
+            for i, x in enumerate(w[r, plain]):
+                trial[r, i] = (1 if x >= 0 else -1) * (high if abs(x) > cut else low)
+        loss = ((trial - w[:, plain]) ** 2).sum()
+        if loss < best:
+            best = loss
+            out[:, plain] = trial
+    return out

@@ -25,6 +25,7 @@ struct PanelArgs {
   std::uint8_t* scratch;   // 8 KiB and 2 KiB per tile, 64-byte aligned
   // Tables of build_tables for [block][row], or null: one-bit weights by table, rows <= table_rows.
   const std::uint8_t* tables;
+  const std::uint8_t* second;  // of pair1: another panel of the same format without minima
 };
 
 struct QgemmKernels {
@@ -36,6 +37,8 @@ struct QgemmKernels {
   // For one-bit weights: 256 bytes for every 32 int8 of x.  Null, with table_rows 0, where tables do not pay.
   void (*build_tables)(const std::int8_t* x, std::int64_t blocks, std::uint8_t* tables);
   std::int64_t table_rows;
+  // The sum of two one-bit weights' products; only with tables.  Each is added up as panel[1] does it.
+  void (*pair1)(const PanelArgs&);
 };
 
 const QgemmKernels& qgemm_kernels();

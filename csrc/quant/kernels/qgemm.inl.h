@@ -92,7 +92,7 @@ template <int kBits>
 static void panel(const PanelArgs& args) {
 #if defined(GC_ISA_IS_amx)
   if (args.rows >= kAmxMinRows) return amx_panel<kBits>(args);
-  if (kBits == 1 && args.tables) return args.rows == 1 ? lut_panel<1>(args) : lut_panel<2>(args);
+  if (kBits == 1 && args.tables) return args.rows == 1 ? lut_panel<1, 1>(args) : lut_panel<2, 1>(args);
 #endif
   PanelArgs a = args;
   for (std::int64_t done = 0; done < args.rows; done += args.tile_rows) {
@@ -132,13 +132,16 @@ static void quantize_row(const float* x, std::int64_t k, std::int64_t blocks, st
 
 #if !defined(GC_ISA_IS_amx)
 constexpr void (*build_tables)(const std::int8_t*, std::int64_t, std::uint8_t*) = nullptr;
+constexpr void (*pair_by_table)(const PanelArgs&) = nullptr;
 constexpr std::int64_t kLutRows = 0;
 #endif
 
 extern const QgemmKernels kQgemm;
 const QgemmKernels kQgemm = {{nullptr, panel<1>, panel<2>, panel<3>, panel<4>, panel<5>, panel<6>, panel<7>, panel<8>},
                              quantize_row,
-    build_tables, kLutRows};
+                             build_tables,
+                             kLutRows,
+                             pair_by_table};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::quant

@@ -1,4 +1,4 @@
-"""BiLLM: one bit per weight, two for the salient columns, a bitmap for two magnitudes of the rest."""
+"""BiLLM: two sign planes per weight: residual levels for the salient columns, two magnitudes for the rest."""
 
 from __future__ import annotations
 
@@ -9,85 +9,119 @@ import torch
 
 from gramcore._checks import check_int, check_real
 from gramcore.quant.base import Codec, QTensor, check_inputs, check_weight
+from gramcore.quant.integer import needs_exact
+from gramcore.quant.packed import PackedTensor, native_ops
+from gramcore.torch_ops import fake
 
 __all__ = ["BiLLM", "BinaryTensor"]
 
-_BITS = (1 << torch.arange(8)).to(torch.uint8)
 _PERCENTILES = torch.linspace(0.1, 0.9, 81)
+_Binary = tuple[int, int, int, int, int, bool]
 
 
 class BinaryTensor(QTensor):
-    """Blocks of columns as sign bits: salient columns with two residual levels, the others with two magnitude groups.
+    """Sums of two sign planes per block and part: ``W = a1 s1 + a2 s2 (+ m for salient columns)``.
 
-    Per row and block: ``mean``, ``salient`` (the magnitudes of the two levels) and ``plain`` (of the small and the
-    large group) in fp32.  Bit planes, eight columns to a byte: ``sign``, ``second`` (sign of the residual of salient
-    columns, membership in the large group of the others); ``columns`` marks salient columns.  Two planes and five
-    numbers per row and block are stored; products dequantise first: the form saves memory, not time.
+    The columns of every block are in two parts of fixed sizes, salient and plain, padded to whole blocks of 32.
+    Buffers: ``planes`` (four packed one-bit weights: both planes of the salient columns of all blocks, both of the
+    plain ones, with their magnitudes and means inside) and ``order`` (which column of x each stored column multiplies,
+    -1 for padding).  Products run on the planes.
     """
 
     kind = "binary"
-    _NAMES = ("sign", "second", "columns", "mean", "salient", "plain")
+    version = 2
 
-    def __init__(self, buffers: Mapping[str, torch.Tensor], k: int, block: int) -> None:
-        self._buffers = {name: buffers[name] for name in self._NAMES}
-        check_int("k", k, low=1)
-        check_int("block", block, low=1)
-        n, width, blocks = self._buffers["sign"].shape[0], -(-k // 8), -(-k // block)
-        wanted = {
-            "sign": (torch.uint8, (n, width)),
-            "second": (torch.uint8, (n, width)),
-            "columns": (torch.uint8, (width,)),
-            "mean": (torch.float32, (n, blocks)),
-            "salient": (torch.float32, (n, blocks, 2)),
-            "plain": (torch.float32, (n, blocks, 2)),
-        }
-        for name, (dtype, shape) in wanted.items():
-            value = self._buffers[name]
-            if value.dtype != dtype or tuple(value.shape) != shape:
-                raise ValueError(f"{name} must be {dtype} {shape}, got {value.dtype} {tuple(value.shape)}")
-        self.block = block
+    def __init__(self, planes: torch.Tensor, order: torch.Tensor, numbers: _Binary) -> None:
+        n, k, blocks, salient, plain, _ = numbers
+        columns = blocks * (salient + plain)
+        if order.dtype != torch.int32 or tuple(order.shape) != (columns,):
+            raise ValueError(f"order must be {columns} int32 values, got {order.dtype} {tuple(order.shape)}")
+        real = order[order >= 0].sort().values
+        if not torch.equal(real, torch.arange(k, dtype=torch.int32)) or int(order.min()) < -1:
+            raise ValueError(f"order must hold every column below {k} once and -1 elsewhere, got something else")
+        self.planes, self.order, self.numbers = planes, order, numbers
         self.shape = (n, k)
+        self._parts()
+
+    def _parts(self) -> list[PackedTensor]:
+        """The four planes, each a packed weight over this one's bytes."""
+        n, _, blocks, salient, plain, exact = self.numbers
+        parts, start = [], 0
+        for group, has_min in ((salient, True), (salient, False), (plain, False), (plain, False)):
+            numbers = (n, blocks * group, 1, group, 1, has_min, exact)
+            size = PackedTensor.packed_bytes(numbers)
+            parts.append(PackedTensor(self.planes[start : start + size], numbers))
+            start += size
+        if start != self.planes.numel():
+            raise ValueError(f"planes must be {start} bytes, got {self.planes.numel()}")
+        return parts
 
     def buffers(self) -> dict[str, torch.Tensor]:
-        return dict(self._buffers)
+        return {"planes": self.planes, "order": self.order}
 
     def meta(self) -> dict[str, Any]:
-        return {"kind": self.kind, "version": self.version, "k": self.shape[1], "block": self.block}
+        names = ("n", "k", "blocks", "salient", "plain", "exact_scales")
+        return {"kind": self.kind, "version": self.version, **dict(zip(names, self.numbers, strict=True))}
 
     @classmethod
     def from_buffers(cls, meta: Mapping[str, Any], buffers: Mapping[str, torch.Tensor]) -> BinaryTensor:
-        return cls(buffers, int(meta["k"]), int(meta["block"]))
+        n, k, blocks, salient, plain = (int(meta[name]) for name in ("n", "k", "blocks", "salient", "plain"))
+        numbers = (n, k, blocks, salient, plain, bool(meta["exact_scales"]))
+        return cls(buffers["planes"].contiguous(), buffers["order"].contiguous(), numbers)
 
     def dequantize(self) -> torch.Tensor:
-        k = self.shape[1]
-        sign, second = (2.0 * _unpack(self._buffers[name], k) - 1.0 for name in ("sign", "second"))
-        columns = _unpack(self._buffers["columns"].unsqueeze(0), k).bool()
-        of = torch.arange(k) // self.block
-        mean, salient, plain = (self._buffers[name][:, of] for name in ("mean", "salient", "plain"))
-        residual = mean + sign * salient[..., 0] + second * salient[..., 1]
-        split = sign * torch.where(second > 0, plain[..., 1], plain[..., 0])
-        return torch.where(columns, residual, split)
+        s1, s2, p1, p2 = (part.dequantize() for part in self._parts())
+        stored = torch.cat([s1 + s2, p1 + p2], 1)
+        out = stored.new_empty(self.shape)
+        there = self.order >= 0
+        out[:, self.order[there].long()] = stored[:, there]
+        return out
 
     def matmul(self, x: torch.Tensor, bias: torch.Tensor | None, activations: str) -> torch.Tensor:
-        low = None if bias is None else bias.float()
-        return torch.nn.functional.linear(x.float(), self.dequantize(), low).to(x.dtype)
+        if x.dtype == torch.float16:
+            return self.matmul(x.float(), bias, activations).to(torch.float16)
+        low = None if bias is None else bias.float().contiguous()
+        out: torch.Tensor = _BinaryProduct.apply(x, low, self, activations == "int8")  # type: ignore[no-untyped-call]
+        return out
+
+
+class _BinaryProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, bias: torch.Tensor | None, weight: BinaryTensor, int8: bool) -> torch.Tensor:
+        ctx.weight, ctx.has_bias = weight, bias is not None
+        y = native_ops().linear_binary(x.contiguous(), weight.planes, weight.order, bias, *weight.numbers, int8)
+        assert isinstance(y, torch.Tensor)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        bias = grad.float().reshape(-1, grad.shape[-1]).sum(0) if ctx.has_bias else None
+        return (grad.float() @ ctx.weight.dequantize()).to(grad.dtype), bias, None, None
+
+
+@fake("linear_binary")
+def _fake_binary(
+    x: torch.Tensor, planes: torch.Tensor, order: torch.Tensor, bias: torch.Tensor | None, n: int, *_rest: Any
+) -> torch.Tensor:
+    return x.new_empty((*x.shape[:-1], n))
 
 
 class BiLLM(Codec):
     """Binary weights guided by the Hessian ``H = 2 X^T X`` of the sample inputs.
 
     Blocks of ``block`` columns, left to right.  Columns are ranked by ``sum_n w^2 / diag(U)^2`` with ``U`` the upper
-    Cholesky factor of ``H^-1``; the number of salient ones (up to ``max_salient``) is the one of least error.  Salient
-    columns: ``w ~ mu + a1 sgn(w - mu) + a2 sgn(residual)``.  The others are split at the best of 81 percentiles of
-    ``|w|`` into two groups, each ``a sgn(w)``.  The error of a block is carried to later columns through ``U``.
+    Cholesky factor of ``H^-1``; the first ``salient`` ones get two residual levels, ``w ~ mu + a1 s1 + a2 s2`` with
+    ``s1 = sgn(w - mu)`` and ``s2`` the sign of what is left.  The others are split at the best of 81 percentiles of
+    ``|w|`` into two groups of magnitudes ``lo`` and ``hi``, each times ``sgn(w)``; stored as the same kind of sum,
+    ``a1 s1 + a2 s2`` with ``a1, a2 = (hi +- lo) / 2``.  The error of a block is carried to later columns through ``U``.
 
-    Cost: one Cholesky factorisation ``O(K^3)`` and about ``max_salient + 81`` passes over every block.
-    Storage: two bits per weight and five fp32 numbers per row and block: 3.25 bits at 128 columns.  (The paper's 1.08
-    bits leave out the membership bitmap and the scales.)
+    Cost: one Cholesky factorisation ``O(K^3)`` and about 85 passes over every block.
+    Storage: two bits per weight and five fp16 numbers per row and block: 2.63 bits at 128 columns.  (The paper's 1.08
+    bits leave out the membership bitmap and the magnitudes.)
 
     Args:
-        block: columns per block, ``>= 8``.
-        max_salient: most salient columns per block, in ``[1, block - 1]``.
+        block: columns per block, a multiple of 32.
+        salient: salient columns per block, a multiple of 32 below ``block``; at most 128, as is ``block - salient``.
         damping: in (0, 1]: added to the diagonal of H as a share of its mean.
 
     Shapes:
@@ -98,8 +132,9 @@ class BiLLM(Codec):
             finite matrix.
         TypeError: a weight that is not floating point.
 
-    Differs from paper: magnitudes of split groups are per row, as its code has them; salient columns are chosen and
-        scored on the weight; scales in fp32.
+    Differs from paper: magnitudes of split groups are per row, as its code has them; the number of salient columns is
+        fixed instead of searched, so that planes are whole kernel blocks (both kinds of column cost two bits, and the
+        search of its code ends at its upper limit on the matrices tried); fp16 magnitudes.
 
     Reference: Huang et al. 2024, arXiv:2402.04291, Alg. 1 and 2.
 
@@ -113,9 +148,14 @@ class BiLLM(Codec):
 
     needs_inputs = True
 
-    def __init__(self, *, block: int = 128, max_salient: int = 30, damping: float = 0.01) -> None:
-        self.block = check_int("block", block, low=8)
-        self.max_salient = check_int("max_salient", max_salient, low=1, high=self.block - 1)
+    def __init__(self, *, block: int = 128, salient: int = 32, damping: float = 0.01) -> None:
+        self.block = check_int("block", block, low=64, high=256)
+        self.salient = check_int("salient", salient, low=32, high=128)
+        for name, value in (("block", block), ("salient", salient)):
+            if value % 32:
+                raise ValueError(f"{name} must be a multiple of 32, got {value}")
+        if not 32 <= block - salient <= 128:
+            raise ValueError(f"block - salient must be in [32, 128], got {block} - {salient}")
         self.damping = check_real("damping", damping, low=0.0, high=1.0, low_open=True)
 
     def quantize(self, weight: torch.Tensor, inputs: torch.Tensor | None = None) -> BinaryTensor:
@@ -123,35 +163,65 @@ class BiLLM(Codec):
         w = check_weight(weight).clone()
         n, k = w.shape
         upper = _inverse_factor(check_inputs(inputs, k), self.damping)
+        exact = needs_exact(w, w.abs().amax(1))
         blocks = -(-k // self.block)
-        sign, second = torch.zeros(n, k, dtype=torch.bool), torch.zeros(n, k, dtype=torch.bool)
-        columns = torch.zeros(k, dtype=torch.bool)
-        mean, salient, plain = torch.zeros(n, blocks), torch.zeros(n, blocks, 2), torch.zeros(n, blocks, 2)
+        plain = self.block - self.salient
+        parts = (_Part(n, blocks, self.salient), _Part(n, blocks, plain))
         for b in range(blocks):
-            part = slice(b * self.block, min(k, (b + 1) * self.block))
-            u = upper[part, part]
-            order = (w[:, part].square() / u.diagonal().square()).sum(0).argsort(descending=True, stable=True)
-            mask = self._salient_columns(w[:, part], order)
-            value, pieces = _binarise(w[:, part], mask)
-            sign[:, part], second[:, part], columns[part] = pieces["sign"], pieces["second"], mask
-            mean[:, b], salient[:, b], plain[:, b] = pieces["mean"], pieces["salient"], pieces["plain"]
-            error = (w[:, part] - value) / u.diagonal()
-            w[:, part.stop :] -= error @ upper[part, part.stop :]
-        planes = {"sign": _pack(sign), "second": _pack(second), "columns": _pack(columns.unsqueeze(0))[0]}
-        return BinaryTensor({**planes, "mean": mean, "salient": salient, "plain": plain}, k, self.block)
+            columns = torch.arange(b * self.block, min(k, (b + 1) * self.block))
+            u = upper[columns][:, columns]
+            rank = (w[:, columns].square() / u.diagonal().square()).sum(0).argsort(descending=True, stable=True)
+            # A last block without room for all is divided in the same proportion, but never beyond a part's size.
+            count = max(self.salient * len(columns) // self.block, len(columns) - plain)
+            value = torch.empty(n, len(columns))
+            for part, chosen, split in ((parts[0], rank[:count], _residual), (parts[1], rank[count:], _split)):
+                chosen = chosen.sort().values
+                if len(chosen):
+                    value[:, chosen] = part.set(b, columns[chosen], split(w[:, columns[chosen]], exact))
+            error = (w[:, columns] - value) / u.diagonal()
+            rest = int(columns[-1]) + 1
+            w[:, rest:] -= error @ upper[columns, rest:]
+        planes = torch.cat(
+            [plane for part, low in zip(parts, (True, False), strict=True) for plane in part.pack(low, exact)]
+        )
+        order = torch.cat([part.order.reshape(-1) for part in parts]).to(torch.int32)
+        return BinaryTensor(planes, order, (n, k, blocks, self.salient, plain, exact))
 
-    def _salient_columns(self, w: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-        best_loss, best = float("inf"), torch.zeros(w.shape[1], dtype=torch.bool)
-        for count in range(1, min(self.max_salient, w.shape[1]) + 1):
-            mask = torch.zeros(w.shape[1], dtype=torch.bool)
-            mask[order[:count]] = True
-            residual = _residual(w[:, mask])[0]
-            rest = w[:, ~mask]
-            one_level = rest.sign() * rest.abs().mean(1, keepdim=True) if rest.shape[1] else rest
-            loss = float((residual - w[:, mask]).square().sum() + (one_level - rest).square().sum())
-            if loss < best_loss:
-                best_loss, best = loss, mask
-        return best
+
+class _Part:
+    """The planes of one part of the columns of every block, while they are made."""
+
+    def __init__(self, n: int, blocks: int, group: int) -> None:
+        self.group = group
+        self.signs = torch.zeros(2, n, blocks * group, dtype=torch.uint8)
+        self.magnitudes = torch.zeros(2, n, blocks)
+        self.mean = torch.zeros(n, blocks)
+        self.order = torch.full((blocks, group), -1)
+
+    def set(self, block: int, columns: torch.Tensor, form: _Form) -> torch.Tensor:
+        """Keeps the form of one block's columns; returns the values it stands for."""
+        signs, magnitudes, mean = form
+        first = block * self.group
+        self.signs[:, :, first : first + len(columns)] = signs
+        self.magnitudes[:, :, block], self.mean[:, block] = magnitudes, mean
+        self.order[block, : len(columns)] = columns
+        # In the order of the kernels, so that rounding errors are carried on as they will occur.
+        s = 2.0 * signs - 1.0
+        return (magnitudes[0].unsqueeze(1) * s[0] + mean.unsqueeze(1)) + magnitudes[1].unsqueeze(1) * s[1]
+
+    def pack(self, with_mean: bool, exact: bool) -> list[torch.Tensor]:
+        return [
+            PackedTensor.pack(
+                self.signs[i],
+                self.magnitudes[i],
+                self.mean if with_mean and i == 0 else None,
+                bits=1,
+                group_size=self.group,
+                zero=1,
+                exact_scales=exact,
+            ).packed
+            for i in range(2)
+        ]
 
 
 def _inverse_factor(x: torch.Tensor, damping: float) -> torch.Tensor:
@@ -162,52 +232,38 @@ def _inverse_factor(x: torch.Tensor, damping: float) -> torch.Tensor:
     return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True).float()
 
 
-def _residual(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Two-level binarisation of columns: value, signs of both levels, mean and magnitudes per row."""
-    mean = w.mean(1)
+#: signs (2, N, columns) as 0 and 1, magnitudes (2, N), mean (N,)
+_Form = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def _stored(x: torch.Tensor, exact: bool) -> torch.Tensor:
+    return x if exact else x.half().float()
+
+
+def _residual(w: torch.Tensor, exact: bool) -> _Form:
+    """Two-level binarisation of columns around their mean per row."""
+    mean = _stored(w.mean(1), exact)
     first = w - mean.unsqueeze(1)
-    a1 = first.abs().mean(1)
+    a1 = _stored(first.abs().mean(1), exact)
     s1 = first >= 0
     rest = first - torch.where(s1, 1.0, -1.0) * a1.unsqueeze(1)
-    a2 = rest.abs().mean(1)
-    s2 = rest >= 0
-    value = (
-        mean.unsqueeze(1) + torch.where(s1, 1.0, -1.0) * a1.unsqueeze(1) + torch.where(s2, 1.0, -1.0) * a2.unsqueeze(1)
-    )
-    return value, s1, s2, mean, torch.stack([a1, a2], 1)
+    a2 = _stored(rest.abs().mean(1), exact)
+    return torch.stack([s1, rest >= 0]).to(torch.uint8), torch.stack([a1, a2]), mean
 
 
-def _split(w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Two magnitude groups at the best percentile of the block: value, membership in the large one, magnitudes."""
-    size = w.abs()
-    best: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+def _split(w: torch.Tensor, exact: bool) -> _Form:
+    """Two magnitude groups at the best percentile of the block, as a sum of two signs."""
+    size, sign = w.abs(), w >= 0
+    best: _Form | None = None
     best_loss = float("inf")
     for cut in torch.quantile(size.reshape(-1)[: 1 << 20], _PERCENTILES):
         large = size > cut
         low = (size * ~large).sum(1) / (~large).sum(1).clamp_min(1)
         high = (size * large).sum(1) / large.sum(1).clamp_min(1)
-        value = torch.where(w >= 0, 1.0, -1.0) * torch.where(large, high.unsqueeze(1), low.unsqueeze(1))
-        loss = float((value - w).square().sum())
+        loss = float((torch.where(large, high.unsqueeze(1), low.unsqueeze(1)) - size).square().sum())
         if loss < best_loss:
-            best_loss, best = loss, (value, large, torch.stack([low, high], 1))
+            best_loss = loss
+            magnitudes = _stored(torch.stack([(high + low) / 2, (high - low) / 2]), exact)
+            best = torch.stack([sign, sign == large]).to(torch.uint8), magnitudes, torch.zeros(w.shape[0])
     assert best is not None
     return best
-
-
-def _binarise(w: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    value, sign, second = torch.zeros_like(w), w >= 0, torch.zeros_like(w, dtype=torch.bool)
-    mean, salient, plain = torch.zeros(w.shape[0]), torch.zeros(w.shape[0], 2), torch.zeros(w.shape[0], 2)
-    if bool(mask.any()):
-        value[:, mask], sign[:, mask], second[:, mask], mean, salient = _residual(w[:, mask])
-    if not bool(mask.all()):
-        value[:, ~mask], second[:, ~mask], plain = _split(w[:, ~mask])
-    return value, {"sign": sign, "second": second, "mean": mean, "salient": salient, "plain": plain}
-
-
-def _pack(bits: torch.Tensor) -> torch.Tensor:
-    padded = torch.nn.functional.pad(bits.to(torch.uint8), (0, -bits.shape[1] % 8))
-    return (padded.reshape(bits.shape[0], -1, 8) * _BITS).sum(2).to(torch.uint8)
-
-
-def _unpack(planes: torch.Tensor, k: int) -> torch.Tensor:
-    return ((planes.unsqueeze(2) & _BITS) != 0).reshape(planes.shape[0], -1)[:, :k].float()

@@ -15,12 +15,13 @@ __all__ = ["BipolarInt"]
 class BipolarInt(Codec):
     """Codes whose bits count as -1 or +1: ``w = s sum_i 2^i (2 b_i - 1)``, the odd numbers ``-(2^b - 1) .. 2^b - 1``.
 
-    ``s`` is the group's largest magnitude over ``2^b - 1`` (for one bit, where only signs are left, the mean magnitude,
-    which has the least squared error); codes are the nearest odd numbers.  As ``sum_i 2^i (2 b_i - 1) = 2 c - (2^b - 1)``
-    with ``c`` the unsigned code, the value is ``2 s c - s (2^b - 1)`` and runs in the same kernels as other codes with a
-    minimum; one bit needs none.
+    ``s`` is the group's largest magnitude over ``2^b - 1``; for one bit, where only signs are left, it is the mean
+    magnitude, which has the least squared error.  Codes are the nearest odd numbers.  With ``c`` the unsigned code,
+    ``sum_i 2^i (2 b_i - 1) = 2 c - (2^b - 1)``: the value ``2 s c - s (2^b - 1)`` runs in the kernels of other codes
+    with a minimum, and one bit needs none.
 
-    Cost: one pass over the weight.  Storage: ``bits + 32 / group_size`` bits per weight, ``1 + 16 / group_size`` for one.
+    Cost: one pass over the weight.  Storage: ``bits + 32 / group_size`` bits per weight; ``1 + 16 / group_size`` for
+    one bit.
 
     Args:
         bits: 1 to 8.

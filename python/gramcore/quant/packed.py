@@ -69,6 +69,11 @@ class PackedTensor(QTensor):
         _core.quant.pack(spec, codes.contiguous(), scales.float().contiguous(), low, packed)
         return cls(packed, numbers)
 
+    @staticmethod
+    def packed_bytes(numbers: _SpecNumbers) -> int:
+        """Bytes of a weight with these numbers."""
+        return int(_spec(numbers).packed_bytes)
+
     @property
     def spec(self) -> Any:
         """The native description of shape and format."""

@@ -35,15 +35,19 @@ float as_float(bf16 v) {
 
 // Columns `order` of x as fp32.
 void gather_columns(const RowsView& x, Span<const std::int32_t> order, std::vector<float>* out) {
-  out->resize(static_cast<std::size_t>(x.rows) * order.size());
+  if (out->size() < static_cast<std::size_t>(x.rows) * order.size())
+    out->resize(static_cast<std::size_t>(x.rows) * order.size());
   const std::int64_t width = static_cast<std::int64_t>(order.size());
   const auto gather = [&](const auto* from) {
-    for (std::int64_t r = 0; r < x.rows; ++r) {
-      for (std::int64_t c = 0; c < width; ++c) {
-        const std::int32_t column = order.data()[c];
-        (*out)[static_cast<std::size_t>(r * width + c)] = column < 0 ? 0.0f : as_float(from[r * x.stride + column]);
+    float* const to = out->data();
+    parallel_for(x.rows, std::max<std::int64_t>(1, (1 << 15) / width), [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t r = first; r < last; ++r) {
+        for (std::int64_t c = 0; c < width; ++c) {
+          const std::int32_t column = order.data()[c];
+          to[r * width + c] = column < 0 ? 0.0f : as_float(from[r * x.stride + column]);
+        }
       }
-    }
+    });
   };
   if (x.dtype == DType::f32) return gather(static_cast<const float*>(x.data));
   gather(static_cast<const bf16*>(x.data));

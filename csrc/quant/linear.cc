@@ -56,12 +56,16 @@ void store_rows(const float* from, std::int64_t rows, std::int64_t row0, std::in
   }
 }
 
-// Adds the product of the panel a.second to a.out.
+const std::uint8_t* panel_of(const PackedLinear& w, std::int64_t n) {
+  return w.packed.data() + n / kPanelRows * w.spec.panel_bytes();
+}
+
+// Adds the product of another panel, without minima, to a.out.
 template <class Args>
-void add_second(void (*kernel)(const Args&), Args a, const PackSpec& spec, std::vector<float>* buffer) {
+void add_panel(void (*kernel)(const Args&), Args a, const std::uint8_t* panel, std::vector<float>* buffer) {
   float* const total = a.out;
-  a.panel = a.second;
-  a.has_min = spec.has_min;
+  a.panel = panel;
+  a.has_min = 0;
   a.out = scratch(buffer, a.rows * kPanelRows);
   kernel(a);
   for (std::int64_t i = 0; i < a.rows * kPanelRows; ++i) total[i] += a.out[i];
@@ -156,7 +160,7 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
   const PackSpec& s = w.spec;
   GC_DCHECK(n0 % kPanelRows == 0 && n0 >= 0 && n1 <= s.n && x.cols_ == s.k);
   const QuantizedRows::Prepared& prepared = x.prepared(s);
-  const auto kernel = qgemm_kernels().panel[s.bits];
+  const QgemmKernels& kernels = qgemm_kernels();
   PanelArgs a{};
   a.groups = s.groups();
   a.blocks_per_group = static_cast<int>(s.group / kBlock);
@@ -167,7 +171,8 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
   a.tile_rows = kTile;
   a.out = scratch(&results, std::min(x.rows_, kRowsAtOnce) * kPanelRows);
   std::uint8_t* raw = scratch(&expanded, 8192 + kRowsAtOnce / kTile * 2048 + 64);
-  a.tables = s.bits == 1 && x.tables_current_ ? x.tables_.data() : nullptr;
+  // The level may have been lowered since x was prepared.
+  a.tables = s.bits == 1 && x.tables_current_ && kernels.pair1 ? x.tables_.data() : nullptr;
   a.scratch = raw + (64 - reinterpret_cast<std::uintptr_t>(raw) % 64) % 64;
   for (std::int64_t row = 0; row < x.rows_; row += kRowsAtOnce) {
     a.rows = std::min(kRowsAtOnce, x.rows_ - row);
@@ -176,13 +181,13 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
     a.init = prepared.init.data() + row * x.blocks_;
     a.gsum = prepared.gsum.data() + (s.has_min ? row * a.groups : 0);
     for (std::int64_t n = n0; n < n1; n += kPanelRows) {
-      a.panel = w.packed.data() + n / kPanelRows * s.panel_bytes();
-      if (second) a.second = second->packed.data() + n / kPanelRows * second->spec.panel_bytes();
+      a.panel = panel_of(w, n);
+      a.second = second ? panel_of(*second, n) : nullptr;
       if (second && a.tables) {
-        qgemm_kernels().pair1(a);
+        kernels.pair1(a);
       } else {
-        kernel(a);
-        if (second) add_second(kernel, a, second->spec, &more);
+        kernels.panel[s.bits](a);
+        if (second) add_panel(kernels.panel[s.bits], a, a.second, &more);
       }
       store_rows(a.out, a.rows, row, n, w.bias, y);
     }
@@ -226,12 +231,9 @@ void linear_columns(const PackedLinear& w, const FloatRows& x, std::int64_t n0, 
     a.rows = std::min(kRowsAtOnce, x.rows_ - row);
     a.x = x.values_.data() + row * x.stride_;
     for (std::int64_t n = n0; n < n1; n += kPanelRows) {
-      a.panel = w.packed.data() + n / kPanelRows * s.panel_bytes();
+      a.panel = panel_of(w, n);
       kernel(a);
-      if (second) {
-        a.second = second->packed.data() + n / kPanelRows * second->spec.panel_bytes();
-        add_second(kernel, a, second->spec, &more);
-      }
+      if (second) add_panel(kernel, a, panel_of(*second, n), &more);
       store_rows(a.out, a.rows, row, n, w.bias, y);
     }
   }

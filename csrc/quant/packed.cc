@@ -120,11 +120,13 @@ void PackSpec::validate() const {
   GC_CHECK(bits < 8 || zero == 128, "zero must be 128 for 8-bit codes, got ", zero);
 }
 
-void advise_huge_pages(void* data, std::size_t size) {
+void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t size) {
+#if defined(MADV_HUGEPAGE)
   constexpr std::uintptr_t kHuge = std::uintptr_t{2} << 20;
   const std::uintptr_t first = (reinterpret_cast<std::uintptr_t>(data) + kHuge - 1) / kHuge * kHuge;
   const std::uintptr_t last = (reinterpret_cast<std::uintptr_t>(data) + size) / kHuge * kHuge;
   if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // failure is harmless
+#endif
 }
 
 void pack(const PackSpec& s, Span<const std::uint8_t> codes, const GroupValues& values, Span<std::uint8_t> packed) {

@@ -68,6 +68,7 @@ FORMATS = [
     Format(5, 32, minima=True),
     Format(6, 32),
     Format(7, 128, exact=True),
+    Format(8, 32, minima=True),
 ]
 
 
@@ -85,7 +86,7 @@ def weight(n: int, k: int, f: Format, seed: int = 0) -> PackedTensor:
     shape = (n, -(-k // group))
     scales = (torch.rand(shape, generator=g) + 0.1) / (1 << f.bits)
     mins = torch.randn(shape, generator=g) if f.minima else None
-    zero = 1 if f.bits == 1 else 0 if f.minima else 1 << (f.bits - 1)
+    zero = 1 if f.bits == 1 else 0 if f.minima and f.bits < 8 else 1 << (f.bits - 1)
     return PackedTensor.pack(codes, scales, mins, bits=f.bits, group_size=group, zero=zero, exact_scales=f.exact)
 
 

@@ -5,6 +5,7 @@
 #include "core/rng.h"
 #include "core/thread_pool.h"
 #include "native/test.h"
+#include "quant/binary.h"
 #include "quant/linear.h"
 
 using namespace gramcore;
@@ -31,7 +32,7 @@ struct Problem {
     spec.k = k;
     spec.bits = bits;
     spec.group = group;
-    spec.zero = bits == 8 ? 128 : (has_min ? 0 : 1 << (bits - 1));
+    spec.zero = bits == 1 ? 1 : bits == 8 ? 128 : (has_min ? 0 : 1 << (bits - 1));
     spec.has_min = has_min;
     spec.scale = scale;
     codes.resize(static_cast<std::size_t>(n * k));
@@ -51,7 +52,7 @@ struct Problem {
 }  // namespace
 
 GC_TEST(quant_pack_round_trip) {
-  for (int bits : {2, 3, 4, 8}) {
+  for (int bits = 1; bits <= 8; ++bits) {
     for (bool has_min : {false, true}) {
       const Problem p(21, 77, bits, 32, has_min, has_min ? ScaleType::f32 : ScaleType::f16);
       std::vector<std::uint8_t> codes(p.codes.size());
@@ -59,7 +60,8 @@ GC_TEST(quant_pack_round_trip) {
       unpack(p.spec, p.packed, codes, scales, mins);
       EXPECT(codes == p.codes && scales == p.scales && mins == p.mins);
       dequantize(p.spec, p.packed, values);
-      const float expected = p.scales[3 * 3 + 2] * static_cast<float>(p.codes[3 * 77 + 76] - p.spec.zero);
+      const int code = (bits == 1 ? 2 : 1) * p.codes[3 * 77 + 76];
+      const float expected = p.scales[3 * 3 + 2] * static_cast<float>(code - p.spec.zero);
       EXPECT_EQ(values[3 * 77 + 76], has_min ? expected + p.mins[3 * 3 + 2] : expected);
     }
   }
@@ -67,8 +69,8 @@ GC_TEST(quant_pack_round_trip) {
 
 GC_TEST(quant_linear_levels_agree_and_rows_are_independent) {
   const CpuLevel before = current_cpu_level();
-  for (int bits : {2, 3, 4, 8}) {
-    for (std::int64_t group : {32, 64, 128, 320}) {
+  for (int bits = 1; bits <= 8; ++bits) {
+    for (std::int64_t group : {32, 96, 128, 320}) {
       for (bool has_min : {false, true}) {
         const Problem p(37, 300, bits, group, has_min, has_min ? ScaleType::f32 : ScaleType::f16);
         std::vector<float> dense(p.codes.size());
@@ -100,6 +102,60 @@ GC_TEST(quant_linear_levels_agree_and_rows_are_independent) {
     }
   }
   set_cpu_level(before);
+}
+
+GC_TEST(quant_binary_planes_add_up_at_every_level) {
+  const std::int64_t n = 37, k = 150, blocks = 2;
+  std::vector<std::int32_t> order(static_cast<std::size_t>(blocks * (32 + 96)), -1);
+  for (std::int64_t c = 0; c < k; ++c) order[static_cast<std::size_t>(c * 77 % 256)] = static_cast<std::int32_t>(c);
+  BinaryLinear w = BinaryLinear::shaped(n, k, blocks, 32, 96, ScaleType::f16);
+  // The four planes, packed one after the other; values of stored column s are planes[2 i] + planes[2 i + 1].
+  std::vector<std::uint8_t> planes;
+  std::vector<float> dense[4];
+  for (int i = 0; i < 4; ++i) {
+    const Problem p(n, blocks * (i < 2 ? 32 : 96), 1, i < 2 ? 32 : 96, i == 0, ScaleType::f16);
+    dense[i].resize(p.codes.size());
+    dequantize(p.spec, p.packed, dense[i]);
+    planes.insert(planes.end(), p.packed.begin(), p.packed.end());
+  }
+  w.planes = planes;
+  w.order = order;
+  const std::int64_t m = 19;
+  const auto x = uniform(static_cast<std::size_t>(m * k), 9);
+  const CpuLevel before = current_cpu_level();
+  for (Activations activations : {Activations::int8, Activations::f32}) {
+    for (CpuLevel level : supported_cpu_levels()) {
+      set_cpu_level(level);
+      std::vector<float> y(static_cast<std::size_t>(m * n));
+      linear(w, {x.data(), DType::f32, m, k, k}, {y.data(), DType::f32, m, n, n}, activations);
+      for (std::int64_t r = 0; r < m; ++r) {
+        std::vector<float> one(static_cast<std::size_t>(n));
+        linear(w, {x.data() + r * k, DType::f32, 1, k, k}, {one.data(), DType::f32, 1, n, n}, activations);
+        for (std::int64_t c = 0; c < n; ++c) {
+          EXPECT_EQ(one[static_cast<std::size_t>(c)], y[static_cast<std::size_t>(r * n + c)]);
+          double exact = 0, magnitude = 0;
+          for (std::int64_t s = 0; s < 256; ++s) {
+            const std::int32_t column = order[static_cast<std::size_t>(s)];
+            const int part = s < 64 ? 0 : 2;
+            const std::int64_t width = s < 64 ? 64 : 192, at = c * width + (s < 64 ? s : s - 64);
+            const double v = static_cast<double>(dense[part][static_cast<std::size_t>(at)]) +
+                             static_cast<double>(dense[part + 1][static_cast<std::size_t>(at)]);
+            if (column >= 0) exact += v * static_cast<double>(x[static_cast<std::size_t>(r * k + column)]);
+            magnitude += std::fabs(v);
+          }
+          const double step = activations == Activations::int8 ? 1.0 / 254 : 0.0;
+          EXPECT(std::fabs(exact - static_cast<double>(one[static_cast<std::size_t>(c)])) <= magnitude * (step + 1e-5));
+        }
+      }
+    }
+  }
+  set_cpu_level(before);
+  std::string message;
+  order[3] = 150;
+  EXPECT(test::throws<InvalidArgument>([&] { w.validate(); }, &message));
+  EXPECT(message.find("order must hold columns below 150 or -1, got 150") == 0);
+  EXPECT(test::throws<InvalidArgument>([&] { BinaryLinear::shaped(n, k, blocks, 16, 96, ScaleType::f16); }, &message));
+  EXPECT(message.find("group must be 32, 64, 96 or 128, got 16") == 0);
 }
 
 GC_TEST(quant_bad_arguments_are_named) {

@@ -101,8 +101,8 @@ def test_bad_arguments() -> None:
         quantize_(Net(), 4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"model must have nn\.Linear layers"):
         quantize_(nn.ReLU(), "int8")
-    with pytest.raises(ValueError, match="bits must be one of 2, 3, 4, 8, got 5"):
-        IntCodec(bits=5)
+    with pytest.raises(ValueError, match="bits must be one of 2, 3, 4, 5, 6, 7, 8, got 9"):
+        IntCodec(bits=9)
     with pytest.raises(ValueError, match="group_size must be 32, 64, 128 or None"):
         IntCodec(group_size=16)
     with pytest.raises(ValueError, match="symmetric must be True for 8 bits"):

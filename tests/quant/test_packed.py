@@ -20,7 +20,6 @@ FORMATS = [
     for group in ((32, 64, 128, None) if bits in (2, 3, 4, 8) else (96,))
     for has_min in (False, True)
     for exact in (False, True)
-    if bits < 8 or not has_min
 ]
 
 

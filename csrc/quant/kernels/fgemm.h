@@ -15,9 +15,8 @@ struct FloatPanelArgs {
   const float* x;         // rows of at least groups * blocks_per_group * 32 floats, zero past the weight's columns
   std::int64_t x_stride;  // floats between rows
   std::int64_t rows;
-  float* out;                  // (rows, 16)
-  float* scratch;              // 4096 + 64 * rows floats
-  const std::uint8_t* second;  // of the caller
+  float* out;      // (rows, 16)
+  float* scratch;  // 4096 + 64 * rows floats
 };
 
 struct FgemmKernels {

@@ -37,7 +37,8 @@ class BinaryTensor(QTensor):
         if order.dtype != torch.int32 or tuple(order.shape) != (columns,):
             raise ValueError(f"order must be {columns} int32 values, got {order.dtype} {tuple(order.shape)}")
         real = order[order >= 0].sort().values
-        if not torch.equal(real, torch.arange(k, dtype=torch.int32)) or int(order.min()) < -1:
+        whole = 0 < k == len(real) and torch.equal(real, torch.arange(k, dtype=torch.int32))
+        if not whole or int(order.min()) < -1:
             raise ValueError(f"order must hold every column below {k} once and -1 elsewhere, got something else")
         self.planes, self.order, self.numbers = planes, order, numbers
         self.shape = (n, k)
@@ -133,8 +134,8 @@ class BiLLM(Codec):
         TypeError: a weight that is not floating point.
 
     Differs from paper: magnitudes of split groups are per row, as its code has them; the number of salient columns is
-        fixed instead of searched, so that planes are whole kernel blocks (both kinds of column cost two bits, and the
-        search of its code ends at its upper limit on the matrices tried); fp16 magnitudes.
+        fixed instead of searched, so that planes are whole kernel blocks (both kinds of column cost two bits; a search
+        up to 30 of 128 columns took 30 in every block of the SmolLM2 matrices tried); fp16 magnitudes.
 
     Reference: Huang et al. 2024, arXiv:2402.04291, Alg. 1 and 2.
 

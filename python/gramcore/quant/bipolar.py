@@ -17,7 +17,7 @@ class BipolarInt(Codec):
 
     ``s`` is the group's largest magnitude over ``2^b - 1``; for one bit, where only signs are left, it is the mean
     magnitude, which has the least squared error.  Codes are the nearest odd numbers.  With ``c`` the unsigned code,
-    ``sum_i 2^i (2 b_i - 1) = 2 c - (2^b - 1)``: the value ``2 s c - s (2^b - 1)`` runs in the kernels of other codes
+    ``sum_i 2^i (2 b_i - 1) = 2 c - (2^b - 1)``: the value ``2 s (c - 2^(b-1)) + s`` runs in the kernels of other codes
     with a minimum, and one bit needs none.
 
     Cost: one pass over the weight.  Storage: ``bits + 32 / group_size`` bits per weight; ``1 + 16 / group_size`` for
@@ -58,20 +58,17 @@ class BipolarInt(Codec):
         groups, top = grouped(w, self.group_size), (1 << self.bits) - 1
         step = groups.abs().amax(2) / top if self.bits > 1 else _mean_magnitude(w, self.group_size)
         exact = needs_exact(groups, step)
-        # Every multiple of s that is stored must be representable: round s so that it needs no rounding of its own.
-        step = step if exact else _few_bits(step, 11 - self.bits)
+        step = step if exact else step.half().float()
         safe = torch.where(step == 0, 1.0, step).unsqueeze(2)
         odd = torch.round((groups / safe + top) / 2).clamp_(0, top) if self.bits > 1 else groups >= 0
         codes = odd.to(torch.uint8)
-        # 8-bit codes are stored about 128: 2 s c - 255 s = 2 s (c - 128) + s.
-        zero = {1: 1, 8: 128}.get(self.bits, 0)
         return PackedTensor.pack(
             codes.reshape(w.shape[0], -1)[:, : w.shape[1]],
             step if self.bits == 1 else 2 * step,
-            None if self.bits == 1 else (2 * zero - top) * step,
+            None if self.bits == 1 else step,
             bits=self.bits,
             group_size=self.group_size,
-            zero=zero,
+            zero=max(1, (top + 1) // 2),
             exact_scales=exact,
         )
 
@@ -83,9 +80,3 @@ def _mean_magnitude(w: torch.Tensor, group: int) -> torch.Tensor:
     sizes = torch.full((sums.shape[1],), float(group))
     sizes[-1] = k - group * (sums.shape[1] - 1)
     return sums / sizes
-
-
-def _few_bits(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Round to ``bits`` significant bits, so that small integer multiples are exact in fp16."""
-    mantissa, exponent = torch.frexp(x)
-    return torch.ldexp(torch.round(mantissa * 2.0**bits) / 2.0**bits, exponent)

@@ -10,7 +10,7 @@ from gramcore.quant.packed import PackedTensor
 
 __all__ = ["IntCodec", "grouped", "round_groups"]
 
-_BITS = (2, 3, 4, 8)
+_BITS = range(2, 9)
 _GROUPS = (32, 64, 128)
 _Rounded = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # codes, scales, minima, squared errors
 # fp16 scales between these keep their 11 bits; a matrix outside is packed with fp32 scales.
@@ -18,7 +18,7 @@ _HALF_MIN, _HALF_MAX = 2.0**-10, 6e4
 
 
 class IntCodec(Codec):
-    """Integer codes of 2, 3, 4 or 8 bits with one scale per group of columns.
+    """Integer codes of 2 to 8 bits with one scale per group of columns.
 
     Symmetric: ``w = s (q - 2^(b-1))``, where ``s`` maps the largest magnitude of the group to the code 0, which has
     the longer side of the range.  Asymmetric: ``w = s q + m`` with ``m`` the smallest and ``m + s (2^b - 1)`` the
@@ -29,7 +29,7 @@ class IntCodec(Codec):
     (``+ 32 / group_size`` with minima), columns padded to whole groups.
 
     Args:
-        bits: 2, 3, 4 or 8.
+        bits: 2 to 8.
         group_size: 32, 64 or 128 columns; None for one group per row.
         symmetric: whether groups have no minimum.
         search: number of candidate ranges, ``>= 0``.

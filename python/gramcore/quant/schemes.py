@@ -21,7 +21,7 @@ def _integers() -> dict[str, Callable[[], Codec]]:
         return lambda: IntCodec(bits=bits, group_size=group, symmetric=symmetric)
 
     table = {"int8": row(8, None, True), "int8_g32": row(8, 32, True)}
-    for bits in (4, 3, 2):
+    for bits in (6, 5, 4, 3, 2):
         for group in (32, 64, 128):
             table[f"int{bits}_g{group}"] = row(bits, group, True)
             table[f"int{bits}_g{group}_asym"] = row(bits, group, False)

@@ -116,7 +116,7 @@ GC_INLINE Ints dot8(Ints acc, Bytes w, Ints x) {
 }
 #else
 constexpr bool kSigned8 = true;
-// Codes below 16 keep the pair sums within 2 * 15 * 127.
+// Codes of up to seven bits keep the pair sums within 2 * 127 * 127, which int16 holds.
 GC_INLINE Ints dot(Ints acc, Bytes w, Ints x) {
   return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
 }

@@ -4,8 +4,10 @@
 // Included by qgemm.inl.h inside its namespace.
 #pragma once
 
-// Below this the vector kernel is faster: a tile product takes as long for few rows as for many.
-constexpr std::int64_t kAmxMinRows = 8;
+// Below this the vector kernel is faster: a tile product takes as long for few rows as for many.  Eight-bit codes need
+// no unpacking there.
+template <int kBits>
+constexpr std::int64_t kAmxMinRows = kBits == 8 ? 9 : 8;
 
 struct TileConfig {
   std::uint8_t palette = 1, start_row = 0, reserved[14] = {};

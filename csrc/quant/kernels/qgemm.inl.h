@@ -91,7 +91,7 @@ GC_INLINE void next_tile(PanelArgs* a, std::int64_t rows) {
 template <int kBits>
 static void panel(const PanelArgs& args) {
 #if defined(GC_ISA_IS_amx)
-  if (args.rows >= kAmxMinRows) return amx_panel<kBits>(args);
+  if (args.rows >= kAmxMinRows<kBits>) return amx_panel<kBits>(args);
   if (kBits == 1 && args.tables) return args.rows == 1 ? lut_panel<1, 1>(args) : lut_panel<2, 1>(args);
 #endif
   PanelArgs a = args;

@@ -80,10 +80,13 @@ class Decoder:
     def from_module(cls, model: Any, *, max_len: int | None = None, kv_dtype: str | None = None) -> Self:
         """Take the weights of a ``transformers`` causal language model (copied; fp32 and bf16 stay what they are).
 
+        Layers that :func:`gramcore.quant.quantize_` replaced keep their codes where those are packed integers; others
+        (BiLLM, power exponents, fp8) are expanded to fp32.  Packed layers round activations to int8.
+
         Args:
-            model: LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM or Qwen3ForCausalLM.
+            model: LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM or Qwen3ForCausalLM, quantised or not.
             max_len: slots of the cache; default the configuration's ``max_position_embeddings``.
-            kv_dtype: as for :meth:`from_gguf`; default float32.
+            kv_dtype: as for :meth:`from_gguf`; default float32, float16 with packed layers.
 
         Raises:
             ValueError: architecture or a variant of it is not supported; the message says which are.

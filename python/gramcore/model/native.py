@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,9 +128,7 @@ def _set_matrix(native: Any, name: str, layer: int, tensor: Any, order: Any, den
 
 
 def read_module(model: Any) -> Weights:
-    """Copy the weights of a transformers model."""
-    import torch
-
+    """Copy the weights of a transformers model; quantised layers whose form the kernels read keep their bytes."""
     config = model.config
     _check_config(config)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -140,30 +139,66 @@ def read_module(model: Any) -> Weights:
         "heads": config.num_attention_heads,
         "kv_heads": config.num_key_value_heads,
         "head_dim": head_dim,
-        "vocab": model.get_output_embeddings().weight.shape[0],
+        "vocab": model.get_output_embeddings().out_features,
     }
     rotary = model.model.rotary_emb
     frequencies = rotary.inv_freq.detach().float().cpu().numpy()
     native = _create(sizes, frequencies, config.rms_norm_eps, float(rotary.attention_scaling))
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    for target, parameter in model.named_parameters(remove_duplicate=False):
-        if tied and target == "lm_head.weight":
-            continue
+    low_bit = False
+    for target, weight in _module_weights(model):
         name, layer = _place(target)
         if not name:
             raise ValueError(
                 f"parameters must be those of {', '.join(ARCHITECTURES)} models, got {target}; unsupported"
             )
-        tensor = parameter.detach().cpu()
-        if tensor.dim() == 1:
-            native.set_vector(name, layer, tensor.float().contiguous())
-        else:
-            keep = tensor.dtype in (torch.float32, torch.bfloat16)
-            native.set_dense(name, layer, (tensor if keep else tensor.float()).contiguous())
+        low_bit |= _set_weight(native, name, layer, weight)
     native.finish()
     eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = () if eos is None else (int(eos),) if isinstance(eos, int) else tuple(int(i) for i in eos)
-    return Weights(native, sizes, int(config.max_position_embeddings), ids)
+    return Weights(native, sizes, int(config.max_position_embeddings), ids, low_bit=low_bit)
+
+
+def _module_weights(model: Any) -> Iterator[tuple[str, Any]]:
+    """Parameters and quantised weights by name; a head that shares the embedding's memory is left out."""
+    from gramcore.quant import QuantEmbedding, QuantLinear
+
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    of = {id(module): next(iter((*module.parameters(), *module.buffers()))) for module in (head, embedding)}
+    tied = of[id(head)].data_ptr() == of[id(embedding)].data_ptr()
+    for target, parameter in model.named_parameters(remove_duplicate=False):
+        if not (tied and target == "lm_head.weight"):
+            yield target, parameter.detach().cpu()
+    for target, module in model.named_modules():
+        if isinstance(module, QuantLinear | QuantEmbedding) and not (tied and module is head):
+            yield target, module.qweight
+
+
+def _set_weight(native: Any, name: str, layer: int, weight: Any) -> bool:
+    """Hand over a tensor or a quantised matrix; returns whether low-bit codes were kept."""
+    import torch
+
+    from gramcore.quant import PackedTensor
+
+    if isinstance(weight, PackedTensor):
+        n, k, bits, group, zero, has_min, exact = weight.numbers
+        spec = {
+            "n": n,
+            "k": k,
+            "bits": bits,
+            "group": group,
+            "zero": zero,
+            "has_min": has_min,
+            "scale_f32": exact,
+        }
+        native.set_packed(name, layer, spec, weight.packed.cpu())
+        return True
+    dense = weight if isinstance(weight, torch.Tensor) else weight.dequantize()
+    if dense.dim() == 1:
+        native.set_vector(name, layer, dense.float().contiguous())
+    else:
+        keep = dense.dtype in (torch.float32, torch.bfloat16)
+        native.set_dense(name, layer, (dense if keep else dense.float()).contiguous())
+    return False
 
 
 def supports(config: Any) -> bool:

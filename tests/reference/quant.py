@@ -173,3 +173,26 @@ def billm_block(w: np.ndarray, salient: list[int]) -> np.ndarray:
             best = loss
             out[:, plain] = trial
     return out
+
+
+def gptq_codes(
+    w: np.ndarray, x: np.ndarray, scales: np.ndarray, mins: np.ndarray, zero: int, top: int, damping: float
+) -> np.ndarray:
+    """GPTQ by its definition: columns by falling input energy; after each one is rounded, the columns still free are
+    solved for anew, so that the (damped) output error is least given all the rounded ones.  scales, mins: (N, K)."""
+    n, k = w.shape
+    h = x.T @ x
+    energy = h.diagonal().copy()
+    h = h + np.eye(k) * (damping * energy.mean() if energy.mean() > 0 else 1.0)
+    order = sorted(range(k), key=lambda c: -energy[c])
+    now, value, codes = w.copy(), np.zeros((n, k)), np.zeros((n, k), dtype=np.int64)
+    for i, c in enumerate(order):
+        for r in range(n):
+            code = zero if scales[r, c] == 0 else np.rint((now[r, c] - mins[r, c]) / scales[r, c] + zero)
+            codes[r, c] = min(max(code, 0), top)
+            value[r, c] = (codes[r, c] - zero) * scales[r, c] + mins[r, c]
+        done, free = order[: i + 1], order[i + 1 :]
+        if free:
+            pull = np.linalg.solve(h[np.ix_(free, free)], h[np.ix_(free, done)])
+            now[:, free] = w[:, free] + (w[:, done] - value[:, done]) @ pull.T
+    return codes

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gramcore.quant.finequant import FineQuant
     from gramcore.quant.fp8 import Fp8, Fp8Linear, Fp8Stats, Fp8Tensor, fp8_round
     from gramcore.quant.from_gguf import packed_from_gguf
+    from gramcore.quant.gptq import GPTQ
     from gramcore.quant.integer import IntCodec
     from gramcore.quant.modules import LayerReport, QuantEmbedding, QuantLinear, QuantReport, quantize_
     from gramcore.quant.nupes import PowerCodec, PowerTensor
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DGQ",
+    "GPTQ",
     "BiLLM",
     "BinaryTensor",
     "BipolarInt",
@@ -75,6 +77,7 @@ _HOMES = {
     "Fp8Linear": "fp8",
     "Fp8Stats": "fp8",
     "Fp8Tensor": "fp8",
+    "GPTQ": "gptq",
     "IntCodec": "integer",
     "LayerReport": "modules",
     "PackedTensor": "packed",
@@ -106,7 +109,7 @@ register(
         family="quant",
         protocol="codec",
         factory="gramcore.quant:IntCodec",
-        summary="round-to-nearest 8/4/3/2-bit codes, group scales and minima",
+        summary="round-to-nearest 2- to 8-bit codes, group scales and minima",
         paper="Krishnamoorthi 2018, arXiv:1806.08342",
         facts={"max_error": 0.12},
         test_kwargs={"bits": 4, "group_size": 32},
@@ -120,6 +123,16 @@ register(
         paper="Kim et al. 2023, arXiv:2308.09723",
         facts={"max_error": 0.13},
         test_kwargs={"bits": 4, "alpha": 0.02},
+    ),
+    Row(
+        name="GPTQ",
+        family="quant",
+        protocol="codec",
+        factory="gramcore.quant:GPTQ",
+        summary="integer codes, errors made up for by later columns, calibrated",
+        paper="Frantar et al. 2022, arXiv:2210.17323",
+        facts={"max_error": 0.2},
+        test_kwargs={"bits": 4, "group_size": 32},
     ),
     Row(
         name="DGQ",

@@ -9,6 +9,7 @@ import torch
 
 from gramcore._checks import check_int, check_real
 from gramcore.quant.base import Codec, QTensor, check_inputs, check_weight
+from gramcore.quant.hessian import inverse_factor
 from gramcore.quant.integer import needs_exact
 from gramcore.quant.packed import PackedTensor, native_ops
 from gramcore.torch_ops import fake
@@ -163,7 +164,8 @@ class BiLLM(Codec):
         """Quantise ``weight`` ``(N, K)`` for the inputs ``(T, K)`` it will see."""
         w = check_weight(weight).clone()
         n, k = w.shape
-        upper = _inverse_factor(check_inputs(inputs, k), self.damping)
+        x = check_inputs(inputs, k).double()
+        upper = inverse_factor(2 * (x.T @ x), self.damping)
         exact = needs_exact(w, w.abs().amax(1))
         blocks = -(-k // self.block)
         plain = self.block - self.salient
@@ -223,14 +225,6 @@ class _Part:
             ).packed
             for i in range(2)
         ]
-
-
-def _inverse_factor(x: torch.Tensor, damping: float) -> torch.Tensor:
-    """Upper Cholesky factor of the inverse of the damped Hessian, in fp32."""
-    h = 2 * (x.double().T @ x.double())
-    mean = float(h.diagonal().mean())
-    h += torch.eye(h.shape[0], dtype=torch.float64) * (damping * mean if mean > 0 else 1.0)
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True).float()
 
 
 #: signs (2, N, columns) as 0 and 1, magnitudes (2, N), mean (N,)

@@ -8,7 +8,7 @@ from gramcore._checks import check_int
 from gramcore.quant.base import Codec, check_weight
 from gramcore.quant.packed import PackedTensor
 
-__all__ = ["IntCodec", "grouped", "round_groups"]
+__all__ = ["IntCodec", "check_format", "grouped", "needs_exact", "round_groups"]
 
 _BITS = range(2, 9)
 _GROUPS = (32, 64, 128)
@@ -52,12 +52,7 @@ class IntCodec(Codec):
     """
 
     def __init__(self, *, bits: int = 4, group_size: int | None = 32, symmetric: bool = True, search: int = 0) -> None:
-        if bits not in _BITS:
-            raise ValueError(f"bits must be one of {', '.join(map(str, _BITS))}, got {bits!r}")
-        if group_size is not None and group_size not in _GROUPS:
-            raise ValueError(f"group_size must be 32, 64, 128 or None (one group per row), got {group_size!r}")
-        if bits == 8 and not symmetric:
-            raise ValueError("symmetric must be True for 8 bits, got False; minima gain nothing there")
+        check_format(bits, group_size, symmetric)
         self.bits = bits
         self.group_size = group_size
         self.symmetric = bool(symmetric)
@@ -80,6 +75,20 @@ class IntCodec(Codec):
         )
 
 
+def check_format(bits: int, group_size: int | None, symmetric: bool) -> None:
+    """What integer codecs accept.
+
+    Raises:
+        ValueError: an argument outside its set.
+    """
+    if bits not in _BITS:
+        raise ValueError(f"bits must be one of {', '.join(map(str, _BITS))}, got {bits!r}")
+    if group_size is not None and group_size not in _GROUPS:
+        raise ValueError(f"group_size must be 32, 64, 128 or None (one group per row), got {group_size!r}")
+    if bits == 8 and not symmetric:
+        raise ValueError("symmetric must be True for 8 bits, got False; minima gain nothing there")
+
+
 def grouped(w: torch.Tensor, group: int) -> torch.Tensor:
     """``(N, K)`` -> ``(N, ceil(K / group), group)``; the last group is filled up with its row's last value."""
     n, k = w.shape
@@ -90,12 +99,15 @@ def grouped(w: torch.Tensor, group: int) -> torch.Tensor:
 
 
 def round_groups(
-    w: torch.Tensor, bits: int, symmetric: bool, search: int
+    w: torch.Tensor, bits: int, symmetric: bool, search: int, importance: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, bool]:
-    """``(codes, scales, mins or None, whether fp32 scales are needed)`` of grouped weights ``(N, G, g)``."""
-    best = _round(w, bits, symmetric, 1.0)
+    """``(codes, scales, mins or None, whether fp32 scales are needed)`` of grouped weights ``(N, G, g)``.
+
+    ``importance`` ``(G, g)`` weighs the squared errors that a search compares.
+    """
+    best = _round(w, bits, symmetric, 1.0, importance)
     for i in range(search):
-        candidate = _round(w, bits, symmetric, 1.0 - 0.5 * (i + 1) / search)
+        candidate = _round(w, bits, symmetric, 1.0 - 0.5 * (i + 1) / search, importance)
         better = candidate[3] < best[3]
         best = _pick(better, candidate, best)
     codes, scales, mins, _ = best
@@ -113,7 +125,7 @@ def needs_exact(w: torch.Tensor, scales: torch.Tensor) -> bool:
     return top != 0 and (top < _HALF_MIN or max(top, float(w.abs().max())) > _HALF_MAX)
 
 
-def _round(w: torch.Tensor, bits: int, symmetric: bool, shrink: float) -> _Rounded:
+def _round(w: torch.Tensor, bits: int, symmetric: bool, shrink: float, importance: torch.Tensor | None) -> _Rounded:
     """Codes, scales, minima (zeros when symmetric) and squared errors for ranges shrunk by a factor."""
     levels, half = (1 << bits) - 1, 1 << (bits - 1)
     if symmetric:
@@ -128,5 +140,5 @@ def _round(w: torch.Tensor, bits: int, symmetric: bool, shrink: float) -> _Round
     scales = torch.where(scales.abs() < 2.0**-120, 0.0, scales)
     inverse = torch.where(scales == 0, 0.0, 1 / scales).unsqueeze(-1)
     q = torch.round((w - mins.unsqueeze(-1)) * inverse + zero).clamp_(0, levels)
-    error = ((q - zero) * scales.unsqueeze(-1) + mins.unsqueeze(-1) - w).square().sum(2)
-    return q.to(torch.uint8), scales, mins, error
+    error = ((q - zero) * scales.unsqueeze(-1) + mins.unsqueeze(-1) - w).square()
+    return q.to(torch.uint8), scales, mins, (error if importance is None else error * importance).sum(2)

@@ -10,6 +10,7 @@ from gramcore.quant.bipolar import BipolarInt
 from gramcore.quant.dgq import DGQ
 from gramcore.quant.finequant import FineQuant
 from gramcore.quant.fp8 import Fp8
+from gramcore.quant.gptq import GPTQ
 from gramcore.quant.integer import IntCodec
 from gramcore.quant.nupes import PowerCodec
 
@@ -32,10 +33,15 @@ def _bipolar(bits: int) -> Callable[[], Codec]:
     return lambda: BipolarInt(bits=bits)
 
 
+def _compensated(bits: int) -> Callable[[], Codec]:
+    return lambda: GPTQ(bits=bits)
+
+
 _SCHEMES: dict[str, Callable[[], Codec]] = {
     **_integers(),
     "finequant": FineQuant,
     "dgq": DGQ,
+    **{f"gptq{bits}": _compensated(bits) for bits in (4, 3, 2)},
     "billm": BiLLM,
     "nupes4": lambda: PowerCodec(bits=4, steps=4),
     "nupes8": lambda: PowerCodec(bits=8, group_size=None),

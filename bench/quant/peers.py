@@ -3,24 +3,82 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from gramcore.quant import QTensor, linear
 
-from bench.harness import Contender, peer_version
+from bench.harness import Bench, Contender, peer_version
 
-__all__ = ["peers_int4"]
+__all__ = ["peers_ggml", "peers_int4", "peers_int8", "product_case"]
+
+
+def product_case(
+    bench: Bench,
+    case: str,
+    ours: Mapping[str, QTensor],
+    weight: torch.Tensor,
+    x: torch.Tensor,
+    peers: Sequence[Contender],
+) -> None:
+    """Check and time products with one weight; GB/s are those of the first of ``ours``."""
+    exact = (x.double() @ weight.double().T).numpy()
+    scale = np.abs(exact).mean()
+
+    def check(contender: str, output: Any) -> None:
+        error = np.abs(np.asarray(output, dtype=np.float64).reshape(exact.shape) - exact).mean() / scale
+        # TQ2_0 keeps -1, 0 and 1 times the largest of 256: of Gaussian weights little more than signs of outliers.
+        limit = 1.0 if "TQ2_0" in contender else 0.8 if "one bit" in case else 0.5
+        if not error < limit:
+            raise AssertionError(
+                f"{contender}: mean error must be below {limit} of the mean magnitude, got {error:.3f}"
+            )
+
+    contenders = [Contender(name, functools.partial(linear, x, q)) for name, q in ours.items()]
+    first = next(iter(ours.values()))
+    bench.case(
+        case,
+        [*contenders, *peers],
+        check=check,
+        bytes_moved=float(first.stored_bytes()),
+        flops=2.0 * x.shape[0] * weight.numel(),
+        operations="int8" if "int8" in bench.limits.gop_s else None,
+    )
 
 
 def peers_int4(weight: torch.Tensor, x: torch.Tensor) -> list[Contender]:
     """int4 contenders with groups of 32 over the same weight and activations."""
-    found = []
-    for build in (_torch_int4, _torch_dynamic_int8, _onnxruntime, _openvino):
+    return _present(weight, x, _torch_int4, _onnxruntime, _openvino)
+
+
+def peers_int8(weight: torch.Tensor, x: torch.Tensor) -> list[Contender]:
+    """int8 contenders over the same weight and activations."""
+    return _present(weight, x, _torch_dynamic_int8, _torch_int8)
+
+
+def peers_ggml(weight: torch.Tensor, x: torch.Tensor, kinds: Sequence[str]) -> list[Contender]:
+    """ggml's products in these formats, in every layout it has; rows that are not whole blocks leave a format out."""
+    return [c for kind in kinds for c in _present(weight, x, functools.partial(_ggml, kind=kind))]
+
+
+def _present(weight: torch.Tensor, x: torch.Tensor, *builders: Callable[..., Any]) -> list[Contender]:
+    found: list[Contender] = []
+    for build in builders:
         try:
-            found.append(build(weight, x))
-        except (ImportError, ModuleNotFoundError) as error:
-            _say(build.__name__, str(error))
+            made = build(weight, x)
+        except ImportError as error:
+            _say(str(getattr(build, "__name__", "ggml")), str(error))
+            continue
+        found += made if isinstance(made, list) else [made]
     return found
+
+
+def _ggml(weight: torch.Tensor, x: torch.Tensor, kind: str) -> list[Contender]:
+    from bench.quant.ggml import ggml_contenders
+
+    return ggml_contenders(weight, x, kind)
 
 
 @functools.cache
@@ -56,6 +114,14 @@ def _torch_dynamic_int8(weight: torch.Tensor, x: torch.Tensor) -> Contender:
             return quantised(x)
 
     return Contender(f"torch {torch.__version__} dynamic int8", run)
+
+
+def _torch_int8(weight: torch.Tensor, x: torch.Tensor) -> Contender:
+    scale = weight.abs().amax(1) / 127
+    codes = (weight / scale.unsqueeze(1)).round().to(torch.int8)
+    bf, scales = x.bfloat16(), scale.bfloat16()
+    run = torch.ops.aten._weight_int8pack_mm
+    return Contender(f"torch {torch.__version__} int8pack", lambda: run(bf, codes, scales).float())
 
 
 def _nibble_pairs(codes: np.ndarray) -> np.ndarray:

@@ -279,6 +279,9 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     status, _, err = run(model, "--scheme", "dgq")
     assert status == 2
     assert "--text must be given" in err
+    status, out, _ = run(model, "--scheme", "gptq4", "--self-calibrate", "--text", text, "--max-tokens", "160")
+    assert status == 0
+    assert "14 layers" in out
     status, _, err = run(model, "--scheme", "int9")
     assert status == 2
     assert "scheme must be one of" in err

@@ -16,7 +16,10 @@ def quantize(
     scheme: Annotated[str, typer.Option(help="a scheme name; `list` prints them")] = "int4_g32_asym",
     out: Annotated[Path | None, typer.Option(help="write the quantised model here (safetensors)")] = None,
     text: Annotated[Path | None, typer.Option(help="text for calibration and perplexity")] = None,
-    max_tokens: Annotated[int, typer.Option(help="tokens of the text to use")] = 2048,
+    self_calibrate: Annotated[
+        bool, typer.Option("--self-calibrate", help="calibrate on tokens the model samples, not on --text")
+    ] = False,
+    max_tokens: Annotated[int, typer.Option(help="tokens of the text to use, and to sample")] = 2048,
     plot: Annotated[Path | None, typer.Option(help="write a per-layer error plot here (needs matplotlib)")] = None,
 ) -> None:
     """Quantise a dense copy of a model; print bits and error per layer, and perplexity before and after on --text."""
@@ -26,21 +29,25 @@ def quantize(
         typer.echo("\n".join(scheme_names()))
         return
     codec = resolve(scheme)
-    if codec.needs_inputs and text is None:
-        raise ValueError(f"--text must be given for scheme {scheme}, which is calibrated; pass a file of sample text")
+    if codec.needs_inputs and text is None and not self_calibrate:
+        raise ValueError(f"--text must be given for scheme {scheme}, which is calibrated; or pass --self-calibrate")
 
     import copy
 
     import torch
 
     from gramcore.model import load
-    from gramcore.quant import compare, quantize_, save_quantized
+    from gramcore.quant import compare, quantize_, sample_texts, save_quantized
 
     dense, tokenizer = load(model, bits=32)
     ids = torch.tensor(tokenizer(_read(text))["input_ids"][:max_tokens]) if text else None
     quantised = copy.deepcopy(dense)
-    calibration = None if ids is None else [ids[i : i + 512].unsqueeze(0) for i in range(0, len(ids), 512)]
-    report = quantize_(quantised, codec, calibration=calibration if codec.needs_inputs else None)
+    calibration = None
+    if codec.needs_inputs and (self_calibrate or ids is None):
+        calibration = sample_texts(dense, length=max(2, max_tokens // 16))
+    elif codec.needs_inputs and ids is not None:
+        calibration = [ids[i : i + 512].unsqueeze(0) for i in range(0, len(ids), 512)]
+    report = quantize_(quantised, codec, calibration=calibration)
     typer.echo(str(report))
     if ids is not None:
         d = compare(quantised, dense, ids)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gramcore.quant.base import Codec, QTensor, linear
     from gramcore.quant.billm import BiLLM, BinaryTensor
     from gramcore.quant.bipolar import BipolarInt
+    from gramcore.quant.calibrate import sample_texts
     from gramcore.quant.dgq import DGQ
     from gramcore.quant.evaluate import Divergence, compare, perplexity
     from gramcore.quant.files import load_quantized_, save_quantized
@@ -59,6 +60,7 @@ __all__ = [
     "packed_from_gguf",
     "perplexity",
     "quantize_",
+    "sample_texts",
     "save_quantized",
     "scheme_names",
 ]
@@ -92,6 +94,7 @@ _HOMES = {
     "packed_from_gguf": "from_gguf",
     "perplexity": "evaluate",
     "quantize_": "modules",
+    "sample_texts": "calibrate",
     "save_quantized": "files",
     "scheme_names": "schemes",
 }

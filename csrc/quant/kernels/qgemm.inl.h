@@ -13,8 +13,9 @@ namespace GC_ISA_NS {
 constexpr int kVectors = 8;  // code vectors of a block
 constexpr int kPrefetchBytes = 4096;
 
-// kRows rows of one tile that has `stride` rows, from row r0; lanes first .. first + kLanes - 1 of the panel.
-template <int kBits, int kRows>
+// kRows rows of one tile that has `stride` rows, from row r0; lanes first .. first + kLanes - 1 of the panel.  kSingle:
+// groups of one block.
+template <int kBits, int kRows, bool kSingle>
 static void lanes_times_rows(const PanelArgs& a, std::int64_t stride, std::int64_t r0, int first, float* out) {
   const std::int64_t block_bytes = 64 * kBits, value_bytes = a.scale_f32 ? 4 : 2;
   const std::int8_t* xq = a.xq + r0 * 32;
@@ -26,7 +27,7 @@ static void lanes_times_rows(const PanelArgs& a, std::int64_t stride, std::int64
   for (std::int64_t g = 0; g < a.groups; ++g) {
     Floats t[kRows];
     for (int r = 0; r < kRows; ++r) t[r] = zero_floats();
-    for (int b = 0; b < a.blocks_per_group; ++b) {
+    for (int b = 0; b < (kSingle ? 1 : a.blocks_per_group); ++b) {
       for (std::int64_t line = 0; line < block_bytes; line += 64) __builtin_prefetch(p + kPrefetchBytes + line);
       Bytes v[kVectors];
       unpack<kBits>(p + 4 * first, v);
@@ -58,7 +59,9 @@ static void lanes_times_rows(const PanelArgs& a, std::int64_t stride, std::int64
 
 template <int kBits, int kRows>
 static void rows_of_tile(const PanelArgs& a, std::int64_t stride, std::int64_t r0, float* out) {
-  for (int first = 0; first < 16; first += kLanes) lanes_times_rows<kBits, kRows>(a, stride, r0, first, out);
+  const auto lanes = kRows <= 2 && a.blocks_per_group == 1 ? lanes_times_rows<kBits, kRows, kRows <= 2>
+                                                           : lanes_times_rows<kBits, kRows, false>;
+  for (int first = 0; first < 16; first += kLanes) lanes(a, stride, r0, first, out);
 }
 
 template <int kBits>

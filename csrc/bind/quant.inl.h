@@ -7,9 +7,34 @@
 #include <optional>
 
 #include "bind/tensor_arg.h"
+#include "quant/linear.h"
 #include "quant/packed.h"
 
 namespace gramcore {
+
+namespace quant_binding {
+
+// y = x W^T + bias for dense x (..., K) and y (..., N).
+inline void linear(const quant::PackSpec& spec, TensorArg& packed, TensorArg& x, std::optional<TensorArg> bias,
+                   TensorArg& y, bool int8_activations) {
+  quant::PackedLinear w{spec, packed.span<const std::uint8_t>("packed", 1), nullptr};
+  if (bias) {
+    const auto values = bias->span<const float>("bias", 1);
+    GC_CHECK(values.size() == static_cast<std::size_t>(spec.n), "bias must have ", spec.n, " elements, got ",
+             values.size());
+    w.bias = values.data();
+  }
+  const TensorView &from = x.checked("x", x.view().dtype, -1, false), &to = y.checked("y", from.dtype, -1, true);
+  const std::int64_t rows = from.numel() / spec.k;
+  GC_CHECK(from.rank >= 1 && from.shape[from.rank - 1] == spec.k, "x must have ", spec.k, " columns, got ",
+           from.rank ? from.shape[from.rank - 1] : 0);
+  GC_CHECK(to.numel() == rows * spec.n, "y must have ", rows * spec.n, " elements, got ", to.numel());
+  const pybind11::gil_scoped_release unlocked;
+  quant::linear(w, {from.data, from.dtype, rows, spec.k, spec.k}, {to.data, to.dtype, rows, spec.n, spec.n},
+                int8_activations ? quant::Activations::int8 : quant::Activations::f32);
+}
+
+}  // namespace quant_binding
 
 inline void bind_quant(pybind11::module_& parent) {
   namespace py = pybind11;
@@ -56,6 +81,8 @@ inline void bind_quant(pybind11::module_& parent) {
         quant::unpack(spec, p, c, s, low);
       },
       py::arg("spec"), py::arg("packed"), py::arg("codes"), py::arg("scales"), py::arg("mins"));
+  m.def("linear", &quant_binding::linear, py::arg("spec"), py::arg("packed"), py::arg("x"), py::arg("bias"),
+        py::arg("y"), py::arg("int8_activations"));
 }
 
 }  // namespace gramcore

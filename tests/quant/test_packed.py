@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gramcore
 import numpy as np
 import pytest
 import torch
+from gramcore import _core
 from gramcore.errors import FormatError
-from gramcore.quant import PackedTensor, linear
+from gramcore.quant import BiLLM, PackedTensor, QuantLinear, linear
 from gramcore.quant.base import restore
+from gramcore.quant.packed import native_ops
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -218,3 +222,70 @@ def test_wrong_arguments_are_named() -> None:
             restore({**meta, **wrong}, q.buffers())
     with pytest.raises(FormatError):
         restore(meta, {})
+
+
+def test_calls_past_the_dispatcher_give_the_operators_bits() -> None:
+    q, _ = make(37, 100, 4, 32, True, False)
+    bias = torch.randn(37, generator=torch.Generator().manual_seed(1))
+    for dtype in (torch.float32, torch.bfloat16):
+        for shape in ((100,), (1, 100), (2, 3, 100), (0, 100)):
+            x = torch.randn(shape, generator=torch.Generator().manual_seed(2)).to(dtype)
+            for int8 in (True, False):
+                want = native_ops().linear_packed(x, q.packed, bias, *q.numbers, int8)
+                got = linear(x, q, bias, activations="int8" if int8 else "float32")
+                assert got.dtype == dtype
+                assert torch.equal(got, want)
+    parameter = torch.nn.Parameter(bias)
+    with torch.no_grad():
+        assert torch.equal(linear(x, q, parameter), linear(x, q, bias))
+    assert linear(x, q, parameter).requires_grad
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script", "ignore:There is a performance drop")
+def test_whoever_watches_a_call_sees_the_operator() -> None:
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    q, _ = make(20, 64, 4, 32, False, False)
+    x = torch.randn(3, 64, generator=torch.Generator().manual_seed(2))
+    graph = make_fx(lambda v: linear(v, q))(x)
+    assert "linear_packed" in str(graph.code)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert isinstance(linear(mode.from_tensor(x), q), FakeTensor)
+    assert torch.equal(torch.func.vmap(lambda v: linear(v, q))(x.unsqueeze(1)).squeeze(1), linear(x, q))
+
+
+def test_native_products_check_their_arguments() -> None:
+    q, _ = make(20, 64, 4, 32, False, False)
+    run, x, y = _core.quant.linear, torch.zeros(2, 64), torch.zeros(2, 20)
+    for args, error, message in (
+        ((q.spec, q.packed, torch.zeros(2, 63), None, y, True), ValueError, "x must have 64 columns, got 63"),
+        ((q.spec, q.packed, x, None, torch.zeros(2, 19), True), ValueError, "y must have 40 elements, got 38"),
+        ((q.spec, q.packed, x, torch.zeros(19), y, True), ValueError, "bias must have 20 elements, got 19"),
+        ((q.spec, q.packed[1:], x, None, y, True), ValueError, "packed must have"),
+        ((q.spec, q.packed, x.double(), None, y.double(), True), TypeError, "must be float32 or bfloat16"),
+        ((q.spec, q.packed, x, None, y.bfloat16(), True), TypeError, "y must"),
+    ):
+        with pytest.raises(error, match=message):
+            run(*args)
+
+
+@pytest.mark.parametrize("kind", ["packed", "binary"])
+def test_products_compile_as_one_graph(kind: str) -> None:
+    w = torch.randn(20, 64, generator=torch.Generator().manual_seed(1))
+    q = make(20, 64, 4, 32, False, False)[0] if kind == "packed" else BiLLM(block=64).quantize(w, w)
+    layer = QuantLinear(q, torch.ones(20))
+    x = torch.randn(3, 64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    graphs = []
+
+    def backend(module: torch.fx.GraphModule, _examples: list[torch.Tensor]) -> Any:
+        graphs.append(module.code)
+        return module.forward
+
+    compiled = torch.compile(layer, backend=backend, fullgraph=True)(x)
+    assert torch.equal(compiled, layer(x))
+    assert len(graphs) == 1
+    assert f"linear_{kind}" in graphs[0]
+    compiled.sum().backward()
+    torch.testing.assert_close(x.grad, q.dequantize().sum(0).expand(3, 64))
+    torch.testing.assert_close(layer.bias.grad, torch.full((20,), 3.0))

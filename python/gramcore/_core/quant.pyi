@@ -3,7 +3,7 @@ Packed low-bit weights.
 """
 from __future__ import annotations
 import typing
-__all__: list[str] = ['PackSpec', 'pack', 'unpack']
+__all__: list[str] = ['PackSpec', 'linear', 'pack', 'unpack']
 class PackSpec:
     """
     Shape and format of a packed weight (N, K).
@@ -16,6 +16,8 @@ class PackSpec:
     @property
     def packed_bytes(self) -> int:
         ...
+def linear(spec: PackSpec, packed: typing.Any, x: typing.Any, bias: typing.Any | None, y: typing.Any, int8_activations: bool) -> None:
+    ...
 def pack(spec: PackSpec, codes: typing.Any, scales: typing.Any, mins: typing.Any | None, packed: typing.Any) -> None:
     ...
 def unpack(spec: PackSpec, packed: typing.Any, codes: typing.Any, scales: typing.Any, mins: typing.Any | None) -> None:

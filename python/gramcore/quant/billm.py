@@ -11,7 +11,7 @@ from gramcore._checks import check_int, check_real
 from gramcore.quant.base import Codec, QTensor, check_inputs, check_weight
 from gramcore.quant.hessian import inverse_factor
 from gramcore.quant.integer import needs_exact
-from gramcore.quant.packed import PackedTensor, native_ops
+from gramcore.quant.packed import PackedTensor, differentiable, native_ops
 from gramcore.torch_ops import fake
 
 __all__ = ["BiLLM", "BinaryTensor"]
@@ -83,22 +83,10 @@ class BinaryTensor(QTensor):
         if x.dtype == torch.float16:
             return self.matmul(x.float(), bias, activations).to(torch.float16)
         low = None if bias is None else bias.float().contiguous()
-        out: torch.Tensor = _BinaryProduct.apply(x, low, self, activations == "int8")  # type: ignore[no-untyped-call]
-        return out
-
-
-class _BinaryProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, bias: torch.Tensor | None, weight: BinaryTensor, int8: bool) -> torch.Tensor:
-        ctx.weight, ctx.has_bias = weight, bias is not None
-        y = native_ops().linear_binary(x.contiguous(), weight.planes, weight.order, bias, *weight.numbers, int8)
-        assert isinstance(y, torch.Tensor)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        bias = grad.float().reshape(-1, grad.shape[-1]).sum(0) if ctx.has_bias else None
-        return (grad.float() @ ctx.weight.dequantize()).to(grad.dtype), bias, None, None
+        int8 = activations == "int8"
+        if not torch.compiler.is_compiling():
+            native_ops()
+        return torch.ops.gramcore.linear_binary(x.contiguous(), self.planes, self.order, low, *self.numbers, int8)
 
 
 @fake("linear_binary")
@@ -106,6 +94,22 @@ def _fake_binary(
     x: torch.Tensor, planes: torch.Tensor, order: torch.Tensor, bias: torch.Tensor | None, n: int, *_rest: Any
 ) -> torch.Tensor:
     return x.new_empty((*x.shape[:-1], n))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    _, planes, order, bias, *numbers = inputs
+    ctx.save_for_backward(planes, order)
+    ctx.numbers, ctx.has_bias = numbers[:-1], bias is not None
+
+
+def _backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    planes, order = ctx.saved_tensors
+    weight = BinaryTensor(planes, order, tuple(ctx.numbers)).dequantize()
+    grad_bias = grad.float().reshape(-1, grad.shape[-1]).sum(0) if ctx.has_bias else None
+    return (grad.float() @ weight).to(grad.dtype), None, None, grad_bias, *([None] * 7)
+
+
+differentiable("linear_binary", _backward, _save)
 
 
 class BiLLM(Codec):

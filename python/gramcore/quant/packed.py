@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from gramcore import _core, torch_ops
 from gramcore.quant.base import QTensor
 from gramcore.torch_ops import fake
 
-__all__ = ["PackedTensor", "native_ops"]
+__all__ = ["PackedTensor", "differentiable", "native_ops"]
 
 _SpecNumbers = tuple[int, int, int, int, int, bool, bool]
 
@@ -29,6 +29,7 @@ class PackedTensor(QTensor):
     kind = "packed"
 
     def __init__(self, packed: torch.Tensor, numbers: _SpecNumbers) -> None:
+        native_ops()
         self.packed = packed
         self.numbers = numbers
         self.shape = (numbers[0], numbers[1])
@@ -126,7 +127,30 @@ class PackedTensor(QTensor):
         if x.dtype == torch.float16:
             return self.matmul(x.float(), bias, activations).to(torch.float16)
         low = None if bias is None else bias.float().contiguous()
-        return native_ops().linear_packed(x.contiguous(), self.packed, low, *self.numbers, activations == "int8")
+        int8 = activations == "int8"
+        if not torch.compiler.is_compiling():
+            native_ops()  # compiled code finds the operators registered: weights are made before it runs
+        if _unwatched(x, self.packed, low):
+            # The same computation without torch's dispatcher, which takes as long as a small product.
+            y = x.new_empty((*x.shape[:-1], self.shape[0]))
+            _core.quant.linear(self.spec, self.packed, x.contiguous(), None if low is None else low.detach(), y, int8)
+            return y
+        return torch.ops.gramcore.linear_packed(x.contiguous(), self.packed, low, *self.numbers, int8)
+
+
+def _unwatched(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> bool:
+    """Whether a call on plain CPU tensors is seen by nobody: no gradient, compiler, tracer, mode or transform."""
+    return (
+        type(x) is torch.Tensor
+        and type(packed) is torch.Tensor
+        and x.is_cpu
+        and packed.is_cpu
+        and not (torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)))
+        and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._get_tracing_state() is None
+    )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -135,11 +159,22 @@ def _spec(numbers: _SpecNumbers) -> Any:
     return _core.quant.PackSpec(n, k, bits, group, zero, has_min, scale_f32)
 
 
+_gradients: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}
+
+
+def differentiable(name: str, backward: Callable[..., Any], save: Callable[..., Any]) -> None:
+    """Declare the gradient of operator ``gramcore::name``; applied when the operators are loaded."""
+    _gradients[name] = backward, save
+    if native_ops.cache_info().currsize:
+        torch.library.register_autograd(f"gramcore::{name}", backward, setup_context=save)
+
+
 @functools.cache
 def native_ops() -> Any:
-    """``torch.ops.gramcore`` with the gradient formula of this family registered."""
+    """``torch.ops.gramcore`` with the gradients of this family registered."""
     ops = torch_ops.ops()
-    torch.library.register_autograd("gramcore::linear_packed", _backward, setup_context=_save)
+    for name, (backward, save) in _gradients.items():
+        torch.library.register_autograd(f"gramcore::{name}", backward, setup_context=save)
     return ops
 
 
@@ -169,3 +204,6 @@ def _backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     weight = torch.ops.gramcore.dequantize_packed(packed, *ctx.numbers)
     grad_bias = grad.float().reshape(-1, grad.shape[-1]).sum(0) if ctx.has_bias else None
     return (grad.float() @ weight).to(grad.dtype), None, grad_bias, *([None] * 8)
+
+
+differentiable("linear_packed", _backward, _save)

@@ -116,8 +116,8 @@ GC_INLINE void scale_block(const PanelArgs& a, const std::int32_t* sums, std::in
   at->gsum += rows;
 }
 
-// One tile of rows times the expanded blocks.  Step i multiplies block i, stores the sums of block i - 1 and scales
-// those of block i - 3, so that tiles, stores and vectors work at the same time; it also prefetches the weights of
+// One tile of rows times the expanded blocks.  Step i multiplies block i, stores the sums of block i - 2 and scales
+// those of block i - 4, so that tiles, stores and vectors work at the same time; it also prefetches the weights of
 // `next`, the blocks to expand after these, bit by bit: all at once they would wait for each other.  xq, xs: at the
 // first block.
 template <int kBits, bool kFull, bool kSingle>
@@ -130,7 +130,7 @@ static void amx_blocks(const PanelArgs& a, Walk start, std::int64_t blocks, cons
   float* const kept = kSingle ? state->acc : state->open;
   Floats t[16];
   unrolled<16>([&](auto r) __attribute__((always_inline)) { t[r.value] = _mm512_load_ps(kept + 16 * r.value); });
-  // The tile intrinsics want literal numbers: `tile` takes the product of a and w, `done` holds that of a step ago.
+  // The tile intrinsics want literal numbers: `tile` takes the product of a and w, `done` holds that of two steps ago.
 #define GC_STEP(u, tile, a_tile, w_tile, done, done_slot, scaled_slot)                                           \
   if (i + u < blocks) {                                                                                          \
     _tile_zero(tile);                                                                                            \
@@ -139,15 +139,15 @@ static void amx_blocks(const PanelArgs& a, Walk start, std::int64_t blocks, cons
     _tile_dpbssd(tile, a_tile, w_tile);                                                                          \
     for (int line = 0; next && line < kLines; ++line) __builtin_prefetch(next + 64 * (kLines * (i + u) + line)); \
   }                                                                                                              \
-  if (i + u > 0 && i + u <= blocks) _tile_stored(done, sums[done_slot], 64);                                     \
-  if (i + u > 2 && i + u < blocks + 3) {                                                                         \
+  if (i + u > 1 && i + u <= blocks + 1) _tile_stored(done, sums[done_slot], 64);                                 \
+  if (i + u > 3 && i + u < blocks + 4) {                                                                         \
     scale_block<kBits, kFull, kSingle>(a, sums[scaled_slot], rows, &at, t, state->acc);                          \
   }
-  for (std::int64_t i = 0; i < blocks + 3; i += 4) {
-    GC_STEP(0, 4, 0, 2, 7, 3, 1)
-    GC_STEP(1, 5, 1, 3, 4, 0, 2)
-    GC_STEP(2, 6, 0, 2, 5, 1, 3)
-    GC_STEP(3, 7, 1, 3, 6, 2, 0)
+  for (std::int64_t i = 0; i < blocks + 4; i += 4) {
+    GC_STEP(0, 4, 0, 2, 6, 2, 0)
+    GC_STEP(1, 5, 1, 3, 7, 3, 1)
+    GC_STEP(2, 6, 0, 2, 4, 0, 2)
+    GC_STEP(3, 7, 1, 3, 5, 1, 3)
   }
 #undef GC_STEP
   unrolled<16>([&](auto r) __attribute__((always_inline)) { store(kept + 16 * r.value, t[r.value]); });

@@ -27,7 +27,7 @@ SCHEMES = (
     *("int8", "int8_g32", "int6_g64_asym", "int5_g64_asym", "int4_g32", "int4_g64_asym", "int4_g32_asym", "finequant"),
     *("nupes4", "bipolar_w4a8", "fp8_e4m3", "dgq", "gptq4", "gptq3", "gptq2", "int3_g64_asym", "billm", "bipolar_w1a8"),
 )
-SELF = ("gptq4", "dgq", "gptq3")  # also calibrated on samples of the model
+SELF = ("gptq4",)  # also calibrated on samples of the model
 
 
 def run(bench: Bench) -> None:

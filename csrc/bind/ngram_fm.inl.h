@@ -37,6 +37,8 @@ inline void bind_fm_index(py::module_& m) {
                             cat("tokens must be uint8, uint16 or uint32, got ", dtype_name(tokens.view().dtype)));
                     }
                   })
+      .def_static("load", &FmIndex::load, py::call_guard<py::gil_scoped_release>())
+      .def("save", &FmIndex::save, py::call_guard<py::gil_scoped_release>())
       .def("size", &FmIndex::size)
       .def("bytes", &FmIndex::bytes)
       .def("find",

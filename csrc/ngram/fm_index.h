@@ -4,11 +4,13 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "core/span.h"
 #include "ngram/hybrid_bits.h"
 #include "ngram/packed_ints.h"
+#include "ngram/section_file.h"
 #include "ngram/wavelet.h"
 
 namespace gramcore::ngram {
@@ -25,6 +27,10 @@ class FmIndex {
   template <class T>
   static FmIndex build(Span<const T> tokens, int sample_every);
 
+  void save(const std::string& path) const;
+  // Maps a file of save(): read once and checked, so that no query can leave it.  Throws FormatError, IoError.
+  static FmIndex load(const std::string& path);
+
   std::uint64_t size() const { return size_; }
   std::uint64_t bytes() const;
   Rows all() const { return {0, size_ + 1}; }
@@ -37,6 +43,9 @@ class FmIndex {
   std::vector<std::uint32_t> extract(std::uint64_t begin, std::uint64_t end) const;
 
  private:
+  struct Facts;
+  void count_rows(const std::vector<std::uint64_t>& counts);
+  void require(bool holds) const;  // what only a forged file can break
   std::uint64_t skip_end(std::uint64_t row) const { return row - (row > primary_); }
   std::uint64_t back(std::uint64_t row, std::uint32_t* symbol) const;  // row of the suffix one token earlier
 
@@ -50,6 +59,7 @@ class FmIndex {
   HybridBits marked_;                   // rows whose position is kept
   PackedInts positions_;                // of marked rows in row order, divided by sample_every
   PackedInts rows_of_;                  // row of every row_sample_every()-th position
+  MappedFile file_;                     // empty unless loaded
 };
 
 }  // namespace gramcore::ngram

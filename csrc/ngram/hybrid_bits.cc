@@ -48,12 +48,99 @@ void HybridBits::finish() {
   made_data_.insert(made_data_.end(), kHybridListBytes, 0);
   num_groups_ = made_groups_.size();
   num_data_ = made_data_.size();
-  groups_ = make_big_array<HybridGroup>(num_groups_ + 1);
-  data_ = make_big_array<std::uint8_t>(num_data_);
-  std::copy(made_groups_.begin(), made_groups_.end(), groups_.get());
-  std::copy(made_data_.begin(), made_data_.end(), data_.get());
+  own_groups_ = make_big_array<HybridGroup>(num_groups_ + 1);
+  own_data_ = make_big_array<std::uint8_t>(num_data_);
+  std::copy(made_groups_.begin(), made_groups_.end(), own_groups_.get());
+  own_groups_[num_groups_] = {};
+  std::copy(made_data_.begin(), made_data_.end(), own_data_.get());
+  groups_ = own_groups_.get();
+  data_ = own_data_.get();
   made_groups_ = {};
   made_data_ = {};
+}
+
+void HybridBits::save(SectionWriter& file) const {
+  file.add(Span<const HybridGroup>(groups_, num_groups_ + 1));
+  file.add(Span<const std::uint8_t>(data_, num_data_));
+}
+
+HybridBits HybridBits::map(SectionReader& file, std::uint64_t size, std::uint64_t num_data) {
+  HybridBits bits;
+  const std::uint64_t blocks = size / kHybridBlock + 1;  // the last one is partly filled or empty
+  bits.size_ = size;
+  bits.blocks_ = blocks;
+  bits.num_groups_ = (blocks + kHybridBlocksPerGroup - 1) / kHybridBlocksPerGroup;
+  bits.num_data_ = num_data;
+  bits.groups_ = file.take<HybridGroup>(bits.num_groups_ + 1).data();
+  bits.data_ = file.take<std::uint8_t>(num_data).data();
+  bits.check(file);
+  return bits;
+}
+
+namespace {
+
+bool ascends(const std::uint8_t* list, unsigned length) {
+  bool holds = true;
+  for (unsigned t = 1; t < length; ++t) holds &= list[t - 1] < list[t];
+  return holds;
+}
+
+// Ones before bit `end` of a block.
+unsigned ones_before(unsigned kind, bool rare, const std::uint8_t* list, unsigned length, unsigned end) {
+  unsigned ones = 0;
+  if (kind == kHybridPlain) {
+    for (unsigned w = 0; w < kHybridBlock / 64; ++w) {
+      std::uint64_t word;
+      std::memcpy(&word, list + 8 * w, 8);
+      const unsigned first = 64 * w, bits = end <= first ? 0 : std::min(end - first, 64u);
+      if (bits < 64) word &= (std::uint64_t{1} << bits) - 1;
+      ones += static_cast<unsigned>(__builtin_popcountll(word));
+    }
+    return ones;
+  }
+  const auto before = static_cast<unsigned>(std::lower_bound(list, list + length, end) - list);
+  if (kind == kHybridMinority) return rare ? before : end - before;
+  unsigned from = 0;
+  bool value = kind == kHybridRunsFrom1;
+  for (unsigned t = 0; t < before; ++t, value = !value) {
+    ones += value ? list[t] - from : 0;
+    from = list[t];
+  }
+  return ones + (value ? end - from : 0);
+}
+
+}  // namespace
+
+void HybridBits::check(const SectionReader& file) const {
+  file.require(num_data_ >= kHybridListBytes, "bits must have room behind their lists");
+  const std::uint64_t room = num_data_ - kHybridListBytes;
+  std::uint64_t ones = 0, data = 0;
+  for (std::uint64_t block = 0; block < blocks_; ++block) {
+    const HybridGroup& group = groups_[block / kHybridBlocksPerGroup];
+    if (block % kHybridBlocksPerGroup == 0) {
+      file.require((group.ones | std::uint64_t{group.ones_high} << 32) == ones &&
+                       (group.data | std::uint64_t{group.data_high} << 32) == data,
+                   "a group of bits must begin with the sums before it");
+    }
+    const unsigned header = group.headers[block % kHybridBlocksPerGroup], count = header & 511u;
+    const unsigned kind = (header >> 9) & 3u, zeros = kHybridBlock - count;
+    file.require(count <= kHybridBlock, "a block of bits must hold at most 256 ones");
+    const bool rare = count <= zeros;
+    const unsigned length = kind == kHybridPlain      ? kHybridListBytes
+                            : kind == kHybridMinority ? (rare ? count : zeros)
+                                                      : header >> 11;
+    file.require((kind == kHybridPlain || length < kHybridListBytes) && length <= room - data,
+                 "a block of bits must lie inside its lists");
+    const std::uint8_t* const list = data_ + data;
+    file.require(kind == kHybridPlain || ascends(list, length), "a list of bits must ascend");
+    const auto tail = static_cast<unsigned>(size_ % kHybridBlock);  // nothing may stand behind the end
+    file.require(ones_before(kind, rare, list, length, kHybridBlock) == count &&
+                     (block + 1 < blocks_ || ones_before(kind, rare, list, length, tail) == count),
+                 "a block of bits must hold the ones its header says");
+    ones += count;
+    data += length;
+  }
+  file.require(data == room, "lists of bits must end with the last block");
 }
 
 }  // namespace gramcore::ngram

@@ -8,6 +8,7 @@
 
 #include "ngram/big_array.h"
 #include "ngram/kernels/wavelet_walk.h"
+#include "ngram/section_file.h"
 
 namespace gramcore::ngram {
 
@@ -19,19 +20,26 @@ class HybridBits {
   }
   // No push after this.
   void finish();
+  void save(SectionWriter& file) const;
+  // `size` bits in `num_data` bytes of lists; every block is checked, so that no rank can leave the range.
+  static HybridBits map(SectionReader& file, std::uint64_t size, std::uint64_t num_data);
 
   std::uint64_t size() const { return size_; }
   std::uint64_t bytes() const { return num_groups_ * sizeof(HybridGroup) + num_data_; }
-  HybridView view() const { return {groups_.get(), data_.get()}; }
+  std::uint64_t data_bytes() const { return num_data_; }
+  HybridView view() const { return {groups_, data_}; }
   // Ones before i < size(), and the bit there.
   std::uint64_t rank1(std::uint64_t i, bool* bit) const { return wavelet_walk_kernels().rank1(view(), i, bit); }
 
  private:
   void encode();
+  void check(const SectionReader& file) const;
 
-  BigArray<HybridGroup> groups_;
-  BigArray<std::uint8_t> data_;
+  const HybridGroup* groups_ = nullptr;  // one more than num_groups_ may be read
+  const std::uint8_t* data_ = nullptr;
   std::uint64_t num_groups_ = 0, num_data_ = 0, size_ = 0;
+  BigArray<HybridGroup> own_groups_;  // null when mapped
+  BigArray<std::uint8_t> own_data_;
   // while bits are pushed: what is done, and the block being filled
   std::vector<HybridGroup> made_groups_;
   std::vector<std::uint8_t> made_data_;

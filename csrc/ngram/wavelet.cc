@@ -126,4 +126,56 @@ std::uint64_t WaveletTree::bytes() const {
   return bits_.bytes() + nodes_.size() * sizeof(WaveletNode) + codes_.size() * sizeof(WaveletCode);
 }
 
+void WaveletTree::save(SectionWriter& file) const {
+  file.add(Span<const WaveletNode>(nodes_));
+  bits_.save(file);
+}
+
+WaveletTree WaveletTree::map(SectionReader& file, std::uint64_t n, std::uint32_t k, const Facts& facts,
+                             std::vector<std::uint64_t>* counts) {
+  WaveletTree tree;
+  const auto nodes = file.take<WaveletNode>(k > 1 ? k - 1 : 0);
+  tree.nodes_.assign(nodes.begin(), nodes.end());
+  tree.codes_.assign(k, WaveletCode{0, 0});
+  tree.bits_ = HybridBits::map(file, facts.bits, facts.data_bytes);
+  counts->assign(k, 0);
+  if (k == 1) (*counts)[0] = n;
+  if (k > 1) tree.check(file, n, counts);
+  tree.assign_codes();
+  return tree;
+}
+
+// Nodes form one tree, each after its parent, with every symbol at one leaf; each node's bits lie inside the sequence.
+void WaveletTree::check(const SectionReader& file, std::uint64_t n, std::vector<std::uint64_t>* counts) const {
+  struct Part {
+    std::uint64_t size;
+    unsigned depth;
+  };
+  std::vector<Part> parts(nodes_.size(), Part{0, 0});  // size 0: no parent yet; no node is empty
+  parts[0] = {n, 1};
+  const std::uint64_t bits = bits_.size();
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    const WaveletNode& node = nodes_[i];
+    const Part part = parts[i];
+    file.require(part.size > 0, "every node must have a parent before it");
+    file.require(part.depth <= 64, "codes must have at most 64 bits");
+    file.require(node.begin <= bits && part.size <= bits - node.begin, "a node's bits must lie inside the sequence");
+    file.require(node.ones == bits_.rank1(node.begin, nullptr), "a node must know the ones before it");
+    const std::uint64_t right = bits_.rank1(node.begin + part.size, nullptr) - node.ones;
+    for (unsigned side = 0; side < 2; ++side) {
+      const std::uint64_t size = side == 1 ? right : part.size - right;
+      const std::int32_t child = node.child[side];
+      const auto at = static_cast<std::size_t>(child < 0 ? ~child : child);
+      file.require(size > 0, "every node and every symbol must occur");
+      if (child < 0) {
+        file.require(at < counts->size() && (*counts)[at] == 0, "every symbol must be at one leaf");
+        (*counts)[at] = size;
+      } else {
+        file.require(at > i && at < nodes_.size() && parts[at].size == 0, "every node must have one parent before it");
+        parts[at] = {size, part.depth + 1};
+      }
+    }
+  }
+}
+
 }  // namespace gramcore::ngram

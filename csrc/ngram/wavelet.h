@@ -28,9 +28,20 @@ class WaveletTree {
   void distinct(std::uint64_t begin, std::uint64_t end, std::vector<Found>* found) const;
   std::uint64_t bytes() const;
 
+  // What the arrays of save() do not say themselves.
+  struct Facts {
+    std::uint64_t bits, data_bytes;
+  };
+  Facts facts() const { return {bits_.size(), bits_.data_bytes()}; }
+  void save(SectionWriter& file) const;
+  // A sequence of n symbols in [0, k); *counts: how often each occurs.  Everything a query follows is checked.
+  static WaveletTree map(SectionReader& file, std::uint64_t n, std::uint32_t k, const Facts& facts,
+                         std::vector<std::uint64_t>* counts);
+
  private:
   void make_codes(const std::vector<std::uint64_t>& counts);
   void assign_codes();
+  void check(const SectionReader& file, std::uint64_t n, std::vector<std::uint64_t>* counts) const;
   void fill(std::vector<std::uint32_t> sequence);
 
   HybridBits bits_;

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from gramcore.ngram import FMIndex, SealRetriever
+from gramcore.errors import FormatError
+from gramcore.ngram import FMIndex, SealRetriever, SuffixAutomaton
 from gramcore.ngram.seal import model_scorer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +84,65 @@ def test_inputs_and_bad_arguments() -> None:
     assert fm.successors((0, 0))[0].tolist() == []
 
 
+def answers(fm: FMIndex, queries: Sequence[Sequence[int]]) -> list[object]:
+    """All that an index says about some n-grams, and its text."""
+    found: list[object] = [fm.extract(0, len(fm)).tolist(), fm.num_bytes]
+    for ids in queries:
+        successors = [part.tolist() for part in fm.successors(fm.find(ids))]
+        found.append((fm.find(ids), fm.locate(ids).tolist(), successors))
+    return found
+
+
+@given(TEXTS, st.integers(1, 9))
+def test_a_loaded_index_answers_as_the_saved_one(
+    tmp_path_factory: pytest.TempPathFactory, text: list[int], every: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "round.fm"
+    fm = FMIndex(text, sample_every=every)
+    fm.save(path)
+    queries = [text[i : i + n] for i in range(0, len(text), 7) for n in (1, 2, 3)] + [[5], []]
+    loaded = FMIndex.load(path)
+    assert answers(loaded, queries) == answers(fm, queries)
+    loaded.save(path)  # over the file it maps
+    assert answers(FMIndex.load(path), queries) == answers(loaded, queries) == answers(fm, queries)
+    assert [p.name for p in path.parent.glob("round.fm*")] == ["round.fm"]
+
+
+def test_a_loaded_index_on_every_instruction_set(isa: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    text = np.concatenate([np.repeat(rng.integers(0, 3, 40), 90), rng.integers(0, 700, 9000)]).astype(np.uint16)
+    FMIndex(text, sample_every=7).save(tmp_path / "fm")
+    loaded = FMIndex.load(tmp_path / "fm")
+    np.testing.assert_array_equal(loaded.extract(0, len(text)), text)
+    np.testing.assert_array_equal(loaded.locate(text[100:104]), reference.occurrences(text.tolist(), text[100:104]))
+
+
+def test_damaged_swapped_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.fm"
+    FMIndex([1, 2, 3, 1, 2, 70000], sample_every=2).save(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [whole[:n] for n in range(0, len(whole), 5)] + [whole + b"\0", whole + bytes(64), b"", b"x" * len(whole)]
+    for _ in range(300):
+        copy = bytearray(whole)
+        copy[rng.integers(len(copy))] ^= int(rng.integers(1, 256))
+        damaged.append(bytes(copy))
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(FormatError, match=r"a\.fm: "):
+            FMIndex.load(path)
+    SuffixAutomaton([1, 2] * 20).save(path)
+    with pytest.raises(FormatError, match="must hold an FM-index, got another kind of file"):
+        FMIndex.load(path)
+    with pytest.raises(OSError, match="cannot open"):
+        FMIndex.load(tmp_path / "missing")
+    with pytest.raises(OSError, match="cannot"):
+        FMIndex.load(tmp_path)
+    with pytest.raises(OSError, match="cannot create"):
+        FMIndex(b"a").save(tmp_path / "nowhere" / "a.fm")
+    assert os.listdir(tmp_path) == ["a.fm"]
+
+
 def uniform(ngrams: Sequence[Sequence[int]]) -> npt.NDArray[np.floating]:
     """A model over 10 tokens that likes t + 1 after t."""
     logits = np.zeros((len(ngrams), 10))
@@ -119,6 +181,17 @@ def test_seal_visits_only_occurring_ngrams_and_scores_as_the_paper_says() -> Non
         assert result.score == pytest.approx(expected)
     assert [r.score for r in results] == sorted((r.score for r in results), reverse=True)
     assert {r.document for r in results[:2]} == {0, 2}
+
+
+def test_seal_over_a_loaded_index_finds_the_same(tmp_path: Path) -> None:
+    documents = [[3, 4, 5, 1], [], [3, 9, 9], [7, 3, 4, 3, 4, 5], [0, 1]]
+    FMIndex.from_documents(documents, 11).save(tmp_path / "fm")
+    loaded = SealRetriever(FMIndex.load(tmp_path / "fm"), separator=11, beams=3, max_len=3)
+    assert loaded.retrieve(uniform) == SealRetriever(documents, separator=11, beams=3, max_len=3).retrieve(uniform)
+    with pytest.raises(ValueError, match="begin with the separator 3"):
+        SealRetriever(FMIndex.load(tmp_path / "fm"), separator=3)
+    with pytest.raises(ValueError, match="begin with the separator"):
+        SealRetriever(FMIndex([]), separator=3)
 
 
 def test_seal_bad_arguments() -> None:

@@ -38,19 +38,20 @@ class SealRetriever:
        descending weight whose occurrence overlaps none taken before, and new(n) counts the tokens of n not yet covered.
 
     Args:
-        documents: token ids of each document, without ``separator``.
+        documents: token ids of each document, without ``separator``; or their index, made by
+            :meth:`FMIndex.from_documents` with this separator (or loaded from a file).
         separator: an id that no document holds.
         beams: >= 1, n-grams kept per step. max_len: >= 1, tokens per n-gram.
         alpha: >= 0. beta: in [0, 1], discount of repeated tokens.
         max_hits: occurrences looked at per n-gram.
-    Raises: ValueError when a document holds the separator or there is none.
+    Raises: ValueError when a document holds the separator or there is none, or an index does not begin with one.
     Differs from paper: n-grams of all lengths visited by one beam, no separate title generation.
     Reference: Bevilacqua et al. 2022, arXiv:2204.10628, section 4.
     """
 
     def __init__(
         self,
-        documents: Sequence[Ids],
+        documents: Sequence[Ids] | FMIndex,
         *,
         separator: int,
         beams: int = 8,
@@ -59,18 +60,19 @@ class SealRetriever:
         beta: float = 0.8,
         max_hits: int = 1000,
     ) -> None:
-        if not len(documents):
-            raise ValueError("documents must not be empty, got none")
-        if any(separator in np.asarray(d) for d in documents):
-            raise ValueError(f"separator must be in no document, got {separator}")
         self.beams = check_int("beams", beams, low=1)
         self.max_len = check_int("max_len", max_len, low=1)
         self.alpha = check_real("alpha", alpha, low=0)
         self.beta = check_real("beta", beta, low=0, high=1)
         self.max_hits = check_int("max_hits", max_hits, low=1)
         self.separator = separator
-        self.index = FMIndex.from_documents(documents, separator)
-        self._starts = np.cumsum([0, *(len(d) + 1 for d in documents)])
+        self.index = documents if isinstance(documents, FMIndex) else _index_of(documents, separator)
+        self._starts = self.index.locate([separator])
+        if not len(self._starts) or self._starts[0] != 0:
+            raise ValueError(
+                f"documents must begin with the separator {separator} in their index, got an index that does not; "
+                "make it with FMIndex.from_documents"
+            )
 
     def ngrams(self, next_logprobs: NextLogprobs) -> dict[tuple[int, ...], float]:
         """Every n-gram the constrained beam visits, with its log-probability."""
@@ -129,6 +131,14 @@ class SealRetriever:
                 taken.setdefault(document, []).append(span)
                 seen.update(ids)
         return sorted(found.values(), key=lambda r: (-r.score, r.document))[:top]
+
+
+def _index_of(documents: Sequence[Ids], separator: int) -> FMIndex:
+    if not len(documents):
+        raise ValueError("documents must not be empty, got none")
+    if any(separator in np.asarray(d) for d in documents):
+        raise ValueError(f"separator must be in no document, got {separator}")
+    return FMIndex.from_documents(documents, separator)
 
 
 def model_scorer(model: Any, query_ids: Ids) -> NextLogprobs:

@@ -12,6 +12,7 @@
 
 #include "bind/token_ids.inl.h"
 #include "core/thread_pool.h"
+#include "ngram/attribution.h"
 #include "ngram/index.h"
 
 namespace gramcore::ngram {
@@ -172,6 +173,24 @@ inline void bind_many_queries(py::class_<Index>& c) {
                self.match_ends(query.span(), ends);
              }
              return own(std::move(ends));
+           })
+      .def("attribute",
+           [](const Index& self, py::handle ids, TensorArg& stops, TensorArg& begins, std::int64_t min_len,
+              std::int64_t max_count) {
+             const QueryIds query(ids, "ids", 0, kMaxQueryId);
+             const AttributionRules rules{stops.span<const std::uint8_t>("stops", 1),
+                                          begins.span<const std::uint8_t>("begins", 1), min_len, max_count};
+             for (const auto& marks : {rules.stops, rules.begins}) {
+               GC_CHECK(marks.empty() || marks.size() == query.span().size(), "marks must be one per token, got ",
+                        marks.size(), " for ", query.span().size(), " tokens");
+             }
+             Attribution found;
+             {
+               const py::gil_scoped_release release;
+               found = attribute(self, query.span(), rules);
+             }
+             return std::tuple(found.left, found.right, found.count, found.unigram_logprob, found.places_end,
+                               own(std::move(found.shards)), own(std::move(found.positions)));
            })
       .def("count_batch",
            [](const Index& self, TensorArg& ids, TensorArg& offsets) {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,37 +168,23 @@ def attribute(
     """See :meth:`gramcore.ngram.Index.attribute`."""
     check_int("min_len", min_len, low=0)
     check_int("max_cnt", max_cnt, low=1)
-    tokens = np.asarray(ids, np.int64)
-    ends = index.creativity(ids).copy()
-    delimiters = np.flatnonzero(np.isin(tokens, np.asarray(delim_ids, np.int64)))
-    if len(delimiters):  # a span ends at the latest with the first delimiter in it
-        at = np.searchsorted(delimiters, np.arange(len(tokens)))
-        limit = np.append(delimiters, len(tokens))[at] + 1
-        ends = np.minimum(ends, limit)
-    if bow_ids is not None:  # and begins a word, and stops where one ends
-        begins = np.append(np.isin(tokens, list(bow_ids)), True)
-        for left in range(len(tokens)):
-            right = int(ends[left]) if begins[left] else left
-            while right > left and not begins[right]:
-                right -= 1
-            ends[left] = right
-    total = index.num_tokens
-    logprobs = np.log(np.maximum(index.count_batch(tokens[:, None]), 1) / total) if len(tokens) else np.zeros(0)
-    spans, covered = [], 0
-    for left in range(len(tokens)):
-        right = int(ends[left])
-        if right <= covered or right == left:
-            continue
-        covered = right
-        if right - left < min_len:
-            continue
-        found = index.find(ids[left:right])
-        if found.cnt > max_cnt:
-            continue
-        docs = [
-            (shard, int(p))
-            for shard, (begin, end) in enumerate(found.segment_by_shard)
-            for p in index._native.positions(shard, begin, end)
-        ]
-        spans.append(Span(left, right, found.cnt, float(logprobs[left:right].sum()), docs))
-    return spans
+    index._forward("attribute")
+    tokens: list[int] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    stops = _marks(tokens, delim_ids) if len(delim_ids) else _NO_MARKS
+    begins = _NO_MARKS if bow_ids is None else _marks(tokens, bow_ids)
+    *spans, shards, positions = index._native.attribute(ids, stops, begins, min_len, max_cnt)
+    docs = list(zip(shards.tolist(), positions.tolist(), strict=True))
+    found, begin = [], 0
+    for left, right, count, logprob, end in zip(*spans, strict=True):
+        found.append(Span(left, right, count, logprob, docs[begin:end]))
+        begin = end
+    return found
+
+
+_NO_MARKS = np.zeros(0, np.uint8)
+
+
+def _marks(tokens: Sequence[int], ids: Collection[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+    """Which tokens are among some ids."""
+    chosen = ids if isinstance(ids, frozenset) else frozenset(map(int, ids))
+    return np.fromiter((t in chosen for t in tokens), np.uint8, len(tokens))

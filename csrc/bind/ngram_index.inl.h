@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -165,18 +166,18 @@ inline void bind_many_queries(py::class_<Index>& c) {
           return std::tuple(own(std::move(lengths)), own(std::move(prompts)), own(std::move(conts)));
         })
       .def("match_ends",
-           [](const Index& self, py::handle ids) {
+           [](const Index& self, py::handle ids, std::optional<const Index*> minus) {
              const QueryIds query(ids, "ids", 0, kMaxQueryId);
              std::vector<std::int64_t> ends(query.span().size());
              {
                const py::gil_scoped_release release;
-               self.match_ends(query.span(), ends);
+               match_ends(self, minus.value_or(nullptr), query.span(), ends);
              }
              return own(std::move(ends));
            })
       .def("attribute",
            [](const Index& self, py::handle ids, TensorArg& stops, TensorArg& begins, std::int64_t min_len,
-              std::int64_t max_count) {
+              std::int64_t max_count, std::optional<const Index*> minus) {
              const QueryIds query(ids, "ids", 0, kMaxQueryId);
              const AttributionRules rules{stops.span<const std::uint8_t>("stops", 1),
                                           begins.span<const std::uint8_t>("begins", 1), min_len, max_count};
@@ -187,7 +188,7 @@ inline void bind_many_queries(py::class_<Index>& c) {
              Attribution found;
              {
                const py::gil_scoped_release release;
-               found = attribute(self, query.span(), rules);
+               found = attribute(self, minus.value_or(nullptr), query.span(), rules);
              }
              return std::tuple(found.left, found.right, found.count, found.unigram_logprob, found.places_end,
                                own(std::move(found.shards)), own(std::move(found.positions)));

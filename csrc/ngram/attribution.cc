@@ -4,13 +4,36 @@
 #include <cmath>
 
 namespace gramcore::ngram {
+
+void match_ends(const Index& index, const Index* minus, Ids ids, Span<std::int64_t> ends) {
+  index.match_ends(ids, ends);
+  if (!minus) return;
+  std::vector<std::int64_t> taken(ids.size());
+  minus->match_ends(ids, taken);
+  // What is left of a shorter stretch is at least what is left of a longer one, so ends never step back.
+  std::int64_t end = 0;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    end = std::max(end, static_cast<std::int64_t>(i));
+    if (ends[i] > taken[i]) {
+      end = ends[i];
+    } else {
+      const auto left = [&](std::int64_t to) {
+        const Ids stretch = ids.subspan(i, static_cast<std::size_t>(to) - i);
+        return index.count(stretch) > minus->count(stretch);
+      };
+      while (end < ends[i] && left(end + 1)) ++end;
+    }
+    ends[i] = std::min(end, ends[i]);
+  }
+}
+
 namespace {
 
 // Where the longest allowed match that begins at each token ends.
-std::vector<std::int64_t> allowed_ends(const Index& index, Ids ids, const AttributionRules& rules) {
+std::vector<std::int64_t> allowed_ends(const Index& index, const Index* minus, Ids ids, const AttributionRules& rules) {
   const auto n = static_cast<std::int64_t>(ids.size());
   std::vector<std::int64_t> ends(ids.size());
-  index.match_ends(ids, ends);
+  match_ends(index, minus, ids, ends);
   std::int64_t limit = n;
   for (std::int64_t i = n - 1; i >= 0; --i) {
     const auto at = static_cast<std::size_t>(i);
@@ -25,9 +48,9 @@ std::vector<std::int64_t> allowed_ends(const Index& index, Ids ids, const Attrib
 
 }  // namespace
 
-Attribution attribute(const Index& index, Ids ids, const AttributionRules& rules) {
+Attribution attribute(const Index& index, const Index* minus, Ids ids, const AttributionRules& rules) {
   Attribution found;
-  const std::vector<std::int64_t> ends = allowed_ends(index, ids, rules);
+  const std::vector<std::int64_t> ends = allowed_ends(index, minus, ids, rules);
   // One batch of searches: the tokens, then the spans.
   const std::size_t n = ids.size(), shards = index.num_shards();
   std::vector<std::uint32_t> flat(ids.begin(), ids.end());

@@ -8,6 +8,10 @@
 
 namespace gramcore::ngram {
 
+// ends[i]: end of the longest match that begins at i and is left when the documents of `minus`, all of them documents
+// of the index, are taken down; `minus` may be null.
+void match_ends(const Index& index, const Index* minus, Ids ids, Span<std::int64_t> ends);
+
 struct AttributionRules {
   Span<const std::uint8_t> stops;   // per token: a span ends at the latest behind it; empty: none
   Span<const std::uint8_t> begins;  // per token: it begins a word, at which spans begin and end; empty: any token does
@@ -22,7 +26,8 @@ struct Attribution {
 };
 
 // Spans in order, none inside another, of at least min_len tokens and at most max_count occurrences.  A span that is
-// left out for either still covers those inside it.
-Attribution attribute(const Index& index, Ids ids, const AttributionRules& rules);
+// left out for either still covers those inside it.  With `minus`, spans end where match_ends says; counts and places
+// remain those of the whole index.
+Attribution attribute(const Index& index, const Index* minus, Ids ids, const AttributionRules& rules);
 
 }  // namespace gramcore::ngram

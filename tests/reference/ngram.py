@@ -99,3 +99,11 @@ def longest_suffix(texts: Sequence[Sequence[int]], prompt: Sequence[int]) -> int
 def match_ends(texts: Sequence[Sequence[int]], ids: Sequence[int]) -> list[int]:
     """End of the longest match beginning at each position."""
     return [max(e for e in range(i, len(ids) + 1) if e == i or count(texts, ids[i:e])) for i in range(len(ids))]
+
+
+def match_ends_left(texts: Sequence[Sequence[int]], taken: Sequence[Sequence[int]], ids: Sequence[int]) -> list[int]:
+    """End of the longest match beginning at each position that occurs more often in the texts than in those taken."""
+    return [
+        max(e for e in range(i, len(ids) + 1) if e == i or count(texts, ids[i:e]) > count(taken, ids[i:e]))
+        for i in range(len(ids))
+    ]

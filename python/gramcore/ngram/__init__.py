@@ -6,7 +6,7 @@ from gramcore._registry import Row, register
 from gramcore.ngram.automaton import SuffixAutomaton, SuffixMatcher
 from gramcore.ngram.build import BuildReport, accelerate, build_index, suffix_array
 from gramcore.ngram.difference import IndexDifference, append_index
-from gramcore.ngram.engine import InfiniGramEngine
+from gramcore.ngram.engine import InfiniGramEngine, InfiniGramEngineDiff
 from gramcore.ngram.fm import FMIndex
 from gramcore.ngram.index import Index
 from gramcore.ngram.interpolate import InfinigramLogitsProcessor, Weights, interpolate, tune_weights
@@ -22,6 +22,7 @@ __all__ = [
     "Index",
     "IndexDifference",
     "InfiniGramEngine",
+    "InfiniGramEngineDiff",
     "InfinigramLogitsProcessor",
     "Probability",
     "Score",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gramcore._checks import check_int
 from gramcore.errors import FormatError
 from gramcore.ngram.build import BuildReport, build_index
 from gramcore.ngram.files import Description, shard_numbers
 from gramcore.ngram.index import Ids, Index, Queries
 from gramcore.ngram.results import Distribution, Probability
+from gramcore.ngram.search import Document, Span, attribute, window
 
 __all__ = ["IndexDifference", "append_index"]
 
@@ -64,10 +67,14 @@ class IndexDifference:
 
     def infgram_prob(self, prompt_ids: Ids, cont_id: int) -> Probability:
         """Probability after the longest suffix of the prompt that is left."""
+        length = self._suffix_len(prompt_ids)
+        return self.prob(prompt_ids[len(prompt_ids) - length :], cont_id)
+
+    def _suffix_len(self, prompt_ids: Ids) -> int:
         left = np.flatnonzero(self.suffix_counts(prompt_ids))
         if not len(left):
             raise ValueError("the difference must hold at least one token, got none")
-        return self.prob(prompt_ids[len(prompt_ids) - int(left[-1]) :], cont_id)
+        return int(left[-1])
 
     def ntd(self, prompt_ids: Ids) -> Distribution:
         """Exact distribution of the next token over what is left."""
@@ -80,6 +87,66 @@ class IndexDifference:
         kept = counts > 0
         prompt = int(self._left(np.array([whole.prompt_cnt]), np.array([taken.prompt_cnt]))[0])
         return Distribution(prompt, whole.token_ids[kept], counts[kept], len(prompt_ids))
+
+    def infgram_ntd(self, prompt_ids: Ids) -> Distribution:
+        """Exact distribution after the longest suffix of the prompt that is left."""
+        length = self._suffix_len(prompt_ids)
+        return self.ntd(prompt_ids[len(prompt_ids) - length :])
+
+    def creativity(self, ids: Ids) -> npt.NDArray[np.int64]:
+        """(T,) end of the longest stretch that begins at each token and is left (the position itself if none)."""
+        self.index._forward("creativity")
+        return self.index._native.match_ends(ids, self.minus._native)
+
+    def attribute(
+        self,
+        ids: Ids,
+        *,
+        delim_ids: Ids = (),
+        min_len: int = 1,
+        max_cnt: int = 1000,
+        bow_ids: frozenset[int] | None = None,
+    ) -> list[Span]:
+        """The longest stretches of a passage that are left; arguments as for :meth:`Index.attribute`.
+
+        Counts and places of a span are those of the whole index, as in infini-gram; :meth:`windows` says which places
+        are taken down.
+        """
+        return attribute(
+            self.index,
+            ids,
+            delim_ids=delim_ids,
+            min_len=min_len,
+            max_cnt=max_cnt,
+            bow_ids=bow_ids,
+            minus=self.minus,
+        )
+
+    def windows(
+        self, ids: Ids, places: Sequence[tuple[int, int]], *, max_ctx_len: int, needle_len: int | None = None
+    ) -> list[Document | None]:
+        """The documents at places (shard, position) of an n-gram, ``max_ctx_len`` tokens around it.
+
+        None where some occurrence of the n-gram in ``minus`` has the same tokens around it: that place is taken down,
+        or cannot be told from one that is.
+        Args: needle_len: tokens of the match to show; None for ``len(ids)``.
+        """
+        length = len(ids) if needle_len is None else needle_len
+        return [None if taken else d for d, taken in self._windows(ids, places, length, max_ctx_len)]
+
+    def _windows(
+        self, ids: Ids, places: Sequence[tuple[int, int]], needle_len: int, max_ctx_len: int
+    ) -> list[tuple[Document, bool]]:
+        """Documents, and whether each is taken down."""
+        before = check_int("max_ctx_len", max_ctx_len, low=0)
+        after = before + check_int("needle_len", needle_len, low=0)
+        taken = {
+            window(self.minus, shard, int(position), before=before, after=after).token_ids.tobytes()
+            for shard, (begin, end) in enumerate(self.minus.find(ids).segment_by_shard)
+            for position in self.minus._native.positions(shard, begin, end)
+        }
+        shown = [window(self.index, s, p, before=before, after=after) for s, p in places]
+        return [(d, d.token_ids.tobytes() in taken) for d in shown]
 
     @staticmethod
     def _left(whole: npt.NDArray[np.int64], taken: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gramcore.ngram.difference import IndexDifference
 from gramcore.ngram.index import Cnf, Ids, Index
 from gramcore.ngram.results import Distribution, Probability
 from gramcore.ngram.search import Document, Documents, window
 
-__all__ = ["InfiniGramEngine"]
+__all__ = ["InfiniGramEngine", "InfiniGramEngineDiff"]
 
 
 class InfiniGramEngine:
@@ -51,6 +52,7 @@ class InfiniGramEngine:
         max_disp_len: int = 1000,
     ) -> None:
         self.index = Index(index_dir, token_dtype=token_dtype, version=version, load_to_ram=load_to_ram)
+        self._stretches: Index | IndexDifference = self.index  # what matches of a passage are looked up in
         self.eos_token_id = eos_token_id
         self.max_clause_freq, self.max_diff_tokens = max_clause_freq, max_diff_tokens
         self.maxnum, self.max_disp_len = maxnum, max_disp_len
@@ -197,7 +199,7 @@ class InfiniGramEngine:
 
     def creativity(self, input_ids: Ids) -> dict[str, Any]:
         """End of the longest match that begins at each token."""
-        return {"rs": self.index.creativity(input_ids).tolist()}
+        return {"rs": self._stretches.creativity(input_ids).tolist()}
 
     def attribute(
         self, input_ids: Ids, delim_ids: Ids, min_len: int, max_cnt: int, enforce_bow: bool
@@ -205,7 +207,7 @@ class InfiniGramEngine:
         """Maximal spans of a passage that the corpus holds."""
         if enforce_bow and self._bow_ids is None:
             raise ValueError("enforce_bow needs the ids that begin a word, got none; pass bow_ids_path")
-        spans = self.index.attribute(
+        spans = self._stretches.attribute(
             input_ids,
             delim_ids=delim_ids,
             min_len=min_len,
@@ -243,6 +245,55 @@ class InfiniGramEngine:
             "approx": False,
             "suffix_len": found.suffix_len,
         }
+
+
+class InfiniGramEngineDiff(InfiniGramEngine):
+    """Drop-in for ``infini_gram.engine.InfiniGramEngineDiff``: an engine from which a second index is taken down.
+
+    As there, ``creativity`` and ``attribute`` take no stretch whose every occurrence is taken down, and
+    ``get_docs_by_ptrs_2_grouped`` blocks documents; every other call, and the counts of spans, speak of the whole
+    index. :class:`IndexDifference` subtracts counts everywhere.
+
+    Args: index_dir_diff: an index (or several) of the documents to take down; options: as for the engine.
+
+    >>> import tempfile
+    >>> from gramcore.ngram import build_index
+    >>> with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as taken:
+    ...     _ = build_index([[1, 2, 3], [1, 2]], whole), build_index([[1, 2, 3]], taken)
+    ...     InfiniGramEngineDiff(whole, taken, eos_token_id=0).creativity([1, 2, 3])
+    {'rs': [2, 2, 2]}
+    """
+
+    def __init__(
+        self,
+        index_dir: str | Sequence[str],
+        index_dir_diff: str | Sequence[str],
+        eos_token_id: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(index_dir, eos_token_id, *args, **kwargs)
+        minus = Index(index_dir_diff, token_dtype=self.index.token_dtype, version=self.index.version)
+        self._difference = self._stretches = IndexDifference(self.index, minus)
+
+    def get_docs_by_ptrs_2_grouped(self, requests: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        """Documents of spans; those that are taken down are ``blocked`` and have no ``token_ids``.
+
+        Args: requests: dictionaries of ``docs`` (as in spans of :meth:`attribute`), ``span_ids``, ``needle_len``,
+            ``max_ctx_len``.
+        """
+        return [
+            [
+                _document(document) | ({"token_ids": [], "blocked": True} if taken else {})
+                for document, taken in self._difference._windows(
+                    request["span_ids"],
+                    [(doc["s"], self._position(doc["ptr"])) for doc in request["docs"]],
+                    request["needle_len"],
+                    request["max_ctx_len"],
+                )
+            ]
+            for request in requests
+        ]
 
 
 def _probability(found: Probability) -> dict[str, Any]:

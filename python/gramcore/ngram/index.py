@@ -203,7 +203,7 @@ class Index:
     def creativity(self, ids: Ids) -> npt.NDArray[np.int64]:
         """(T,) end of the longest stretch of the corpus that begins at each token (the position itself if none)."""
         self._forward("creativity")
-        return self._native.match_ends(ids)
+        return self._native.match_ends(ids, None)
 
     def count_batch(self, queries: Queries) -> npt.NDArray[np.int64]:
         """(Q,) counts of many n-grams; searches are interleaved, so each waits far less for memory.

@@ -163,16 +163,25 @@ def find_cnf(index: Index, cnf: Cnf, *, max_diff_tokens: int, max_clause_freq: i
 
 
 def attribute(
-    index: Index, ids: Ids, *, delim_ids: Ids, min_len: int, max_cnt: int, bow_ids: frozenset[int] | None
+    index: Index,
+    ids: Ids,
+    *,
+    delim_ids: Ids,
+    min_len: int,
+    max_cnt: int,
+    bow_ids: frozenset[int] | None,
+    minus: Index | None = None,
 ) -> list[Span]:
-    """See :meth:`gramcore.ngram.Index.attribute`."""
+    """See :meth:`gramcore.ngram.Index.attribute` and :meth:`gramcore.ngram.IndexDifference.attribute`."""
     check_int("min_len", min_len, low=0)
     check_int("max_cnt", max_cnt, low=1)
     index._forward("attribute")
     tokens: list[int] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
     stops = _marks(tokens, delim_ids) if len(delim_ids) else _NO_MARKS
     begins = _NO_MARKS if bow_ids is None else _marks(tokens, bow_ids)
-    *spans, shards, positions = index._native.attribute(ids, stops, begins, min_len, max_cnt)
+    *spans, shards, positions = index._native.attribute(
+        ids, stops, begins, min_len, max_cnt, None if minus is None else minus._native
+    )
     docs = list(zip(shards.tolist(), positions.tolist(), strict=True))
     found, begin = [], 0
     for left, right, count, logprob, end in zip(*spans, strict=True):

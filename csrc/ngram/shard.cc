@@ -11,7 +11,7 @@ namespace gramcore::ngram {
 namespace {
 
 std::string file_path(const std::string& directory, const char* stem, int number) {
-  return cat(directory, "/", stem, ".", number);
+  return number == kWholeDirectory ? cat(directory, "/", stem) : cat(directory, "/", stem, ".", number);
 }
 
 }  // namespace

@@ -15,6 +15,9 @@ namespace gramcore::ngram {
 template <class T>
 struct ShardView;
 
+// Number of the only shard of a directory whose files have none in their names (version 6 of the layout).
+inline constexpr int kWholeDirectory = -1;
+
 class Shard {
  public:
   // token_bytes 0: found from the file sizes.  `use_accel`: map accel.N when it is there.  Throws FormatError naming

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gramcore.errors import FormatError
-from gramcore.ngram import Index, InfiniGramEngine, build_index
+from gramcore.ngram import Index, InfiniGramEngine, accelerate, build_index
 
 from tests.reference import ngram as reference
 
@@ -95,6 +95,55 @@ def test_metadata_lines(tmp_path: Path) -> None:
     (tmp_path / "metaoff.0").write_bytes(b"\0" * 8)
     with pytest.raises(FormatError, match="line for document 1"):
         Index(tmp_path).doc_by_ix(1)
+
+
+def numberless(documents: list[list[int]], directory: Path) -> None:
+    """The layout of infini-gram's v6 indexer: one shard per directory, no number in its files' names."""
+    build_index(documents, directory)
+    (directory / "gramcore-index.json").unlink()
+    for stem in ("tokenized", "table", "offset"):
+        (directory / f"{stem}.0").rename(directory / stem)
+    lines = [json.dumps({"n": i}) + "\n" for i in range(len(documents))]
+    (directory / "metadata").write_text("".join(lines))
+    np.cumsum([0, *map(len, lines[:-1])]).astype("<u8").tofile(directory / "metaoff")
+
+
+def test_directories_of_the_v6_indexer(corpus: tuple[Index, list[list[list[int]]]], tmp_path: Path) -> None:
+    same, shards = corpus
+    for i, documents in enumerate(shards):
+        numberless(documents, tmp_path / f"six{i}")
+    paths = [tmp_path / "six0", tmp_path / "six1"]
+    index = Index(paths)
+    rng = np.random.default_rng(6)
+    queries = [rng.integers(0, 7, rng.integers(0, 5)).tolist() for _ in range(50)]
+    assert [index.find(q) for q in queries] == [same.find(q) for q in queries]
+    assert index.num_documents == 14
+    assert json.loads(index.doc_by_ix(8).metadata) == {"n": 1}
+    index.verify()
+    assert accelerate(paths[0]) + accelerate(paths[1]) == sum((p / "accel").stat().st_size for p in paths)
+    assert Index(paths).accelerated
+    assert Index(paths).count_batch(queries).tolist() == same.count_batch(queries).tolist()
+    engine = InfiniGramEngine([str(p) for p in paths], eos_token_id=9)
+    assert engine.count(queries[0])["count"] == same.count(queries[0])
+    (paths[0] / "table.0").write_bytes(b"")
+    with pytest.raises(FormatError, match="either table or"):
+        Index(paths)
+    (paths[0] / "table.0").unlink()
+    (paths[0] / "offset").unlink()
+    with pytest.raises(OSError, match="offset: cannot open"):
+        Index(paths)
+
+
+@pytest.mark.peer
+def test_infini_gram_reads_the_v6_layout_alike(tmp_path: Path) -> None:
+    peer = pytest.importorskip("infini_gram.engine")
+    numberless([[1, 2, 3, 4], [1, 2, 5], [6]], tmp_path)
+    theirs = peer.InfiniGramEngine(str(tmp_path), eos_token_id=9, vocab_size=10)
+    ours = InfiniGramEngine(str(tmp_path), eos_token_id=9, vocab_size=10)
+    for ids in ([1], [1, 2], [2, 5], [7], []):
+        assert ours.find(ids) == theirs.find(ids)
+        assert ours.prob(ids, 2) == theirs.prob(ids, 2)
+    assert ours.get_doc_by_ix(1) == theirs.get_doc_by_ix(1)
 
 
 def test_attribution_spans(corpus: tuple[Index, list[list[list[int]]]]) -> None:

@@ -18,7 +18,7 @@ from gramcore._checks import check_int
 from gramcore.errors import FormatError
 from gramcore.ngram.corpus_text import TextFormat, write_text
 from gramcore.ngram.encoders import Encoder, load_encoder
-from gramcore.ngram.files import DESCRIPTION, Description, Plan, shard_numbers, token_bytes
+from gramcore.ngram.files import DESCRIPTION, Description, Plan, shard_file, shard_numbers, token_bytes
 from gramcore.ngram.sources import Record, Skipped, read
 from gramcore.ngram.tables import sort_shards
 
@@ -204,7 +204,7 @@ def accelerate(path: str | os.PathLike[str], *, token_dtype: str | None = None) 
         token_dtype = described.token_dtype
     size = 0
     for number in shard_numbers(directory, described):
-        file = directory / f"accel.{number}"
+        file = shard_file(directory, "accel", number)
         width = 0 if token_dtype is None else token_bytes(token_dtype)
         _core.ngram.build_accel(str(directory), number, width, str(file))
         size += file.stat().st_size

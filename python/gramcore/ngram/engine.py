@@ -311,7 +311,7 @@ def _document(found: Document) -> dict[str, Any]:
         "doc_len": found.doc_len,
         "disp_len": len(found.token_ids),
         "needle_offset": found.needle_offset,
-        "metadata": found.metadata,
+        "metadata": found.metadata and found.metadata + "\n",  # theirs keeps the line's end
         "token_ids": found.token_ids.tolist(),
         "blocked": False,
     }

@@ -11,12 +11,21 @@ from typing import Any
 from gramcore._checks import check_choice
 from gramcore.errors import FormatError
 
-__all__ = ["TOKEN_BYTES", "Description", "Plan", "shard_numbers", "token_bytes"]
+__all__ = ["TOKEN_BYTES", "WHOLE", "Description", "Plan", "shard_file", "shard_numbers", "token_bytes"]
 
 #: Token types of the layout and their width.
 TOKEN_BYTES = {"u8": 1, "u16": 2, "u32": 4}
 DESCRIPTION = "gramcore-index.json"
 PLAN = "gramcore-build.json"
+
+
+#: Number of the only shard of a directory whose files have none in their names (written by infini-gram's v6 indexer).
+WHOLE = -1
+
+
+def shard_file(directory: Path, stem: str, number: int) -> Path:
+    """A file of a shard: ``stem.N``, or ``stem`` for the shard ``WHOLE``."""
+    return directory / (stem if number == WHOLE else f"{stem}.{number}")
 
 
 def token_bytes(token_dtype: str) -> int:
@@ -112,13 +121,22 @@ class Plan:
 
 
 def shard_numbers(directory: Path, described: Description | None = None) -> list[int]:
-    """Numbers of the shards in a directory, 0 .. n-1. Raises FormatError when there is none or one is missing."""
+    """Numbers of the shards in a directory: 0 .. n-1, or ``WHOLE`` alone.
+
+    Raises: FormatError when there is none, one is missing, or both kinds are there.
+    """
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: index directory must exist; build one with build_index")
     numbers = sorted(int(p.suffix[1:]) for p in directory.glob("table.*") if p.suffix[1:].isdigit())
-    if not numbers:
+    if (directory / "table").exists():
+        if numbers:
+            raise FormatError(
+                f"{directory}: must hold either table or table.0, got both; remove the one that is foreign"
+            )
+        numbers = [WHOLE]
+    elif not numbers:
         raise FormatError(f"{directory}: must hold table.0, tokenized.0 and offset.0, found none; is it an index?")
-    if numbers != list(range(len(numbers))):
+    elif numbers != list(range(len(numbers))):
         raise FormatError(f"{directory}: shards must be numbered 0 to {len(numbers) - 1}, got {numbers}")
     if described is not None and described.shards != len(numbers):
         raise FormatError(f"{directory}: must hold {described.shards} shards, got {len(numbers)}; build it again")

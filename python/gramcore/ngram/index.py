@@ -36,7 +36,8 @@ Queries: TypeAlias = Sequence[Ids] | npt.NDArray[np.integer] | tuple[npt.NDArray
 class Index:
     """A memory-mapped index over one or more directories of shards.
 
-    Opens what :func:`build_index` or infini-gram (layout versions 4 and 5) wrote. An n-gram of n tokens is found by
+    Opens what :func:`build_index` or infini-gram wrote (layout versions 4 and 5; directories of its v6 indexer, one
+    shard without number, ordered as 4, or as 5 when they were reversed). An n-gram of n tokens is found by
     binary search over the ranks: O(n log T), in less with acceleration files (:func:`accelerate`), and no memory beyond
     the mapped files. Counts of shards and directories add up; nothing is approximate. Methods release the GIL and may
     be called from any thread.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from gramcore._checks import check_int
 from gramcore.errors import FormatError
+from gramcore.ngram.files import shard_file
 
 if TYPE_CHECKING:
     from gramcore.ngram.index import Cnf, Ids, Index
@@ -71,8 +72,8 @@ class Metadata:
     """metadata.N and metaoff.N of a shard: one JSON line per document."""
 
     def __init__(self, directory: Path, number: int) -> None:
-        self._path = directory / f"metadata.{number}"
-        offsets = directory / f"metaoff.{number}"
+        self._path = shard_file(directory, "metadata", number)
+        offsets = shard_file(directory, "metaoff", number)
         self._lines: mmap.mmap | None = None
         if self._path.exists() and offsets.exists() and self._path.stat().st_size:
             with self._path.open("rb") as file:

@@ -251,14 +251,16 @@ inline void bind_documents(py::class_<Index>& c) {
 
 inline void bind_index(py::module_& m) {
   py::class_<Index> c(m, "Index");
-  c.def(py::init([](const std::vector<std::pair<std::string, int>>& shards, int token_bytes, bool use_accel) {
-     const py::gil_scoped_release release;
-     std::vector<std::unique_ptr<Shard>> opened;
-     for (const auto& [directory, number] : shards) {
-       opened.push_back(std::make_unique<Shard>(directory, number, token_bytes, use_accel));
-     }
-     return std::make_unique<Index>(std::move(opened));
-   }))
+  c.def(
+       py::init([](const std::vector<std::pair<std::string, int>>& shards, int token_bytes, bool use_accel, bool load) {
+         const py::gil_scoped_release release;
+         std::vector<std::unique_ptr<Shard>> opened;
+         for (const auto& [directory, number] : shards) {
+           opened.push_back(std::make_unique<Shard>(directory, number, token_bytes, use_accel));
+           if (load) opened.back()->load();
+         }
+         return std::make_unique<Index>(std::move(opened));
+       }))
       .def("num_shards", &Index::num_shards)
       .def("num_tokens", &Index::num_tokens)
       .def("token_bytes", [](const Index& self) { return self.shard(0).token_bytes(); })
@@ -270,9 +272,6 @@ inline void bind_index(py::module_& m) {
       .def("position", [](const Index& self, std::size_t s, std::int64_t rank) { return self.shard(s).position(rank); })
       .def(
           "verify", [](const Index& self, std::size_t s) { self.shard(s).verify(); },
-          py::call_guard<py::gil_scoped_release>())
-      .def(
-          "load", [](const Index& self, std::size_t s) { self.shard(s).load(); },
           py::call_guard<py::gil_scoped_release>());
   bind_single_queries(c);
   bind_many_queries(c);

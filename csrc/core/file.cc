@@ -71,10 +71,24 @@ void MappedFile::advise(Access access) const {
   if (data_) ::madvise(const_cast<unsigned char*>(data_), size_, to_madvise(access));  // a hint: failure is harmless
 }
 
-void MappedFile::load() const {
-  unsigned char sum = 0;
-  for (std::size_t i = 0; i < size_; i += 4096) sum = static_cast<unsigned char>(sum ^ data_[i]);
-  asm volatile("" : : "r"(sum));
+void MappedFile::load() {
+  if (!data_) return;
+  constexpr std::size_t kHuge = std::size_t{1} << 21;
+  const std::size_t align = size_ >= kHuge ? kHuge : 1;  // small files need no room to be aligned
+  void* mapped = ::mmap(nullptr, size_ + align - 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) throw_io(path_, "allocate memory for");
+  auto* begin = static_cast<unsigned char*>(mapped);
+  const std::size_t head = (align - reinterpret_cast<std::uintptr_t>(begin) % align) % align;
+  if (head > 0) ::munmap(begin, head);
+  begin += head;
+  const auto pages = [](std::size_t bytes) { return (bytes + 4095) / 4096 * 4096; };
+  const std::size_t tail = pages(size_ + align - 1) - head - pages(size_);
+  if (tail > 0) ::munmap(begin + pages(size_), tail);
+  ::madvise(begin, size_, MADV_HUGEPAGE);  // a hint: failure is harmless
+  std::memcpy(begin, data_, size_);
+  ::mprotect(begin, size_, PROT_READ);
+  ::munmap(const_cast<unsigned char*>(data_), size_);
+  data_ = begin;
 }
 
 AtomicFile::AtomicFile(const std::string& path)

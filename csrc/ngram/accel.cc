@@ -110,15 +110,20 @@ Accel::Accel(const std::string& path, const Shard& shard) : file_(path, Access::
       FormatError,
       header.num_tokens == static_cast<std::uint64_t>(shard.num_tokens()) && header.fingerprint == fingerprint(shard),
       path, ": must be made for this index, got one of another; rebuild it with gramcore index accelerate");
-  singles_ = reinterpret_cast<const Single*>(file_.bytes().data() + sizeof(header));
-  slots_ = reinterpret_cast<const Slot*>(file_.bytes().data() + sizeof(header) + singles);
   num_slots_ = header.num_slots;
   num_ids_ = header.num_ids;
+  locate();
   num_tokens_ = shard.num_tokens();
   // A probe ends at an empty slot; a damaged file without one would be probed forever.
   std::uint64_t empty = 0;
   for (std::uint64_t i = 0; i < num_slots_ && empty == 0; ++i) empty += slots_[i].count == 0;
   if (empty == 0) bad();
+}
+
+void Accel::locate() {
+  const unsigned char* const body = file_.bytes().data() + sizeof(Header);
+  singles_ = reinterpret_cast<const Single*>(body);
+  slots_ = reinterpret_cast<const Slot*>(body + std::size_t{num_ids_} * sizeof(Single));
 }
 
 void Accel::bad() const {

@@ -26,7 +26,10 @@ class Accel {
   static void build(const Shard& shard, const std::string& path);
 
   bool present() const { return slots_ != nullptr; }
-  void load() const { file_.load(); }
+  void load() {
+    file_.load();
+    if (present()) locate();
+  }
   bool has_token(std::uint32_t id) const { return id < num_ids_; }
   RankRange token(std::uint32_t id) const {  // has_token(id) must hold
     return checked(singles_[id].begin, singles_[id].count);
@@ -67,6 +70,7 @@ class Accel {
     return {begin, end};
   }
   [[noreturn]] void bad() const;
+  void locate();  // the arrays in the file
   static std::uint64_t fingerprint(const Shard& shard);
 
   MappedFile file_;

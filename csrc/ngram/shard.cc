@@ -156,7 +156,7 @@ void Shard::verify() const {
   });
 }
 
-void Shard::load() const {
+void Shard::load() {
   tokenized_.load();
   table_.load();
   offset_.load();

@@ -47,7 +47,7 @@ class Shard {
 
   // Reads everything: separators where offsets say, ranks a permutation in ascending order.  Throws FormatError.
   void verify() const;
-  void load() const;
+  void load();  // all files into memory; before any view is taken
   bool accelerated() const { return accel_.present(); }
   [[noreturn]] void bad_pointer(std::int64_t rank) const;
 

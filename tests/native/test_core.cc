@@ -161,6 +161,18 @@ GC_TEST(files_are_written_whole_or_not_at_all) {
   const MappedFile mapped(path, Access::random);
   EXPECT_EQ(mapped.size(), values.size() * 4);
   EXPECT_EQ(std::memcmp(mapped.bytes().data(), values.data(), mapped.size()), 0);
+  MappedFile loaded(path);
+  loaded.load();
+  EXPECT_EQ(::truncate(path.c_str(), 9), 0);  // what a map would see and memory must not
+  EXPECT_EQ(loaded.size(), values.size() * 4);
+  EXPECT_EQ(std::memcmp(loaded.bytes().data(), values.data(), loaded.size()), 0);
+  MappedFile small(path);
+  small.load();
+  EXPECT_EQ(std::memcmp(small.bytes().data(), values.data(), 9), 0);
+  EXPECT_EQ(::truncate(path.c_str(), 0), 0);
+  MappedFile empty(path);
+  empty.load();
+  EXPECT(empty.bytes().empty());
   ::unlink(path.c_str());
   EXPECT(test::throws<IoError>([&] { MappedFile directory("/tmp"); }));
 }

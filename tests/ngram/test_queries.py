@@ -193,3 +193,24 @@ def test_bad_arguments(tmp_path: Path) -> None:
             index.count_batch((np.array([1, 2], np.uint32), np.array(offsets, np.int64)))
     with pytest.raises(ValueError, match=r"\(Q, n\)"):
         flatten(np.zeros(3, np.int64))
+
+
+@pytest.mark.parametrize("dtype", ["u8", "u16", "u32"])
+@pytest.mark.parametrize("accel", [False, True])
+def test_batches_of_every_length_and_width(tmp_path: Path, dtype: str, accel: bool) -> None:
+    """Queries shorter and longer than the 8 bytes compared at once, at the text's end, repeated and absent ones."""
+    rng = np.random.default_rng(12)
+    high = {"u8": 250, "u16": 65000, "u32": 2**32 - 9}[dtype]
+    body = np.where(rng.random(400) < 0.5, rng.integers(0, 2, 400), high + rng.integers(0, 3, 400)).tolist()
+    documents = [body[:150], [], body[150:], body[:60], [7] * 40]
+    build_index(documents, tmp_path, token_dtype=dtype, accel=accel)
+    text = reference.flat(documents, {"u8": 1, "u16": 2, "u32": 4}[dtype])
+    queries = [text[s : s + n] for n in range(14) for s in rng.integers(0, len(text), 12).tolist()]
+    queries += [text[-n:] for n in range(1, 14)] + [[*text[-n:], 7] for n in range(1, 14)] + [[7] * 40, [7] * 41]
+    queries += [[*q[:-1], high + 5] for q in queries if q] + [[2**32 - 1, 1], []]
+    expected = [reference.count([text], q) for q in queries]
+    for ram in (False, True):
+        index = Index(tmp_path, load_to_ram=ram)
+        assert index.count_batch(queries).tolist() == expected
+        assert [index.count(q) for q in queries] == expected
+        index.verify()

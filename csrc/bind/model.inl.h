@@ -6,6 +6,7 @@
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "bind/tensor_arg.h"
+#include "bind/token_ids.inl.h"
 #include "model/decoder.h"
 
 namespace gramcore {
@@ -77,23 +79,38 @@ inline void set_codes(model::Decoder& d, const std::string& name, std::int64_t l
   d.set_packed(name, layer, s, packed);
 }
 
-// Logits of `rows` ("all", "last" or "none": then None) and, if asked for, final hidden states of all or the last.
-inline py::object forward(model::Decoder& d, model::Cache& cache, TensorArg& ids, const py::object& parents,
-                          const std::string& rows, bool want_hidden) {
-  model::ForwardRequest r;
-  const auto tokens = ids.span<const std::int32_t>("ids", 1);
-  r.ids = tokens.data();
-  r.n = static_cast<std::int64_t>(tokens.size());
-  std::optional<TensorArg> tree;
-  if (!parents.is_none()) {
-    tree.emplace(parents);
-    const auto span = tree->span<const std::int32_t>("parents", 1);
-    GC_CHECK(span.size() == tokens.size(), "parents must have one entry per token, got ", span.size(), " for ",
-             tokens.size());
-    r.parents = span.data();
+// ids: per sequence; parents: None, or per sequence the parents of a tree's nodes or None for a chain.  Logits of
+// `rows`
+// ("all", each sequence's "last" or "none": then None) and, if asked for, final hidden states of all or the last.
+inline py::object forward(model::Decoder& d, const std::vector<model::Cache*>& caches, const py::sequence& ids,
+                          const std::optional<py::sequence>& parents, const std::string& rows, bool want_hidden) {
+  constexpr std::int64_t kLow = std::numeric_limits<std::int32_t>::min(), kHigh = -(kLow + 1);
+  GC_CHECK(caches.size() == ids.size(), "caches must be one per sequence, got ", caches.size(), " for ", ids.size());
+  GC_CHECK(!parents || parents->size() == ids.size(), "trees must be one per sequence, got ",
+           parents ? parents->size() : 0, " for ", ids.size());
+  std::vector<ngram::TokenIds> tokens, nodes;
+  tokens.reserve(caches.size());
+  nodes.reserve(caches.size());
+  std::vector<model::SequenceRows> sequences;
+  std::size_t total = 0, filled = 0;
+  for (std::size_t s = 0; s < caches.size(); ++s) {
+    GC_CHECK(caches[s], "caches must be caches, got None for sequence ", s);
+    const auto row = tokens.emplace_back(py::object(ids[s]), "ids", kLow, kHigh).span();
+    const std::int32_t* tree = nullptr;
+    if (const py::object given = parents ? py::object((*parents)[s]) : py::none(); !given.is_none()) {
+      const auto span = nodes.emplace_back(given, "parents", kLow, kHigh).span();
+      GC_CHECK(span.size() == row.size(), "parents must have one entry per token, got ", span.size(), " for ",
+               row.size());
+      tree = span.data();
+    }
+    sequences.push_back({caches[s], row.data(), static_cast<std::int64_t>(row.size()), tree});
+    total += row.size();
+    filled += row.size() > 0 ? 1 : 0;
   }
+  model::ForwardRequest r;
+  r.sequences = {sequences.data(), sequences.size()};
   r.all_rows = rows == "all" || (rows == "none" && want_hidden);
-  const auto count = static_cast<py::ssize_t>(r.all_rows ? r.n : std::min<std::int64_t>(1, r.n));
+  const auto count = static_cast<py::ssize_t>(r.all_rows ? total : filled);
   py::object logits = py::none(), hidden = py::none();
   if (rows != "none") {
     py::array_t<float> array({count, static_cast<py::ssize_t>(d.config().vocab)});
@@ -107,7 +124,7 @@ inline py::object forward(model::Decoder& d, model::Cache& cache, TensorArg& ids
   }
   {
     const py::gil_scoped_release unlocked;
-    d.forward(&cache, r);
+    d.forward(r);
   }
   return py::make_tuple(logits, hidden);
 }
@@ -164,7 +181,7 @@ inline void bind_model(pybind11::module_& parent) {
           py::arg("name"), py::arg("layer"), py::arg("values"))
       .def("finish", &model::Decoder::finish)
       .def_property_readonly("weight_bytes", &model::Decoder::weight_bytes)
-      .def("forward", &forward, py::arg("cache"), py::arg("ids"), py::arg("parents"), py::arg("rows"),
+      .def("forward", &forward, py::arg("caches"), py::arg("ids"), py::arg("parents"), py::arg("rows"),
            py::arg("want_hidden"));
 }
 

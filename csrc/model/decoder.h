@@ -1,4 +1,4 @@
-// A Llama-family decoder: weights, and one forward over a chain or a draft tree of new tokens.
+// A Llama-family decoder: weights, and one forward over the new tokens (a chain or a draft tree) of some sequences.
 //
 // All operators of a forward are phases of one Program: one dispatch of the thread pool per forward.  Every operator
 // computes a row the same way whatever rows go with it, so logits of a tree node equal, bit for bit, those of plain
@@ -35,18 +35,24 @@ struct Layer {
   std::vector<float> q_norm, k_norm;            // head_dim, empty: none
 };
 
-struct ForwardRequest {
+// New tokens of one sequence.
+struct SequenceRows {
+  Cache* cache = nullptr;
   const std::int32_t* ids = nullptr;
   std::int64_t n = 0;
   const std::int32_t* parents = nullptr;  // n entries, -1: child of the context; null: a chain, committed at the end
-  bool all_rows = true;                   // logits of every row, or of the last one
-  float* logits = nullptr;                // (rows, vocab), or null
-  float* hidden = nullptr;                // (rows, hidden) after the final norm, or null
+};
+
+struct ForwardRequest {
+  Span<const SequenceRows> sequences;  // with a cache each
+  bool all_rows = true;                // outputs of every row, or each sequence's last one, if it has rows
+  float* logits = nullptr;             // (rows, vocab), sequence after sequence, or null
+  float* hidden = nullptr;             // (rows, hidden) after the final norm, or null
 };
 
 class Decoder {
  public:
-  static constexpr std::int64_t kMaxRows = 512;  // rows of one pass; longer chains go in several
+  static constexpr std::int64_t kMaxRows = 512;  // rows of one pass; more go in several
 
   explicit Decoder(Config config);
   const Config& config() const { return config_; }
@@ -60,17 +66,33 @@ class Decoder {
   void finish();  // checks that everything is there; a missing head is tied to the embedding
   std::int64_t weight_bytes() const;
 
-  void forward(Cache* cache, const ForwardRequest& request);
+  // Rows of all sequences share each read of the weights; a sequence without rows is left alone.  Nothing is changed
+  // when the request is refused.
+  void forward(const ForwardRequest& request);
 
  private:
-  struct Pass {  // what the phases of one pass read
+  // Ancestor bits (n x words) and depths of a tree.
+  struct Tree {
+    std::vector<std::uint64_t> ancestors;
+    std::vector<std::int64_t> depths;
+    std::int64_t words = 0;
+  };
+  struct Part {  // rows [first, first + n) of a pass, new tokens of one sequence
     Cache* cache = nullptr;
     const std::int32_t* ids = nullptr;
-    std::int64_t n = 0, length = 0;
-    const std::uint64_t* ancestors = nullptr;
-    std::int64_t words = 0;
-    std::int64_t first_out = 0, num_out = 0;  // rows whose logits are wanted
+    std::int64_t first = 0, n = 0, length = 0;
+    const Tree* tree = nullptr;      // null: a chain
+    std::int64_t attention_end = 0;  // attention items of the parts so far, this one included
+  };
+  struct Pass {  // what the phases of one pass read
+    std::vector<Part> parts;
+    std::vector<std::int64_t> part_of;   // of every row
+    std::vector<std::int64_t> out_rows;  // rows whose logits are wanted
     float *logits = nullptr, *hidden = nullptr;
+    std::int64_t n() const { return static_cast<std::int64_t>(part_of.size()); }
+    const Part& part(std::int64_t row) const {
+      return parts[static_cast<std::size_t>(part_of[static_cast<std::size_t>(row)])];
+    }
   };
   struct Segment {
     const Matrix* w;
@@ -80,19 +102,20 @@ class Decoder {
 
   Matrix& matrix(const std::string& name, std::int64_t layer);
   void check_shape(const std::string& name, const Matrix& m) const;
-  void run_chain(Cache* cache, const ForwardRequest& request);
-  void run_tree(Cache* cache, const ForwardRequest& request);
-  void run_pass(const Pass& pass);
+  void check(const ForwardRequest& request) const;
+  static Tree read_tree(const SequenceRows& rows);
+  static void add_rows(Pass* pass, const SequenceRows& rows, const Tree* tree, std::int64_t done, std::int64_t count);
+  void run_pass(Pass* pass);
   void build(const Pass& pass);
   void add_layer(const Pass& pass, std::int64_t index);
   void add_head(const Pass& pass);
   void add_prepare(Activations* x, const float* from, std::int64_t cols, const float* norm,
-                   std::vector<const Matrix*> readers);
+                   std::vector<const Matrix*> readers, const std::int64_t* from_rows = nullptr);
   template <class After>
   void add_linear(const Activations* x, std::vector<Segment> segments, After after);
   void embed(const Pass& pass, std::int64_t row);
   void rotate_and_store(const Pass& pass, std::int64_t layer, std::int64_t row);
-  kvcache::AttentionProblem attention(const Pass& pass, std::int64_t layer);
+  kvcache::AttentionProblem attention(const Part& part, std::int64_t layer);
   void ensure_rotations(std::int64_t positions);
 
   Config config_;
@@ -104,9 +127,8 @@ class Decoder {
 
   std::mutex mutex_;  // one forward at a time: the buffers below
   Program program_;
-  std::vector<float> h_, q_, k_, v_, mixed_, up_, projected_;
+  std::vector<float> h_, q_, k_, v_, up_, projected_;
   Activations x_, attended_, act_, out_;
-  std::vector<std::int64_t> depth_;
   std::vector<float> cos_, sin_;
 };
 

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
+#include <utility>
 
 #include "core/thread_pool.h"
 #include "model/decoder.h"
@@ -19,77 +21,96 @@ void grow(std::vector<float>* buffer, std::int64_t size) {
 
 }  // namespace
 
-void Decoder::forward(Cache* cache, const ForwardRequest& r) {
+void Decoder::check(const ForwardRequest& r) const {
   GC_CHECK(finished_, "decoder must be finished before use, got weights still being set");
-  GC_CHECK(cache->layers() == config_.layers && cache->kv_heads() == config_.kv_heads &&
-               cache->head_dim() == config_.head_dim,
-           "cache must be made for this model, got ", cache->layers(), " layers of ", cache->kv_heads(), " x ",
-           cache->head_dim());
-  GC_CHECK(r.n >= 1, "ids must hold at least one token, got ", r.n);
-  GC_CHECK(r.n <= cache->capacity() - cache->length(), "ids must fit the cache, got ", r.n, " tokens (",
-           cache->length(), " of ", cache->capacity(), " slots used); make the decoder with a larger max_len");
-  for (std::int64_t i = 0; i < r.n; ++i) {
-    GC_CHECK_AS(OutOfRange, r.ids[i] >= 0 && r.ids[i] < config_.vocab, "ids must be in [0, ", config_.vocab, "), got ",
-                r.ids[i], " at position ", i);
+  std::vector<std::pair<const Cache*, std::size_t>> caches;
+  for (std::size_t s = 0; s < r.sequences.size(); ++s) {
+    const SequenceRows& rows = r.sequences[s];
+    const Cache& cache = *rows.cache;
+    caches.emplace_back(&cache, s);
+    GC_CHECK(cache.layers() == config_.layers && cache.kv_heads() == config_.kv_heads &&
+                 cache.head_dim() == config_.head_dim,
+             "cache must be made for this model, got ", cache.layers(), " layers of ", cache.kv_heads(), " x ",
+             cache.head_dim(), " (sequence ", s, ")");
+    GC_CHECK(rows.n <= cache.capacity() - cache.length(), "ids must fit the cache, got ", rows.n, " tokens (",
+             cache.length(), " of ", cache.capacity(), " slots used, sequence ", s,
+             "); make the cache or the decoder with more slots");
+    GC_CHECK(!rows.parents || rows.n <= kMaxRows, "tree must have at most ", kMaxRows, " nodes, got ", rows.n,
+             " (sequence ", s, ")");
+    for (std::int64_t i = 0; i < rows.n; ++i) {
+      GC_CHECK_AS(OutOfRange, rows.ids[i] >= 0 && rows.ids[i] < config_.vocab, "ids must be in [0, ", config_.vocab,
+                  "), got ", rows.ids[i], " at position ", i, " (sequence ", s, ")");
+      GC_CHECK(!rows.parents || (rows.parents[i] >= -1 && rows.parents[i] < i),
+               "parents must be -1 or an earlier node, got ", rows.parents[i], " at node ", i, " (sequence ", s, ")");
+    }
   }
-  const std::lock_guard<std::mutex> lock(mutex_);
-  ensure_rotations(cache->length() + r.n);
-  cache->set_pending(0);
-  if (r.parents) {
-    run_tree(cache, r);
-  } else {
-    run_chain(cache, r);
-  }
-}
-
-void Decoder::run_chain(Cache* cache, const ForwardRequest& r) {
-  std::int64_t done = 0;
-  while (done < r.n) {
-    Pass pass;
-    pass.cache = cache;
-    pass.ids = r.ids + done;
-    pass.n = std::min(kMaxRows, r.n - done);
-    pass.length = cache->length();
-    const bool last = done + pass.n == r.n;
-    depth_.resize(static_cast<std::size_t>(pass.n));
-    for (std::int64_t i = 0; i < pass.n; ++i) depth_[static_cast<std::size_t>(i)] = i;
-    pass.first_out = r.all_rows ? 0 : pass.n - 1;
-    pass.num_out = r.all_rows ? pass.n : (last ? 1 : 0);
-    const std::int64_t before = r.all_rows ? done : 0;
-    pass.logits = r.logits ? r.logits + before * config_.vocab : nullptr;
-    pass.hidden = r.hidden ? r.hidden + before * config_.hidden : nullptr;
-    run_pass(pass);
-    cache->commit(pass.n);
-    done += pass.n;
+  std::sort(caches.begin(), caches.end());
+  for (std::size_t i = 1; i < caches.size(); ++i) {
+    GC_CHECK(caches[i].first != caches[i - 1].first, "caches must differ, got one for sequences ", caches[i - 1].second,
+             " and ", caches[i].second);
   }
 }
 
-void Decoder::run_tree(Cache* cache, const ForwardRequest& r) {
-  GC_CHECK(r.n <= kMaxRows, "tree must have at most ", kMaxRows, " nodes, got ", r.n);
-  const std::int64_t words = (r.n + 63) / 64;
-  std::vector<std::uint64_t> ancestors(static_cast<std::size_t>(r.n * words), 0);
-  depth_.resize(static_cast<std::size_t>(r.n));
-  for (std::int64_t i = 0; i < r.n; ++i) {
-    const std::int64_t parent = r.parents[i];
-    GC_CHECK(parent >= -1 && parent < i, "parents must be -1 or an earlier node, got ", parent, " at node ", i);
-    std::uint64_t* row = ancestors.data() + i * words;
-    if (parent >= 0) std::memcpy(row, ancestors.data() + parent * words, static_cast<std::size_t>(words) * 8);
+Decoder::Tree Decoder::read_tree(const SequenceRows& rows) {
+  Tree tree;
+  if (!rows.parents) return tree;
+  const std::int64_t words = tree.words = (rows.n + 63) / 64;
+  tree.ancestors.resize(static_cast<std::size_t>(rows.n * words), 0);
+  tree.depths.resize(static_cast<std::size_t>(rows.n));
+  for (std::int64_t i = 0; i < rows.n; ++i) {
+    const std::int64_t parent = rows.parents[i];
+    std::uint64_t* row = tree.ancestors.data() + i * words;
+    if (parent >= 0) std::memcpy(row, tree.ancestors.data() + parent * words, static_cast<std::size_t>(words) * 8);
     row[i / 64] |= std::uint64_t{1} << (i % 64);
-    depth_[static_cast<std::size_t>(i)] = parent < 0 ? 0 : depth_[static_cast<std::size_t>(parent)] + 1;
+    tree.depths[static_cast<std::size_t>(i)] = parent < 0 ? 0 : tree.depths[static_cast<std::size_t>(parent)] + 1;
   }
-  Pass pass;
-  pass.cache = cache;
-  pass.ids = r.ids;
-  pass.n = r.n;
-  pass.length = cache->length();
-  pass.ancestors = ancestors.data();
-  pass.words = words;
-  pass.first_out = r.all_rows ? 0 : r.n - 1;
-  pass.num_out = r.all_rows ? r.n : 1;
-  pass.logits = r.logits;
-  pass.hidden = r.hidden;
-  run_pass(pass);
-  cache->set_pending(r.n);
+  return tree;
+}
+
+// All rows in order, cut into passes; a tree stays whole.
+void Decoder::forward(const ForwardRequest& r) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  check(r);
+  std::vector<Tree> trees;
+  for (const SequenceRows& rows : r.sequences) {
+    trees.push_back(read_tree(rows));
+    if (rows.n == 0) continue;
+    ensure_rotations(rows.cache->length() + rows.n);
+    rows.cache->set_pending(0);
+  }
+  std::int64_t outputs = 0, done = 0;  // done: rows of the current sequence
+  for (std::size_t s = 0; s < r.sequences.size();) {
+    Pass pass;
+    while (s < r.sequences.size() && pass.n() < kMaxRows) {
+      const SequenceRows& rows = r.sequences[s];
+      const std::int64_t left = rows.n - done, room = kMaxRows - pass.n();
+      if (rows.parents && left > room) break;
+      const std::int64_t count = std::min(left, room);
+      if (count > 0) add_rows(&pass, rows, rows.parents ? &trees[s] : nullptr, done, count);
+      const std::int64_t end = pass.n();
+      const std::int64_t first_out = r.all_rows ? end - count : (count == left && count > 0 ? end - 1 : end);
+      for (std::int64_t row = first_out; row < end; ++row) pass.out_rows.push_back(row);
+      done = count == left ? 0 : done + count;
+      if (count == left) ++s;
+    }
+    pass.logits = r.logits ? r.logits + outputs * config_.vocab : nullptr;
+    pass.hidden = r.hidden ? r.hidden + outputs * config_.hidden : nullptr;
+    outputs += static_cast<std::int64_t>(pass.out_rows.size());
+    if (pass.n() > 0) run_pass(&pass);
+  }
+}
+
+void Decoder::add_rows(Pass* pass, const SequenceRows& rows, const Tree* tree, std::int64_t done, std::int64_t count) {
+  Part part;
+  part.cache = rows.cache;
+  part.ids = rows.ids + done;
+  part.first = pass->n();
+  part.n = count;
+  part.length = rows.cache->length();
+  part.tree = tree;
+  const auto index = static_cast<std::int64_t>(pass->parts.size());
+  pass->parts.push_back(part);
+  pass->part_of.insert(pass->part_of.end(), static_cast<std::size_t>(count), index);
 }
 
 void Decoder::ensure_rotations(std::int64_t positions) {
@@ -108,43 +129,55 @@ void Decoder::ensure_rotations(std::int64_t positions) {
   }
 }
 
-void Decoder::run_pass(const Pass& pass) {
-  const std::int64_t n = pass.n, q = config_.heads * config_.head_dim, kv = config_.kv_heads * config_.head_dim;
+void Decoder::run_pass(Pass* pass) {
+  const std::int64_t n = pass->n(), q = config_.heads * config_.head_dim, kv = config_.kv_heads * config_.head_dim;
   grow(&h_, n * config_.hidden);
   grow(&projected_, n * config_.hidden);
   grow(&q_, n * q);
   grow(&k_, n * kv);
   grow(&v_, n * kv);
-  grow(&mixed_, n * q);
   grow(&up_, n * config_.feed_forward);
   x_.resize(n, config_.hidden);
   attended_.resize(n, q);
   act_.resize(n, config_.feed_forward);
-  build(pass);
+  std::int64_t items = 0;
+  for (Part& part : pass->parts) {
+    items += kvcache::num_attention_items(attention(part, 0));
+    part.attention_end = items;
+  }
+  build(*pass);
   program_.run();
+  for (const Part& part : pass->parts) {
+    if (part.tree) {
+      part.cache->set_pending(part.n);
+    } else {
+      part.cache->commit(part.n);
+    }
+  }
 }
 
 void Decoder::build(const Pass& pass) {
   program_.clear();
-  const std::int64_t step = pass.n <= 16 ? pass.n : 16;
-  program_.add((pass.n + step - 1) / step, [this, pass = &pass, step](std::int64_t item) {
-    for (std::int64_t r = item * step; r < std::min(pass->n, (item + 1) * step); ++r) embed(*pass, r);
+  const std::int64_t n = pass.n(), step = n <= 16 ? n : 16;
+  program_.add((n + step - 1) / step, [this, pass = &pass, n, step](std::int64_t item) {
+    for (std::int64_t r = item * step; r < std::min(n, (item + 1) * step); ++r) embed(*pass, r);
   });
   for (std::int64_t i = 0; i < config_.layers; ++i) add_layer(pass, i);
-  if (pass.num_out > 0 && (pass.logits || pass.hidden)) add_head(pass);
+  if (!pass.out_rows.empty() && (pass.logits || pass.hidden)) add_head(pass);
 }
 
 void Decoder::embed(const Pass& pass, std::int64_t row) {
-  copy_row(embed_, pass.ids[row], h_.data() + row * config_.hidden);
+  const Part& part = pass.part(row);
+  copy_row(embed_, part.ids[row - part.first], h_.data() + row * config_.hidden);
 }
 
-// x = norm(from) (or from), then its low-bit form for the readers that need one.
+// x = norm(from) (or from), row r from from_rows[r] where given, then its low-bit form for the readers that need one.
 void Decoder::add_prepare(Activations* x, const float* from, std::int64_t cols, const float* norm,
-                          std::vector<const Matrix*> readers) {
-  program_.add(x->num_blocks(), [this, x, from, cols, norm, readers = std::move(readers)](std::int64_t b) {
+                          std::vector<const Matrix*> readers, const std::int64_t* from_rows) {
+  program_.add(x->num_blocks(), [this, x, from, cols, norm, readers = std::move(readers), from_rows](std::int64_t b) {
     for (std::int64_t r = x->block_begin(b); r < x->block_end(b); ++r) {
       if (norm) {
-        layers_kernels().rms_norm(from + r * cols, norm, config_.rms_eps, cols, x->row(r));
+        layers_kernels().rms_norm(from + (from_rows ? from_rows[r] : r) * cols, norm, config_.rms_eps, cols, x->row(r));
       } else if (from) {
         std::memcpy(x->row(r), from + r * cols, static_cast<std::size_t>(cols) * sizeof(float));
       }
@@ -183,7 +216,9 @@ void Decoder::rotate_and_store(const Pass& pass, std::int64_t layer, std::int64_
   const Layer& l = layers_[static_cast<std::size_t>(layer)];
   const auto& kernels = layers_kernels();
   const std::int64_t dim = config_.head_dim, half = dim / 2;
-  const std::int64_t position = pass.length + depth_[static_cast<std::size_t>(row)];
+  const Part& part = pass.part(row);
+  const std::int64_t node = row - part.first;
+  const std::int64_t position = part.length + (part.tree ? part.tree->depths[static_cast<std::size_t>(node)] : node);
   const float *cos = cos_.data() + position * half, *sin = sin_.data() + position * half;
   const auto each_head = [&](float* x, std::int64_t heads, const std::vector<float>& norm) {
     for (std::int64_t h = 0; h < heads; ++h) {
@@ -195,19 +230,19 @@ void Decoder::rotate_and_store(const Pass& pass, std::int64_t layer, std::int64_
   float *q = q_.data() + row * config_.heads * dim, *k = k_.data() + row * config_.kv_heads * dim;
   each_head(q, config_.heads, l.q_norm);
   each_head(k, config_.kv_heads, l.k_norm);
-  pass.cache->store(layer, pass.length + row, k, v_.data() + row * config_.kv_heads * dim);
+  part.cache->store(layer, part.length + node, k, v_.data() + row * config_.kv_heads * dim);
 }
 
-kvcache::AttentionProblem Decoder::attention(const Pass& pass, std::int64_t layer) {
-  Cache& cache = *pass.cache;
+kvcache::AttentionProblem Decoder::attention(const Part& part, std::int64_t layer) {
+  Cache& cache = *part.cache;
   const std::int64_t dim = config_.head_dim;
   kvcache::AttentionProblem p;
   p.heads = config_.heads;
   p.kv_heads = config_.kv_heads;
-  p.nodes = pass.n;
+  p.nodes = part.n;
   p.head_dim = dim;
   p.capacity = cache.capacity();
-  p.query = q_.data();
+  p.query = q_.data() + part.first * config_.heads * dim;
   p.query_head = dim;
   p.query_node = config_.heads * dim;
   p.key = cache.keys(layer);
@@ -215,11 +250,13 @@ kvcache::AttentionProblem Decoder::attention(const Pass& pass, std::int64_t laye
   p.key_head = p.value_head = cache.head_elements();
   p.value_slot = dim;
   p.key_tiles = true;
-  p.out = attended_.row(0);
+  p.out = attended_.row(part.first);
   p.kv_dtype = cache.dtype();
-  p.lengths = &pass.length;
-  p.ancestors = pass.ancestors;
-  p.words = pass.words;
+  p.lengths = &part.length;
+  if (part.tree) {
+    p.ancestors = part.tree->ancestors.data();
+    p.words = part.tree->words;
+  }
   p.scale = 1.0f / std::sqrt(static_cast<float>(dim));
   return p;
 }
@@ -228,20 +265,23 @@ void Decoder::add_layer(const Pass& pass, std::int64_t index) {
   const Layer& l = layers_[static_cast<std::size_t>(index)];
   const auto bias = [](const std::vector<float>& b) { return b.empty() ? nullptr : b.data(); };
   const auto nothing = [](const Segment&, std::int64_t, std::int64_t) {};
-  const std::int64_t hidden = config_.hidden, width = config_.feed_forward, n = pass.n;
+  const std::int64_t hidden = config_.hidden, width = config_.feed_forward, n = pass.n();
   add_prepare(&x_, h_.data(), hidden, l.attention_norm.data(), {&l.q, &l.k, &l.v});
   add_linear(&x_,
              {{&l.q, q_.data(), bias(l.q_bias)}, {&l.k, k_.data(), bias(l.k_bias)}, {&l.v, v_.data(), bias(l.v_bias)}},
              nothing);
   const std::int64_t step = n <= 16 ? n : 16;
-  program_.add((n + step - 1) / step, [this, pass = &pass, index, step](std::int64_t item) {
-    for (std::int64_t r = item * step; r < std::min(pass->n, (item + 1) * step); ++r) {
+  program_.add((n + step - 1) / step, [this, pass = &pass, index, n, step](std::int64_t item) {
+    for (std::int64_t r = item * step; r < std::min(n, (item + 1) * step); ++r) {
       rotate_and_store(*pass, index, r);
     }
   });
-  const kvcache::AttentionProblem problem = attention(pass, index);
-  program_.add(kvcache::num_attention_items(problem),
-               [problem](std::int64_t item) { kvcache::attention_item(problem, item); });
+  program_.add(pass.parts.back().attention_end, [this, pass = &pass, index](std::int64_t item) {
+    const auto part = std::upper_bound(pass->parts.begin(), pass->parts.end(), item,
+                                       [](std::int64_t i, const Part& p) { return i < p.attention_end; });
+    const std::int64_t begin = part == pass->parts.begin() ? 0 : std::prev(part)->attention_end;
+    kvcache::attention_item(attention(*part, index), item - begin);
+  });
   add_prepare(&attended_, nullptr, 0, nullptr, {&l.o});
   // The residual stream takes each piece as soon as it is there.
   const auto add_to_stream = [this, n](const Segment& s, std::int64_t c0, std::int64_t c1) {
@@ -268,12 +308,12 @@ void Decoder::add_layer(const Pass& pass, std::int64_t index) {
 }
 
 void Decoder::add_head(const Pass& pass) {
-  const float* from = h_.data() + pass.first_out * config_.hidden;
-  out_.resize(pass.num_out, config_.hidden);
-  add_prepare(&out_, from, config_.hidden, final_norm_.data(), {&head_});
+  const auto rows = static_cast<std::int64_t>(pass.out_rows.size());
+  out_.resize(rows, config_.hidden);
+  add_prepare(&out_, h_.data(), config_.hidden, final_norm_.data(), {&head_}, pass.out_rows.data());
   if (pass.hidden) {
-    program_.add(1, [this, pass = &pass](std::int64_t) {
-      std::memcpy(pass->hidden, out_.row(0), static_cast<std::size_t>(pass->num_out * config_.hidden) * sizeof(float));
+    program_.add(1, [this, pass = &pass, rows](std::int64_t) {
+      std::memcpy(pass->hidden, out_.row(0), static_cast<std::size_t>(rows * config_.hidden) * sizeof(float));
     });
   }
   if (pass.logits)

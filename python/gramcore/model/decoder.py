@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["Decoder"]
 
 F32 = npt.NDArray[np.float32]
+Ids = Sequence[int] | npt.NDArray[np.integer]
 _KV_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def split_rows(rows: F32, counts: Sequence[int]) -> list[F32]:
+    """The first ``counts[0]`` rows, the next ``counts[1]`` and so on."""
+    ends = np.cumsum(counts)
+    return [rows[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
 class Decoder:
@@ -128,8 +135,8 @@ class Decoder:
 
     def forward(
         self,
-        ids: Sequence[int] | npt.NDArray[np.integer],
-        tree: Sequence[int] | npt.NDArray[np.integer] | None = None,
+        ids: Ids,
+        tree: Ids | None = None,
         *,
         last_only: bool = False,
         cache: Any = None,
@@ -151,13 +158,56 @@ class Decoder:
             ValueError: no ids, cache full, or parents out of order.
             IndexError: an id outside the vocabulary.
         """
-        tokens = np.ascontiguousarray(ids, np.int32)
-        parents = None if tree is None else np.ascontiguousarray(tree, np.int32)
-        rows = "last" if last_only else "all"
-        logits, _ = self._native.forward(self._cache if cache is None else cache, tokens, parents, rows, False)
+        if len(ids) == 0:
+            raise ValueError("ids must hold at least one token, got 0")
+        caches = [self._cache if cache is None else cache]
+        logits, _ = self._native.forward(caches, [ids], [tree], "last" if last_only else "all", False)
         return np.asarray(logits)
 
-    def compact(self, path: Sequence[int] | npt.NDArray[np.integer]) -> None:
+    def forward_batch(
+        self,
+        ids: Sequence[Ids],
+        trees: Sequence[Ids | None] | None = None,
+        *,
+        caches: Sequence[Any],
+        last_only: bool = False,
+    ) -> list[F32]:
+        """Logits of new tokens of several sequences in one forward: their rows share each read of the weights.
+
+        Sequences may have any lengths and numbers of tokens, chains beside trees; nothing is padded. Every row gets the
+        bits that :meth:`forward` gives it alone.  Cost: one read of the weights per 512 rows of all sequences together.
+
+        Args:
+            ids: token ids per sequence; a sequence without ids is left alone.
+            trees: per sequence the parents of its nodes as for :meth:`forward` (the tree waits for
+                ``cache.commit_path``), or None: a chain, committed.  Default: chains only.
+            caches: one of :meth:`new_cache` per sequence, all different.
+            last_only: logits of each sequence's last row only.
+
+        Returns:
+            Per sequence (n, vocab_size) float32, with ``last_only`` (min(n, 1), vocab_size).
+
+        Raises:
+            ValueError: as :meth:`forward`, numbers of sequences differ, or a cache is given twice; no cache changes.
+            IndexError: an id outside the vocabulary; no cache changes.
+
+        Example:
+            >>> import numpy as np, transformers
+            >>> from gramcore.model import Decoder
+            >>> sizes = dict(vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=1)
+            >>> config = transformers.LlamaConfig(**sizes, num_attention_heads=2, max_position_embeddings=64)
+            >>> decoder = Decoder.from_module(transformers.LlamaForCausalLM(config).eval())
+            >>> a, b = decoder.new_cache(), decoder.new_cache()
+            >>> both = decoder.forward_batch([[1, 2, 3], [4, 5]], [None, [-1, -1]], caches=[a, b])
+            >>> [x.shape for x in both], a.length, b.pending
+            ([(3, 50), (2, 50)], 3, 2)
+            >>> np.array_equal(both[0], decoder.forward([1, 2, 3]))
+            True
+        """
+        logits, _ = self._native.forward(list(caches), ids, trees, "last" if last_only else "all", False)
+        return split_rows(logits, [min(len(row), 1) if last_only else len(row) for row in ids])
+
+    def compact(self, path: Ids) -> None:
         """Commit the nodes ``path`` (strictly increasing) of the last tree and drop the others."""
         self._cache.commit_path(np.ascontiguousarray(path, np.int64))
 
@@ -178,7 +228,7 @@ class Decoder:
 
     def generate(
         self,
-        ids: Sequence[int] | npt.NDArray[np.integer],
+        ids: Ids,
         *,
         max_new_tokens: int = 128,
         eos_token_id: int | Iterable[int] | None = None,

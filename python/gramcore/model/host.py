@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gramcore.model.decoder import F32, split_rows
 from gramcore.spec import Host, TreeOutput
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ IntArray = npt.NDArray[np.integer]
 
 
 class DecoderHost(Host):
-    """Runs the trees of every sequence over one set of weights, a cache per sequence.
+    """Runs the trees of all sequences in one forward, a cache per sequence.
 
     Logits of a node are bit for bit those of plain decoding, so greedy text does not depend on the drafts.
 
@@ -40,22 +41,14 @@ class DecoderHost(Host):
         self._want_hidden = want_hidden
 
     def prefill(self, prompts: Sequence[IntArray]) -> TreeOutput | None:
-        outputs = [
-            self._run(cache, prompt, None, "none") if len(prompt) else (None, None)
-            for cache, prompt in zip(self._caches, prompts, strict=True)
-        ]
-        if not self._want_hidden or all(hidden is None for _, hidden in outputs):
-            return None
-        return TreeOutput(None, _stack([hidden for _, hidden in outputs]))
+        _, hidden = self._run(prompts, None, "none")
+        return None if hidden is None or not any(map(len, prompts)) else TreeOutput(None, _stack(hidden))
 
     def forward(self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]]) -> TreeOutput:
-        logits, hidden = [], []
-        for cache, root, (tokens, parents) in zip(self._caches, roots, trees, strict=True):
-            ids = np.concatenate([[root], tokens])
-            rows = self._run(cache, ids, np.concatenate([[-1], np.asarray(parents) + 1]), "all")
-            logits.append(rows[0])
-            hidden.append(rows[1])
-        return TreeOutput(_stack(logits), _stack(hidden) if self._want_hidden else None)
+        ids = [np.concatenate([[root], tokens]) for root, (tokens, _) in zip(roots, trees, strict=True)]
+        parents = [np.concatenate([[-1], np.asarray(parents) + 1]) for _, parents in trees]
+        logits, hidden = self._run(ids, parents, "all")
+        return TreeOutput(None if logits is None else _stack(logits), None if hidden is None else _stack(hidden))
 
     def commit(self, sequence: int, path: IntArray) -> None:
         self._caches[sequence].commit_path(np.concatenate([[0], np.asarray(path, np.int64) + 1]).astype(np.int64))
@@ -63,20 +56,20 @@ class DecoderHost(Host):
     def select(self, sequences: Sequence[int]) -> None:
         self._caches = [self._caches[b] for b in sequences]
 
-    def _run(self, cache: Any, ids: IntArray, parents: IntArray | None, rows: str) -> Any:
-        tree = None if parents is None else np.ascontiguousarray(parents, np.int32)
-        tokens = np.ascontiguousarray(ids, np.int32)
-        return self.decoder._native.forward(cache, tokens, tree, rows, self._want_hidden)
+    def _run(
+        self, ids: Sequence[IntArray], parents: Sequence[IntArray] | None, rows: str
+    ) -> tuple[list[F32] | None, list[F32] | None]:
+        """Logits and hidden states per sequence, None for what was not asked for; one forward for all of them."""
+        both = self.decoder._native.forward(self._caches, ids, parents, rows, self._want_hidden)
+        logits, hidden = (None if x is None else split_rows(x, [len(row) for row in ids]) for x in both)
+        return logits, hidden
 
 
-def _stack(rows: Sequence[npt.NDArray[np.float32] | None]) -> torch.Tensor:
+def _stack(rows: Sequence[F32]) -> torch.Tensor:
     """(B, R, width), short sequences filled with zero rows."""
-    known = [r for r in rows if r is not None]
-    most = max(len(r) for r in known)
     if len(rows) == 1:
-        return torch.from_numpy(known[0])[None]
-    out = np.zeros((len(rows), most, known[0].shape[1]), np.float32)
+        return torch.from_numpy(rows[0])[None]
+    out = np.zeros((len(rows), max(map(len, rows)), rows[0].shape[1]), np.float32)
     for b, r in enumerate(rows):
-        if r is not None:
-            out[b, : len(r)] = r
+        out[b, : len(r)] = r
     return torch.from_numpy(out)

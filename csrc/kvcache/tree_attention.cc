@@ -11,7 +11,7 @@ namespace gramcore::kvcache {
 namespace {
 
 constexpr std::int64_t kScoreFloats = 320 * 1024;  // score rows of an item stay in the second-level cache
-constexpr std::int64_t kMaxRows = 96;
+constexpr std::int64_t kMaxRows = 96, kMaxOnlineRows = 256;
 constexpr float kLog2E = 1.44269504f;
 
 struct AlignedFree {
@@ -31,12 +31,17 @@ float* workspace(std::int64_t floats) {
   return memory.get();
 }
 
+bool bf16_products(const AttentionProblem& p) {
+  return p.query_dtype == DType::bf16 && p.kv_dtype == DType::bf16 && !p.key_tiles;
+}
+
 // Nodes per item: enough rows to share each packed tile, few enough that their scores stay in cache.
 std::int64_t nodes_per_item(const AttentionProblem& p) {
   const std::int64_t group = p.heads / p.kv_heads;
   std::int64_t longest = 1;
   for (std::int64_t b = 0; b < p.batch; ++b) longest = std::max(longest, p.lengths[b] + p.nodes);
-  const std::int64_t rows = std::clamp<std::int64_t>(kScoreFloats / longest, 4, kMaxRows);
+  const bool online = bf16_products(p) && tree_attention_kernels().bf16_online;
+  const std::int64_t rows = online ? kMaxOnlineRows : std::clamp<std::int64_t>(kScoreFloats / longest, 4, kMaxRows);
   std::int64_t nodes = std::max<std::int64_t>(1, rows / group);
   const std::int64_t threads = num_threads(), heads = p.batch * p.kv_heads;
   // Split further only when there are fewer heads than threads, or they divide unevenly.
@@ -86,7 +91,7 @@ void run_block(const AttentionProblem& p, std::int64_t batch, std::int64_t kv_he
   block.value_step = p.value_slot;
   block.key_tiles = p.key_tiles;
   block.kv_dtype = p.kv_dtype;
-  block.bf16_products = p.query_dtype == DType::bf16 && !p.key_tiles;
+  block.bf16_products = bf16_products(p);
   block.context = p.lengths[batch] - start;
   // A node's ancestors come before it, so no row of the block looks past its last node.
   block.num_keys = block.context + first + nodes;
@@ -94,7 +99,8 @@ void run_block(const AttentionProblem& p, std::int64_t batch, std::int64_t kv_he
   block.words = p.words;
   const std::int64_t dense = rows * p.head_dim;
   const std::int64_t offset = round_up(2 * dense, 16);
-  float* memory = workspace(offset + scratch_floats(rows, p.head_dim, block.num_keys));
+  block.scratch = nullptr;
+  float* memory = workspace(offset + tree_attention_kernels().scratch_floats(block));
   block.scratch = memory + offset;
   block.query = memory;
   block.out = memory + dense;

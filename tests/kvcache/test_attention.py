@@ -101,6 +101,35 @@ def test_tree_node_equals_plain_decoding_of_its_path(isa: str) -> None:
         assert torch.equal(plain[:, 0], tree[:, i])
 
 
+@pytest.mark.parametrize(("n", "context"), [(1, 1200), (45, 1025), (600, 0)])
+def test_bf16_chunks_of_long_caches(isa: str, n: int, context: int) -> None:
+    """Several chunks, maxima that grow along the cache, chunks in which a row sees nothing, more rows than a block."""
+    q, k, v = problem(n, 1, 4, 2, n, 40, context)
+    k *= torch.linspace(0.2, 2, k.shape[2])[:, None]
+    q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
+    seen = np.eye(n, dtype=bool) | ancestors_of(random_parents(np.random.default_rng(n), n))
+    seen[n // 2 :: 3] = np.eye(n, dtype=bool)[n // 2 :: 3]
+    words, start = torch.from_numpy(to_words(seen)), min(context, 9)
+    starts = torch.tensor([start])
+    whole = tree_attention(q, k, v, torch.tensor([context]), ancestors=words, starts=starts, scale=0.15)
+    want = attention(q.float().numpy(), k.float().numpy(), v.float().numpy(), [context], seen[None], [start], 0.15)
+    np.testing.assert_allclose(whole.float().numpy(), want, rtol=0, atol=error_bound(q, want))
+    for i in range(0, n, 37):  # the first rows alone, in another block and with fewer slots behind them
+        part = tree_attention(
+            q[:, :, : i + 1], k, v, torch.tensor([context]), ancestors=words[: i + 1], starts=starts, scale=0.15
+        )
+        assert torch.equal(part[:, i], whole[:, i])
+
+
+def test_bf16_rows_that_see_nothing_are_zero_and_nan_stays_in_its_row(isa: str) -> None:
+    q, k, v = (x.bfloat16() for x in problem(9, 1, 2, 1, 40, 64, 700))
+    q[0, 1, 20, 7] = torch.nan
+    out = tree_attention(q, k, v, torch.tensor([700]))
+    assert out[0, 20, 1].isnan().all()
+    assert out.isnan().sum() == 64
+    assert not tree_attention(q, k, v, torch.tensor([0]), ancestors=torch.zeros(40, 1, dtype=torch.int64)).any()
+
+
 def test_compaction_moves_the_path_and_nothing_else() -> None:
     base = torch.randn(2, 3, 20, 5)
     caches = [base.clone(), base.transpose(1, 2).contiguous().transpose(1, 2), base.to(torch.bfloat16)]

@@ -25,12 +25,14 @@ struct AttentionBlock {
   std::int64_t context, num_keys;
   const std::uint64_t* ancestors;  // words of node 0
   std::int64_t words;              // per node
-  float* scratch;                  // scratch_floats(rows, head_dim, num_keys), 64-byte aligned
+  float* scratch;                  // scratch_floats(block), 64-byte aligned
   float* out;                      // rows x head_dim, dense
 };
 
 struct TreeAttentionKernels {
   void (*attend)(const AttentionBlock& block);
+  std::int64_t (*scratch_floats)(const AttentionBlock& block);  // block.scratch is not read
+  bool bf16_online;  // with bf16 products scratch does not grow with the slots: many rows may share a block
 };
 
 const TreeAttentionKernels& tree_attention_kernels();
@@ -41,10 +43,4 @@ inline std::int64_t round_up(std::int64_t n, std::int64_t unit) {
 inline std::int64_t padded_dim(std::int64_t head_dim) {
   return round_up(head_dim, 32);
 }
-// Scores, packed queries, one packed tile, accumulators and sums.
-inline std::int64_t scratch_floats(std::int64_t rows, std::int64_t head_dim, std::int64_t num_keys) {
-  const std::int64_t dim = padded_dim(head_dim);
-  return rows * round_up(num_keys, kTileKeys) + 2 * rows * dim + kTileKeys * dim + rows * 16;
-}
-
 }  // namespace gramcore::kvcache

@@ -5,7 +5,8 @@
 // sum runs over slots in ascending order with no rescaling, and an unseen slot adds an exact zero.  So a row's bits
 // depend neither on how many rows are computed with it, nor (with fp32 products) on which other nodes lie between
 // its ancestors: a tree node gets what plain decoding would have computed.
-// Products are fp32, or bf16 pairs (vdpbf16ps) when the query is bf16 and the level has them.
+// Products are fp32, or bf16 pairs (vdpbf16ps, or tiles) when the query and the cache are bf16 and the level has them.
+// Products of AMX tiles keep their maximum online instead (tree_attention_amx.inl.h).
 // Tiles are kTileKeys slots; head_dim is padded with zeros to 32.
 #include "core/vec.h"
 #include "kvcache/kernels/tree_attention.h"
@@ -189,15 +190,22 @@ static void add_value_rows(float* acc, float* sums, std::int64_t dim, const std:
   }
 }
 
-// Masks unseen tree slots, then turns scores into numerators 2^(s - max).
-static void softmax_row(float* s, const AttentionBlock& b, std::int64_t node, std::int64_t padded) {
+// Of the scores of slots [first, first + padded), those of unseen slots become -inf.
+static void mask_row(float* s, const AttentionBlock& b, std::int64_t node, std::int64_t first, std::int64_t padded) {
   const float lowest = -__builtin_inff();
-  for (std::int64_t j = b.context; j < b.num_keys; ++j) {
+  s -= first;
+  const std::int64_t end = first + padded, known = b.num_keys < end ? b.num_keys : end;
+  for (std::int64_t j = b.context > first ? b.context : first; j < known; ++j) {
     const std::int64_t t = j - b.context;
     const bool seen = b.ancestors ? (b.ancestors[node * b.words + (t >> 6)] >> (t & 63)) & 1u : t <= node;
     if (!seen) s[j] = lowest;
   }
-  for (std::int64_t j = b.num_keys; j < padded; ++j) s[j] = lowest;
+  for (std::int64_t j = known; j < end; ++j) s[j] = lowest;
+}
+
+// Scores to numerators 2^(s - max).
+static void softmax_row(float* s, std::int64_t padded) {
+  const float lowest = -__builtin_inff();
   Vf most = splat(lowest);
   for (std::int64_t j = 0; j < padded; j += kLanes) most = max(load(s + j), most);
   const float m = max_lane(most);
@@ -218,10 +226,10 @@ static void narrow_row(float* s, std::int64_t padded) {
 #endif
 
 template <class Products>
-static void pack_query(std::int32_t* to, const AttentionBlock& b, std::int64_t dim) {
+static void pack_query(std::int32_t* to, const AttentionBlock& b, std::int64_t dim, std::int64_t stride) {
   for (std::int64_t r = 0; r < b.rows; ++r) {
     const float* from = b.query + r * b.head_dim;
-    std::int32_t* row = to + r * dim;
+    std::int32_t* row = to + r * stride;
     if constexpr (Products::kPer == 1) {
       for (std::int64_t d = 0; d < dim; ++d) row[d] = static_cast<std::int32_t>(bits::of(d < b.head_dim ? from[d] : 0));
     } else {
@@ -273,7 +281,7 @@ static void attend_as(const AttentionBlock& b) {
   // fp32 tiles and values of a whole number of vectors are read where they lie.
   constexpr bool kMayRead = Products::kPer == 1 && sizeof(T) == 4;
   const bool direct = kMayRead && b.head_dim == dim, read_keys = direct && b.key_tiles;
-  pack_query<Products>(query, b, dim);
+  pack_query<Products>(query, b, dim, dim);
   for (std::int64_t k = 0; k < b.num_keys; k += kTileKeys) {
     const int count = static_cast<int>(b.num_keys - k < kTileKeys ? b.num_keys - k : kTileKeys);
     const std::int32_t* keys = tile;
@@ -288,7 +296,8 @@ static void attend_as(const AttentionBlock& b) {
         b.rows, r, score_rows<Products, kRows>(scores + r * padded + k, padded, query + r * dim, dim, keys, key_steps))
   }
   for (std::int64_t r = 0; r < b.rows; ++r) {
-    softmax_row(scores + r * padded, b, b.first_node + r / b.group, padded);
+    mask_row(scores + r * padded, b, b.first_node + r / b.group, 0, padded);
+    softmax_row(scores + r * padded, padded);
 #if defined(__AVX512BF16__)
     if constexpr (Products::kPer == 2) narrow_row(scores + r * padded, padded);
 #endif
@@ -315,10 +324,25 @@ static void attend_as(const AttentionBlock& b) {
   }
 }
 
+#if defined(GC_ISA_IS_amx)
+#include "kvcache/kernels/tree_attention_amx.inl.h"
+#endif
+
+// Scores, packed queries, one packed tile, accumulators and sums.
+static std::int64_t scratch_floats(const AttentionBlock& b) {
+#if defined(GC_ISA_IS_amx)
+  if (b.bf16_products && b.kv_dtype == DType::bf16) return TileScratch::floats(b);
+#endif
+  const std::int64_t dim = padded_dim(b.head_dim);
+  return b.rows * round_up(b.num_keys, kTileKeys) + 2 * b.rows * dim + kTileKeys * dim + b.rows * 16;
+}
+
 static void attend(const AttentionBlock& b) {
   switch (b.kv_dtype) {
     case DType::bf16:
-#if defined(__AVX512BF16__)
+#if defined(GC_ISA_IS_amx)
+      if (b.bf16_products) return attend_tiles(b);
+#elif defined(__AVX512BF16__)
       if (b.bf16_products) return attend_as<Bf16Products, bf16>(b);
 #endif
       return attend_as<F32Products, bf16>(b);
@@ -328,7 +352,11 @@ static void attend(const AttentionBlock& b) {
 }
 
 extern const TreeAttentionKernels kTreeAttention;
-const TreeAttentionKernels kTreeAttention = {attend};
+#if defined(GC_ISA_IS_amx)
+const TreeAttentionKernels kTreeAttention = {attend, scratch_floats, true};
+#else
+const TreeAttentionKernels kTreeAttention = {attend, scratch_floats, false};
+#endif
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::kvcache

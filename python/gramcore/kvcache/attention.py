@@ -60,7 +60,8 @@ def tree_attention(
         ValueError: sizes disagree or do not fit the cache.
         TypeError: a dtype is not supported.
 
-    Differs from paper: whole score rows instead of an online softmax.
+    Differs from paper: whole score rows instead of an online softmax (bfloat16 on AMX: online, in chunks that begin
+        at fixed slots).
     Reference: tree attention of Miao et al. 2023, arXiv:2305.09781; grouped heads of Ainslie et al. 2023,
         arXiv:2305.13245.
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from gramcore.kvcache import kv_compact_, tree_attention
+from gramcore.kvcache import kv_compact_, tree_attention, tree_attention_ragged
 
 from bench.harness import Bench, Contender
 
@@ -19,6 +19,7 @@ def run(bench: Bench) -> None:
     for dtype in (torch.bfloat16, torch.float32):
         for n in (1, 16, 64):
             _attention(bench, dtype, n)
+    _ragged(bench)
     _compaction(bench)
 
 
@@ -63,6 +64,48 @@ def _attention(bench: Bench, dtype: torch.dtype, n: int) -> None:
         check=check,
         bytes_moved=2.0 * k.numel() * k.element_size(),
         flops=4.0 * HEADS * n * (CONTEXT + n) * DIM,
+    )
+
+
+def _ragged(bench: Bench) -> None:
+    """Eight sequences with drafts and contexts of different lengths (BASS): packed rows against padding and a loop."""
+    counts, contexts = [1, 4, 64, 8, 16, 1, 32, 2], [4096, 500, 1000, 2500, 3000, 1800, 700, 3500]
+    g = torch.Generator().manual_seed(1)
+    slots, most = CONTEXT + 64, max(counts)
+    q = torch.randn(sum(counts), HEADS, DIM, generator=g).to(torch.bfloat16)
+    k, v = (torch.randn(len(counts), KV_HEADS, slots, DIM, generator=g).to(torch.bfloat16) for _ in range(2))
+    lengths, given = torch.tensor(contexts), torch.tensor(counts)
+    rows = list(q.split(counts))
+    padded = torch.zeros(len(counts), HEADS, most, DIM, dtype=torch.bfloat16)
+    for b, part in enumerate(rows):
+        padded[b, :, : counts[b]] = part.transpose(0, 1)
+    masks = [torch.ones(n, c + n, dtype=torch.bool).tril(c) for n, c in zip(counts, contexts, strict=True)]
+
+    def loop() -> torch.Tensor:
+        parts = []
+        for b, (part, mask) in enumerate(zip(rows, masks, strict=True)):
+            seen = mask.shape[1]
+            at = (part.transpose(0, 1)[None], k[b : b + 1, :, :seen], v[b : b + 1, :, :seen], mask)
+            parts.append(F.scaled_dot_product_attention(*at, enable_gqa=True)[0].transpose(0, 1))
+        return torch.cat(parts)
+
+    def pad() -> torch.Tensor:
+        out = tree_attention(padded, k, v, lengths)
+        return torch.cat([out[b, :n] for b, n in enumerate(counts)])
+
+    want = tree_attention_ragged(q.float(), k.float(), v.float(), lengths, given)
+
+    def check(_name: str, out: torch.Tensor) -> None:
+        torch.testing.assert_close(out.float(), want, rtol=0, atol=2e-2)
+
+    bench.case(
+        f"bfloat16 ragged, {len(counts)} sequences, {sum(counts)} rows",
+        [
+            Contender("gramcore tree_attention_ragged", lambda: tree_attention_ragged(q, k, v, lengths, given)),
+            Contender("gramcore tree_attention, padded", pad),
+            Contender(f"torch {torch.__version__} SDPA mask gqa, a call each", loop),
+        ],
+        check=check,
     )
 
 

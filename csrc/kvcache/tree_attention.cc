@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <vector>
 
 #include "core/thread_pool.h"
 #include "kvcache/kernels/tree_attention.h"
@@ -127,14 +128,15 @@ void check_attention_sizes(const AttentionProblem& p) {
   }
 }
 
-void check_attention(const AttentionProblem& p) {
+void check_attention(const AttentionProblem& p, std::int64_t first) {
   check_attention_sizes(p);
   for (std::int64_t b = 0; b < p.batch; ++b) {
     GC_CHECK(p.lengths[b] >= 0 && p.lengths[b] <= p.capacity - p.nodes, "lengths must be in [0, ", p.capacity - p.nodes,
-             "], got ", p.lengths[b], " (sequence ", b, ", ", p.nodes, " new rows, cache capacity ", p.capacity, ")");
+             "], got ", p.lengths[b], " (sequence ", first + b, ", ", p.nodes, " new rows, cache capacity ", p.capacity,
+             ")");
     if (p.starts) {
       GC_CHECK(p.starts[b] >= 0 && p.starts[b] <= p.lengths[b], "starts must be in [0, ", p.lengths[b], "], got ",
-               p.starts[b], " (sequence ", b, ")");
+               p.starts[b], " (sequence ", first + b, ")");
     }
   }
   GC_CHECK(!p.key_tiles || !p.starts, "starts must not be given with keys in tiles, got both");
@@ -161,6 +163,19 @@ void attention_item(const AttentionProblem& p, std::int64_t item) {
 void tree_attention(const AttentionProblem& p) {
   check_attention(p);
   parallel_chunks(num_attention_items(p), [&](std::int64_t item) { attention_item(p, item); });
+}
+
+void tree_attention(Span<const AttentionProblem> problems) {
+  std::vector<std::int64_t> ends;  // items of the problems so far
+  std::int64_t items = 0;
+  for (const AttentionProblem& p : problems) {
+    check_attention(p, static_cast<std::int64_t>(ends.size()));
+    ends.push_back(items += num_attention_items(p));
+  }
+  parallel_chunks(items, [&](std::int64_t item) {
+    const auto at = static_cast<std::size_t>(std::upper_bound(ends.begin(), ends.end(), item) - ends.begin());
+    attention_item(problems[at], at == 0 ? item : item - ends[at - 1]);
+  });
 }
 
 void check_path(const std::int64_t* path, std::int64_t count, std::int64_t base, std::int64_t capacity) {

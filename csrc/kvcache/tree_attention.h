@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
+#include "core/span.h"
 
 namespace gramcore::kvcache {
 
@@ -25,16 +26,36 @@ struct AttentionProblem {
   float scale = 1.0f;
 };
 
+// Sequence b of a ragged problem, a batch whose sequences have any number of rows each: rows (of query, out and
+// ancestors) lie one behind the other, and those of b are [first, first + rows).
+inline AttentionProblem sequence_of(AttentionProblem p, std::int64_t b, std::int64_t first, std::int64_t rows) {
+  const auto past = [](const void* start, std::int64_t elements, DType type) {
+    return static_cast<const char*>(start) + elements * dtype_bytes(type);
+  };
+  p.batch = 1;
+  p.nodes = rows;
+  p.query = past(p.query, first * p.query_node, p.query_dtype);
+  p.key = past(p.key, b * p.key_batch, p.kv_dtype);
+  p.value = past(p.value, b * p.value_batch, p.kv_dtype);
+  p.out = static_cast<char*>(p.out) + first * p.heads * p.head_dim * dtype_bytes(p.query_dtype);
+  p.lengths += b;
+  if (p.starts) p.starts += b;
+  if (p.ancestors) p.ancestors += first * p.words;
+  return p;
+}
+
 // Throws InvalidArgument when sizes disagree.
 void check_attention_sizes(const AttentionProblem& problem);
-// The same, or when a sequence does not fit the cache.
-void check_attention(const AttentionProblem& problem);
+// The same, or when a sequence does not fit the cache; the problem's first sequence is called `first`.
+void check_attention(const AttentionProblem& problem, std::int64_t first = 0);
 
 // The work split into independent items (sequence, KV head, block of rows); any thread may run any item once.
 std::int64_t num_attention_items(const AttentionProblem& problem);
 void attention_item(const AttentionProblem& problem, std::int64_t item);
 
 void tree_attention(const AttentionProblem& problem);
+// The same for a batch of problems, whose items share the threads.
+void tree_attention(Span<const AttentionProblem> problems);
 
 // Moves slot base + path[i] to base + i for i < count in a (heads, capacity, head_dim) array; `row_bytes` per slot.
 // path must be strictly increasing, which makes the in-place ascending copy safe.

@@ -1,5 +1,6 @@
-// tree_attention and kv_compact_: the cache kernels on (B, H, T, D) torch tensors, on the CPU and (compiled, emulated
-// in the tests) on CUDA devices.
+// tree_attention, tree_attention_ragged and kv_compact_: the cache kernels on (B, H, T, D) torch tensors, on the CPU
+// and (compiled, emulated in the tests) on CUDA devices.
+#include <algorithm>
 #include <vector>
 
 #include "core/cuda/status.h"
@@ -12,10 +13,14 @@
 namespace gramcore::torch {
 namespace {
 
-void check_float(const TensorView& t, const char* name, int device) {
+void check_type(const TensorView& t, const char* name, int device) {
   check_device(t, name, device);
   GC_CHECK_AS(TypeMismatch, t.dtype == DType::f32 || t.dtype == DType::bf16 || t.dtype == DType::f16, name,
               " must be float32, bfloat16 or float16, got ", dtype_name(t.dtype));
+}
+
+void check_float(const TensorView& t, const char* name, int device) {
+  check_type(t, name, device);
   GC_CHECK(t.rank == 4, name, " must have 4 dimensions (batch, heads, positions, head_dim), got ", shape_string(t));
   GC_CHECK(t.shape[3] == 1 || t.stride[3] == 1, name, " must be dense along head_dim, got stride ", t.stride[3],
            "; call .contiguous()");
@@ -28,11 +33,41 @@ void check_index(const TensorView& t, const char* name, std::int64_t batch, int 
   GC_CHECK(t.shape[0] == batch, name, " must have one entry per sequence, got ", t.shape[0], " (batch ", batch, ")");
 }
 
-// Everything but the values of lengths and starts is checked; `out` is still null.
-kvcache::AttentionProblem read_attention(OpCall& call, int* device) {
-  const TensorView q = call.tensor(0), k = call.tensor(1), v = call.tensor(2), lengths = call.tensor(3);
+// Rows of a ragged batch (rows, heads, head_dim) as if every sequence had all of them.
+TensorView as_batch(const TensorView& rows, const TensorView& key) {
+  check_type(rows, "query", rows.device);
+  GC_CHECK(rows.rank == 3, "query must have 3 dimensions (rows, heads, head_dim), got ", shape_string(rows));
+  TensorView q = rows;
+  q.rank = 4;
+  const std::int64_t shape[] = {key.shape[0], rows.shape[1], rows.shape[0], rows.shape[2]};
+  const std::int64_t stride[] = {0, rows.stride[1], rows.stride[0], rows.stride[2]};
+  std::copy(shape, shape + 4, q.shape);
+  std::copy(stride, stride + 4, q.stride);
+  return q;
+}
+
+// Everything but the values of lengths and starts is checked; `out` is still null.  A ragged call has `counts` behind
+// lengths: rows per sequence, on the CPU.
+kvcache::AttentionProblem read_attention(OpCall& call, int* device, std::vector<std::int64_t>* counts = nullptr) {
+  const std::uint64_t after = counts ? 5 : 4;
+  TensorView q = call.tensor(0);
+  const TensorView k = call.tensor(1), v = call.tensor(2), lengths = call.tensor(3);
   TensorView mask, starts;
-  const bool has_mask = call.optional_tensor(4, &mask), has_starts = call.optional_tensor(5, &starts);
+  if (counts) {
+    const TensorView given = call.tensor(4);
+    GC_CHECK(k.rank == 4, "key must have 4 dimensions (batch, heads, positions, head_dim), got ", shape_string(k));
+    check_index(given, "counts", k.shape[0], -1);
+    counts->assign(given.as<std::int64_t>(), given.as<std::int64_t>() + given.shape[0]);
+    q = as_batch(q, k);
+    std::int64_t rows = 0;
+    for (std::int64_t count : *counts) {
+      GC_CHECK(count >= 0 && count <= q.shape[2] - rows, "counts must be >= 0 and add up to the query's rows, got ",
+               count, " after ", rows, " of ", q.shape[2]);
+      rows += count;
+    }
+    GC_CHECK(rows == q.shape[2], "counts must add up to the query's rows, got ", rows, " for ", q.shape[2]);
+  }
+  const bool has_mask = call.optional_tensor(after, &mask), has_starts = call.optional_tensor(after + 1, &starts);
   *device = q.device;
   check_float(q, "query", q.device);
   check_float(k, "key", q.device);
@@ -68,7 +103,7 @@ kvcache::AttentionProblem read_attention(OpCall& call, int* device) {
   p.query_dtype = q.dtype;
   p.kv_dtype = k.dtype;
   p.lengths = lengths.as<std::int64_t>();
-  p.scale = static_cast<float>(call.real(6));
+  p.scale = static_cast<float>(call.real(after + 2));
   if (has_starts) {
     check_index(starts, "starts", p.batch, q.device);
     p.starts = starts.as<std::int64_t>();
@@ -94,6 +129,20 @@ void tree_attention_cpu(OpCall& call) {
   kvcache::check_attention(p);
   p.out = call.new_output(0, p.query_dtype, {p.batch, p.nodes, p.heads, p.head_dim}).data;
   kvcache::tree_attention(p);
+}
+
+void tree_attention_ragged_cpu(OpCall& call) {
+  int device = -1;
+  std::vector<std::int64_t> counts;
+  kvcache::AttentionProblem p = read_attention(call, &device, &counts);
+  p.out = call.new_output(0, p.query_dtype, {p.nodes, p.heads, p.head_dim}).data;
+  std::vector<kvcache::AttentionProblem> sequences;
+  std::int64_t first = 0;
+  for (std::size_t b = 0; b < counts.size(); ++b) {
+    sequences.push_back(kvcache::sequence_of(p, static_cast<std::int64_t>(b), first, counts[b]));
+    first += counts[b];
+  }
+  kvcache::tree_attention(sequences);
 }
 
 struct CompactOperands {
@@ -161,6 +210,20 @@ void tree_attention_cuda(OpCall& call) {
   cuda::check_status(gc_cuda_tree_attention(&args, stream.get()));
 }
 
+void tree_attention_ragged_cuda(OpCall& call) {
+  int device = -1;
+  std::vector<std::int64_t> counts;
+  kvcache::TreeAttentionArgs args{read_attention(call, &device, &counts), nullptr, 0};
+  kvcache::AttentionProblem& p = args.problem;
+  const CudaStream stream(device);
+  p.out = call.new_output(0, p.query_dtype, {p.nodes, p.heads, p.head_dim}, device).data;
+  args.workspace_floats = gc_cuda_tree_attention_ragged_workspace(&p, counts.data());
+  if (args.workspace_floats > 0) {
+    args.workspace = call.scratch(DType::f32, args.workspace_floats, device).as<float>();
+  }
+  cuda::check_status(gc_cuda_tree_attention_ragged(&args, counts.data(), stream.get()));
+}
+
 void kv_compact_cuda(OpCall& call) {
   const CompactOperands o = read_compact(call);
   std::vector<kvcache::KvCompactCache> caches;
@@ -178,15 +241,19 @@ void kv_compact_cuda(OpCall& call) {
   const CudaStream stream(o.path.device);
   cuda::check_status(gc_cuda_kv_compact(&args, stream.get()));
 }
-constexpr BoxedFn kAttentionCuda = boxed<tree_attention_cuda>, kCompactCuda = boxed<kv_compact_cuda>;
+constexpr BoxedFn kAttentionCuda = boxed<tree_attention_cuda>, kRaggedCuda = boxed<tree_attention_ragged_cuda>,
+                  kCompactCuda = boxed<kv_compact_cuda>;
 #else
-constexpr BoxedFn kAttentionCuda = nullptr, kCompactCuda = nullptr;
+constexpr BoxedFn kAttentionCuda = nullptr, kRaggedCuda = nullptr, kCompactCuda = nullptr;
 #endif
 
 const Ops ops{
     {"tree_attention(Tensor query, Tensor key, Tensor value, Tensor lengths, Tensor? ancestors, Tensor? starts, "
      "float scale) -> Tensor",
      boxed<tree_attention_cpu>, kAttentionCuda},
+    {"tree_attention_ragged(Tensor query, Tensor key, Tensor value, Tensor lengths, Tensor counts, Tensor? ancestors, "
+     "Tensor? starts, float scale) -> Tensor",
+     boxed<tree_attention_ragged_cpu>, kRaggedCuda},
     {"kv_compact_(Tensor(a!)[] caches, Tensor lengths, Tensor path) -> ()", boxed<kv_compact_cpu>, kCompactCuda},
 };
 

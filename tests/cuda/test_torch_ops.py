@@ -10,7 +10,15 @@ from gramcore.torch_ops import ops
 
 @pytest.mark.parametrize(
     "name",
-    ["apply_bitmask_", "tree_attention", "kv_compact_", "linear_packed", "dequantize_packed", "embedding_packed"],
+    [
+        "apply_bitmask_",
+        "tree_attention",
+        "tree_attention_ragged",
+        "kv_compact_",
+        "linear_packed",
+        "dequantize_packed",
+        "embedding_packed",
+    ],
 )
 def test_operators_with_a_twin_have_it(name: str) -> None:
     ops()

@@ -228,3 +228,49 @@ def test_bad_arguments_are_refused(emulated: ctypes.CDLL, changes: dict[str, int
 def test_empty(emulated: ctypes.CDLL) -> None:
     assert run(emulated, random_case(13, 1, 2, 1, 0, 8, 4)).shape == (1, 0, 2, 8)
     assert run(emulated, random_case(13, 0, 2, 1, 3, 8, 4)).shape == (0, 3, 2, 8)
+
+
+def run_ragged(library: ctypes.CDLL, parts: list[Case], counts: list[int], capacity: int) -> tuple[torch.Tensor, str]:
+    """One ragged call over the sequences of ``parts`` (batch 1 each, with ancestors)."""
+    library.gc_cuda_tree_attention_ragged_workspace.restype = ctypes.c_int64
+    key, value = (torch.zeros(len(parts), *parts[0].key.shape[1:2], capacity, parts[0].key.shape[3]) for _ in range(2))
+    for b, c in enumerate(parts):
+        key[b, :, : c.key.shape[2]], value[b, :, : c.key.shape[2]] = c.key[0], c.value[0]
+    query = torch.cat([c.query[0].transpose(0, 1) for c in parts]).contiguous()
+    ancestors = torch.cat([c.ancestors for c in parts if c.ancestors is not None])
+    lengths, rows = torch.tensor([c.lengths[0] for c in parts]), len(query)
+    out = torch.full_like(query, 7.0)
+    p = Problem(len(parts), query.shape[1], key.shape[1], rows, query.shape[2], capacity)
+    p.query, p.key, p.value, p.out = (t.data_ptr() for t in (query, key, value, out))
+    p.query_node, p.query_head = query.stride()[:2]
+    p.key_batch, p.key_head, p.key_slot = key.stride()[:3]
+    p.value_batch, p.value_head, p.value_slot = value.stride()[:3]
+    p.query_dtype = p.kv_dtype = DTYPES[torch.float32]
+    p.lengths, p.ancestors, p.words = lengths.data_ptr(), ancestors.data_ptr(), ancestors.shape[-1]
+    p.scale = parts[0].factor
+    given = (ctypes.c_int64 * len(counts))(*counts)
+    floats = library.gc_cuda_tree_attention_ragged_workspace(ctypes.byref(p), given)
+    workspace = torch.full((max(floats, 1),), float("nan"))
+    args = Args(p, workspace.data_ptr() if floats else None, floats)
+    library.gc_cuda_tree_attention_ragged(ctypes.byref(args), given, None)
+    return out, library.gc_cuda_last_message().decode()
+
+
+def test_ragged_rows_have_the_bits_of_their_sequence_alone(emulated: ctypes.CDLL) -> None:
+    counts, contexts, capacity = [3, 0, 70, 1], [0, 5, SPLIT_KEYS - 20, SPLIT_KEYS + 9], SPLIT_KEYS + 60
+    parts = [random_case(20 + n, 1, 4, 2, n, 24, context, 0) for n, context in zip(counts, contexts, strict=True)]
+    for c, n in zip(parts, counts, strict=True):
+        words = to_words(random_tree(n, n))
+        c.ancestors = torch.from_numpy(np.pad(words, ((0, 0), (0, 2 - words.shape[1]))))
+    out, message = run_ragged(emulated, parts, counts, capacity)
+    assert message == ""
+    alone = [run(emulated, c)[0] for c in parts if c.query.shape[2]]
+    assert torch.equal(out, torch.cat(alone))
+
+
+@pytest.mark.parametrize("counts", [[2, 2], [-1, 4], [2, 0]])
+def test_ragged_counts_must_add_up(emulated: ctypes.CDLL, counts: list[int]) -> None:
+    parts = [random_case(30, 1, 2, 1, n, 8, 4, 0) for n in (2, 1)]
+    for c in parts:
+        c.ancestors = torch.ones(c.query.shape[2], 1, dtype=torch.int64)
+    assert "add up to 3 rows" in run_ragged(emulated, parts, counts, 8)[1]

@@ -119,3 +119,34 @@ int gc_cuda_tree_attention(const gramcore::kvcache::TreeAttentionArgs* args, voi
     default: return dispatch_dtype<8>(l, s);
   }
 }
+
+std::int64_t gc_cuda_tree_attention_ragged_workspace(const gramcore::kvcache::AttentionProblem* problem,
+                                                     const std::int64_t* counts) {
+  std::int64_t most = 0;
+  for (std::int64_t b = 0; b < problem->batch; ++b) {
+    gramcore::kvcache::AttentionProblem p = *problem;
+    p.batch = 1;
+    p.nodes = counts[b];
+    const std::int64_t needed = gc_cuda_tree_attention_workspace(&p);
+    most = needed > most ? needed : most;
+  }
+  return most;
+}
+
+int gc_cuda_tree_attention_ragged(const gramcore::kvcache::TreeAttentionArgs* args, const std::int64_t* counts,
+                                  void* stream) {
+  using namespace gramcore;
+  const kvcache::AttentionProblem& p = args->problem;
+  std::int64_t first = 0;
+  for (std::int64_t b = 0; b < p.batch; ++b) {
+    if (counts[b] < 0 || counts[b] > p.nodes - first) {
+      return cuda::invalid("counts must be >= 0 and add up to ", p.nodes, " rows, got ", counts[b], " after ", first);
+    }
+    const kvcache::TreeAttentionArgs sequence{kvcache::sequence_of(p, b, first, counts[b]), args->workspace,
+                                              args->workspace_floats};
+    if (const int status = gc_cuda_tree_attention(&sequence, stream); status != cuda::kOk) return status;
+    first += counts[b];
+  }
+  if (first != p.nodes) return cuda::invalid("counts must add up to ", p.nodes, " rows, got ", first);
+  return cuda::set_status(cuda::kOk, "");
+}

@@ -22,3 +22,10 @@ extern "C" std::int64_t gc_cuda_tree_attention_workspace(const gramcore::kvcache
 
 // stream is a cudaStream_t of the current device.  Status as in core/cuda/status.h.
 extern "C" int gc_cuda_tree_attention(const gramcore::kvcache::TreeAttentionArgs* args, void* stream);
+
+// A ragged batch (see sequence_of): problem.nodes is the number of all rows, counts (batch) those of every sequence, on
+// the host.  A launch per sequence that has rows, in stream order; they share the workspace.
+extern "C" std::int64_t gc_cuda_tree_attention_ragged_workspace(const gramcore::kvcache::AttentionProblem* problem,
+                                                                const std::int64_t* counts);
+extern "C" int gc_cuda_tree_attention_ragged(const gramcore::kvcache::TreeAttentionArgs* args,
+                                             const std::int64_t* counts, void* stream);

@@ -10,7 +10,7 @@ from gramcore.torch_ops import fake, ops
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["kv_compact_", "tree_attention"]
+__all__ = ["kv_compact_", "tree_attention", "tree_attention_ragged"]
 
 _ops = ops()  # at import, so that torch.compile never traces the registration
 
@@ -72,6 +72,58 @@ def tree_attention(
     """
     factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
     return _ops.tree_attention(query, key, value, lengths, ancestors, starts, factor)
+
+
+@fake("tree_attention_ragged")
+def _tree_attention_ragged_fake(
+    query: Any, key: Any, value: Any, lengths: Any, counts: Any, ancestors: Any, starts: Any, scale: float
+) -> Any:
+    return query.new_empty(query.shape)
+
+
+def tree_attention_ragged(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lengths: Tensor,
+    counts: Tensor,
+    *,
+    ancestors: Tensor | None = None,
+    starts: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """:func:`tree_attention` of a batch whose sequences have any number of new rows each, without padding.
+
+    Rows of all sequences lie one behind the other; sequence b has counts[b] of them, in slots lengths[b] ..
+    lengths[b] + counts[b] of its cache.  Every row has the bits of :func:`tree_attention` of its sequence alone.
+    Cost: that of the rows there are; sequences and heads share the threads (CUDA: a launch per sequence).
+
+    Args:
+        query: (R, H, D) with R the sum of ``counts``; dtypes as for :func:`tree_attention`.
+        key, value: (B, Hkv, T, D).
+        lengths: (B,) int64, slots in use before the new rows; lengths + counts <= T.
+        counts: (B,) int64 on the CPU, >= 0.
+        ancestors: (R, W) int64 bit words; bit t of a row: it sees node t of its own sequence.  None: causal.
+        starts: (B,) int64, first visible slot.
+        scale: default 1 / sqrt(D).
+
+    Returns:
+        (R, H, D) dense, dtype of the query.
+
+    Raises:
+        ValueError: sizes disagree or do not fit the cache, or counts do not add up to R.
+        TypeError: a dtype is not supported.
+
+    Differs from paper: rows are packed and shared out over threads instead of padded or launched apart.
+    Reference: ragged attention (BASS-SPLIT) of Qian et al. 2024, arXiv:2404.15778.
+
+    >>> import torch
+    >>> q, cache = torch.ones(4, 4, 32), torch.ones(2, 2, 16, 32)
+    >>> tree_attention_ragged(q, cache, cache, torch.tensor([3, 9]), torch.tensor([1, 3])).shape
+    torch.Size([4, 4, 32])
+    """
+    factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    return _ops.tree_attention_ragged(query, key, value, lengths, counts, ancestors, starts, factor)
 
 
 def kv_compact_(caches: Sequence[Tensor], lengths: Tensor, path: Tensor) -> None:

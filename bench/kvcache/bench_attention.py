@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from gramcore.kvcache import kv_compact_, tree_attention, tree_attention_ragged
+from gramcore.kvcache import kv_compact_, quantize_slots, tree_attention, tree_attention_ragged
 
 from bench.harness import Bench, Contender
 
@@ -47,16 +47,24 @@ def _attention(bench: Bench, dtype: torch.dtype, n: int) -> None:
         return out.view(1, KV_HEADS, n, group, DIM).permute(0, 2, 1, 3, 4).reshape(1, n, HEADS, DIM)
 
     def check(name: str, out: torch.Tensor) -> None:
-        torch.testing.assert_close(out.float(), want, rtol=0, atol=2e-2 if dtype == torch.bfloat16 else 1e-5)
+        torch.testing.assert_close(
+            out.float(), want, rtol=0, atol=2e-2 if dtype == torch.bfloat16 or "int8" in name else 1e-5
+        )
 
     def peer(label: str, fn: Callable[[], torch.Tensor]) -> Contender:
         return Contender(f"torch {torch.__version__} {label}", fn)
+
+    (codes, key_scale), (value_codes, value_scale) = quantize_slots(k), quantize_slots(v)
+
+    def short() -> torch.Tensor:
+        return tree_attention(q, codes, value_codes, lengths, key_scale=key_scale, value_scale=value_scale)
 
     sdpa = partial(F.scaled_dot_product_attention, q, k, v, mask, enable_gqa=True)
     bench.case(
         f"{str(dtype).split('.')[1]} n={n} context {CONTEXT}",
         [
             Contender("gramcore tree_attention", lambda: tree_attention(q, k, v, lengths)),
+            *([Contender("gramcore tree_attention, int8 cache", short)] if dtype == torch.float32 else []),
             peer("SDPA mask gqa", lambda: sdpa().transpose(1, 2)),
             peer("SDPA folded", folded),
             peer("matmul folded", matmul),

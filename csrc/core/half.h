@@ -31,6 +31,9 @@ GC_HD static inline float to_float(std::uint32_t u) {
 GC_HD static inline float to_f32(float x) {
   return x;
 }
+GC_HD static inline float to_f32(std::int8_t x) {
+  return static_cast<float>(x);
+}
 GC_HD static inline float to_f32(bf16 x) {
   return bits::to_float(static_cast<std::uint32_t>(x.bits) << 16);
 }

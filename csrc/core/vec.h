@@ -21,6 +21,7 @@ typedef float Vf __attribute__((vector_size(kLanes * 4)));
 typedef std::int32_t Vi __attribute__((vector_size(kLanes * 4)));
 typedef std::uint32_t Vu __attribute__((vector_size(kLanes * 4)));
 typedef std::uint16_t Vh __attribute__((vector_size(kLanes * 2)));
+typedef std::int8_t Vb __attribute__((vector_size(kLanes)));
 
 GC_INLINE Vf load(const float* p) {
   Vf v;
@@ -45,6 +46,11 @@ GC_INLINE Vf load_f32(const bf16* p) {
   Vh h;
   __builtin_memcpy(&h, p, sizeof(h));
   return reinterpret_cast<Vf>(__builtin_convertvector(h, Vu) << 16);
+}
+GC_INLINE Vf load_f32(const std::int8_t* p) {
+  Vb b;
+  __builtin_memcpy(&b, p, sizeof(b));
+  return __builtin_convertvector(__builtin_convertvector(b, Vi), Vf);
 }
 GC_INLINE Vf load_f32(const f16* p) {
 #if defined(__AVX512F__)

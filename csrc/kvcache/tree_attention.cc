@@ -88,6 +88,11 @@ void run_block(const AttentionProblem& p, std::int64_t batch, std::int64_t kv_he
       static_cast<const char*>(p.key) + element * (batch * p.key_batch + kv_head * p.key_head + start * p.key_slot);
   block.value = static_cast<const char*>(p.value) +
                 element * (batch * p.value_batch + kv_head * p.value_head + start * p.value_slot);
+  const auto scale_at = [&](const float* first, std::int64_t batch_step, std::int64_t head_step) {
+    return first ? first + batch * batch_step + kv_head * head_step + start : nullptr;
+  };
+  block.key_scale = scale_at(p.key_scale, p.key_scale_batch, p.key_scale_head);
+  block.value_scale = scale_at(p.value_scale, p.value_scale_batch, p.value_scale_head);
   block.key_step = p.key_slot;
   block.value_step = p.value_slot;
   block.key_tiles = p.key_tiles;
@@ -122,6 +127,9 @@ void check_attention_sizes(const AttentionProblem& p) {
   GC_CHECK(p.head_dim >= 1, "head_dim must be >= 1, got ", p.head_dim);
   GC_CHECK(p.kv_heads >= 1 && p.heads >= 1 && p.heads % p.kv_heads == 0,
            "query heads must be a multiple of key-value heads, got ", p.heads, " and ", p.kv_heads);
+  GC_CHECK((p.kv_dtype == DType::i8) == (p.key_scale && p.value_scale) && !p.key_scale == !p.value_scale,
+           "key_scale and value_scale must be given with an int8 cache and with no other, got a cache of ",
+           dtype_name(p.kv_dtype));
   if (p.ancestors) {
     GC_CHECK(p.words >= (p.nodes + 63) / 64, "ancestors must have ", (p.nodes + 63) / 64, " words per node, got ",
              p.words, " (", p.nodes, " nodes)");

@@ -16,6 +16,9 @@ struct AttentionProblem {
   const void *key = nullptr, *value = nullptr;  // (batch, kv_heads, capacity, head_dim)
   std::int64_t key_batch = 0, key_head = 0, key_slot = 0;
   std::int64_t value_batch = 0, value_head = 0, value_slot = 0;
+  // An int8 cache has a factor per slot and head: (batch, kv_heads, capacity), dense along slots; null for other types.
+  const float *key_scale = nullptr, *value_scale = nullptr;
+  std::int64_t key_scale_batch = 0, key_scale_head = 0, value_scale_batch = 0, value_scale_head = 0;
   bool key_tiles = false;  // a head\'s keys as [slot / 64][head_dim][64]; key_slot is not used, starts is null
   void* out = nullptr;     // (batch, nodes, heads, head_dim) dense
   DType query_dtype = DType::f32, kv_dtype = DType::f32;  // out has the query's
@@ -38,6 +41,8 @@ inline AttentionProblem sequence_of(AttentionProblem p, std::int64_t b, std::int
   p.key = past(p.key, b * p.key_batch, p.kv_dtype);
   p.value = past(p.value, b * p.value_batch, p.kv_dtype);
   p.out = static_cast<char*>(p.out) + first * p.heads * p.head_dim * dtype_bytes(p.query_dtype);
+  if (p.key_scale) p.key_scale += b * p.key_scale_batch;
+  if (p.value_scale) p.value_scale += b * p.value_scale_batch;
   p.lengths += b;
   if (p.starts) p.starts += b;
   if (p.ancestors) p.ancestors += first * p.words;

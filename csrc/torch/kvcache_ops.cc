@@ -19,11 +19,32 @@ void check_type(const TensorView& t, const char* name, int device) {
               " must be float32, bfloat16 or float16, got ", dtype_name(t.dtype));
 }
 
-void check_float(const TensorView& t, const char* name, int device) {
-  check_type(t, name, device);
+void check_rows(const TensorView& t, const char* name) {
   GC_CHECK(t.rank == 4, name, " must have 4 dimensions (batch, heads, positions, head_dim), got ", shape_string(t));
   GC_CHECK(t.shape[3] == 1 || t.stride[3] == 1, name, " must be dense along head_dim, got stride ", t.stride[3],
            "; call .contiguous()");
+}
+
+void check_float(const TensorView& t, const char* name, int device) {
+  check_type(t, name, device);
+  check_rows(t, name);
+}
+
+void check_cache(const TensorView& t, const char* name, int device) {
+  if (t.dtype != DType::i8) return check_float(t, name, device);
+  check_device(t, name, device);
+  check_rows(t, name);
+}
+
+// Factors of an int8 cache of shape `cache`.
+const float* check_scale(const TensorView& t, const char* name, const TensorView& cache, int device) {
+  check_device(t, name, device);
+  check_tensor(t, name, DType::f32, 3);
+  GC_CHECK(std::equal(t.shape, t.shape + 3, cache.shape), name, " must be (batch, heads, positions) of the cache, got ",
+           shape_string(t), " (cache ", shape_string(cache), ")");
+  GC_CHECK(t.shape[2] <= 1 || t.stride[2] == 1, name, " must be dense along positions, got stride ", t.stride[2],
+           "; call .contiguous()");
+  return t.as<const float>();
 }
 
 void check_index(const TensorView& t, const char* name, std::int64_t batch, int device) {
@@ -70,8 +91,11 @@ kvcache::AttentionProblem read_attention(OpCall& call, int* device, std::vector<
   const bool has_mask = call.optional_tensor(after, &mask), has_starts = call.optional_tensor(after + 1, &starts);
   *device = q.device;
   check_float(q, "query", q.device);
-  check_float(k, "key", q.device);
-  check_float(v, "value", q.device);
+  TensorView key_scale, value_scale;
+  const bool has_key_scale = call.optional_tensor(after + 3, &key_scale);
+  const bool has_value_scale = call.optional_tensor(after + 4, &value_scale);
+  check_cache(k, "key", q.device);
+  check_cache(v, "value", q.device);
   GC_CHECK_AS(TypeMismatch, k.dtype == v.dtype, "key and value must have one dtype, got ", dtype_name(k.dtype), " and ",
               dtype_name(v.dtype));
   for (int d : {0, 1, 2, 3}) {
@@ -102,6 +126,16 @@ kvcache::AttentionProblem read_attention(OpCall& call, int* device, std::vector<
   p.value_slot = v.stride[2];
   p.query_dtype = q.dtype;
   p.kv_dtype = k.dtype;
+  if (has_key_scale) {
+    p.key_scale = check_scale(key_scale, "key_scale", k, q.device);
+    p.key_scale_batch = key_scale.stride[0];
+    p.key_scale_head = key_scale.stride[1];
+  }
+  if (has_value_scale) {
+    p.value_scale = check_scale(value_scale, "value_scale", k, q.device);
+    p.value_scale_batch = value_scale.stride[0];
+    p.value_scale_head = value_scale.stride[1];
+  }
   p.lengths = lengths.as<std::int64_t>();
   p.scale = static_cast<float>(call.real(after + 2));
   if (has_starts) {
@@ -162,7 +196,7 @@ CompactOperands read_compact(OpCall& call) {
   check_contiguous(o.path, "path");
   check_index(o.lengths, "lengths", o.path.shape[0], device);
   for (const TensorView& cache : o.caches) {
-    check_float(cache, "caches", device);
+    check_cache(cache, "caches", device);
     GC_CHECK(cache.shape[0] == o.path.shape[0], "caches must have the batch size of path, got ", shape_string(cache),
              " (batch ", o.path.shape[0], ")");
   }
@@ -249,10 +283,10 @@ constexpr BoxedFn kAttentionCuda = nullptr, kRaggedCuda = nullptr, kCompactCuda 
 
 const Ops ops{
     {"tree_attention(Tensor query, Tensor key, Tensor value, Tensor lengths, Tensor? ancestors, Tensor? starts, "
-     "float scale) -> Tensor",
+     "float scale, Tensor? key_scale=None, Tensor? value_scale=None) -> Tensor",
      boxed<tree_attention_cpu>, kAttentionCuda},
     {"tree_attention_ragged(Tensor query, Tensor key, Tensor value, Tensor lengths, Tensor counts, Tensor? ancestors, "
-     "Tensor? starts, float scale) -> Tensor",
+     "Tensor? starts, float scale, Tensor? key_scale=None, Tensor? value_scale=None) -> Tensor",
      boxed<tree_attention_ragged_cpu>, kRaggedCuda},
     {"kv_compact_(Tensor(a!)[] caches, Tensor lengths, Tensor path) -> ()", boxed<kv_compact_cpu>, kCompactCuda},
 };

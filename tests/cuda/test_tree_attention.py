@@ -8,11 +8,15 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from gramcore.kvcache import quantize_slots
 
 from tests.cuda.test_apply_bitmask import DTYPES
 from tests.reference.kvcache import ancestors_of, attention, to_words
 
 SPLIT_KEYS = 1024  # TreeAttentionPolicy::kSplitKeys
+
+
+TYPES = "query, key and value must be float32, bfloat16 or float16 (caches also int8), got dtype codes"
 
 
 class Problem(ctypes.Structure):
@@ -24,6 +28,10 @@ class Problem(ctypes.Structure):
         ("value", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("key_batch", "key_head", "key_slot")),
         *((name, ctypes.c_int64) for name in ("value_batch", "value_head", "value_slot")),
+        ("key_scale", ctypes.c_void_p),
+        ("value_scale", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("key_scale_batch", "key_scale_head")),
+        *((name, ctypes.c_int64) for name in ("value_scale_batch", "value_scale_head")),
         ("key_tiles", ctypes.c_bool),
         ("out", ctypes.c_void_p),
         ("query_dtype", ctypes.c_uint8),
@@ -85,7 +93,7 @@ def launch(library: ctypes.CDLL, c: Case, changes: dict[str, int | None] | None 
     p.query_batch, p.query_head, p.query_node = c.query.stride()[:3]
     p.key_batch, p.key_head, p.key_slot = c.key.stride()[:3]
     p.value_batch, p.value_head, p.value_slot = c.value.stride()[:3]
-    p.query_dtype, p.kv_dtype = DTYPES[c.query.dtype], DTYPES[c.key.dtype]
+    p.query_dtype, p.kv_dtype = DTYPES[c.query.dtype], DTYPES.get(c.key.dtype, 0)
     p.lengths, p.starts = lengths.data_ptr(), None if starts is None else starts.data_ptr()
     p.scale = c.factor
     if c.ancestors is not None:
@@ -106,6 +114,21 @@ def run(library: ctypes.CDLL, c: Case) -> torch.Tensor:
     out, message = launch(library, c)
     assert message == ""
     return out
+
+
+INT8 = 4  # gramcore::DType::i8
+
+
+def quantized(library: ctypes.CDLL, c: Case) -> tuple[torch.Tensor, Case]:
+    """Output over the int8 form of a case's cache, and the case with what that form stands for."""
+    key, key_scale = quantize_slots(c.key)
+    value, value_scale = quantize_slots(c.value)
+    changes: dict[str, int | None] = {"kv_dtype": INT8}
+    for name, scale in (("key_scale", key_scale), ("value_scale", value_scale)):
+        changes |= {name: scale.data_ptr(), f"{name}_batch": scale.stride(0), f"{name}_head": scale.stride(1)}
+    out, message = launch(library, dataclasses.replace(c, key=key, value=value), changes)
+    assert message == ""
+    return out, dataclasses.replace(c, key=key * key_scale[..., None], value=value * value_scale[..., None])
 
 
 def check(library: ctypes.CDLL, c: Case, seen: np.ndarray) -> None:
@@ -135,6 +158,20 @@ def test_dtypes_batches_and_padding(emulated: ctypes.CDLL, dtype: torch.dtype, k
     c.ancestors = torch.from_numpy(to_words(seen))
     check(emulated, c, seen)
     check(emulated, dataclasses.replace(c, ancestors=None), np.tril(np.ones((7, 7), dtype=bool)))
+
+
+def test_int8_caches_have_the_bits_of_what_they_stand_for(emulated: ctypes.CDLL) -> None:
+    c = random_case(14, 2, 4, 2, 7, 40, SPLIT_KEYS + 30)
+    c = dataclasses.replace(c, lengths=[SPLIT_KEYS + 30, 58], starts=[3, 58])
+    c.ancestors = torch.from_numpy(to_words(np.stack([random_tree(0, 7), random_tree(1, 7)])))
+    out, plain = quantized(emulated, c)
+    assert torch.equal(out, run(emulated, plain))
+
+
+def test_int8_caches_need_their_factors(emulated: ctypes.CDLL) -> None:
+    c = random_case(15, 1, 2, 1, 2, 8, 4)
+    for changes in ({"kv_dtype": INT8}, {"key_scale": c.key.data_ptr(), "value_scale": c.key.data_ptr()}):
+        assert "must be given with an int8 cache" in launch(emulated, c, changes)[1]
 
 
 def test_strides_and_long_contexts(emulated: ctypes.CDLL) -> None:
@@ -212,7 +249,7 @@ def test_values_that_only_the_device_sees_end_the_launch(emulated: ctypes.CDLL) 
         ({"heads": 5}, "query heads must be a multiple of key-value heads, got 5 and 2"),
         ({"capacity": 2}, "batch and nodes must be >= 0 and nodes <= capacity, got 1, 3 (capacity 2)"),
         ({"words": 0}, "ancestors must have 1 words per node, got 0 (3 nodes)"),
-        ({"query_dtype": 1}, "query, key and value must be float32, bfloat16 or float16, got dtype codes 1 and 0"),
+        ({"query_dtype": 1}, TYPES + " 1 and 0"),
         ({"key_tiles": 1}, "key_tiles must be false on a CUDA device"),
         ({"key": None}, "query, key, value, out and lengths must not be null"),
     ],

@@ -45,8 +45,11 @@ int check(const AttentionProblem& p) {
     return invalid("ancestors must have ", ceil_div(p.nodes, 64), " words per node, got ", p.words, " (", p.nodes,
                    " nodes)");
   }
-  if (!is_float(p.query_dtype) || !is_float(p.kv_dtype)) {
-    return invalid("query, key and value must be float32, bfloat16 or float16, got dtype codes ",
+  if ((p.kv_dtype == DType::i8) != (p.key_scale != nullptr && p.value_scale != nullptr)) {
+    return invalid("key_scale and value_scale must be given with an int8 cache and with no other");
+  }
+  if (!is_float(p.query_dtype) || (!is_float(p.kv_dtype) && p.kv_dtype != DType::i8)) {
+    return invalid("query, key and value must be float32, bfloat16 or float16 (caches also int8), got dtype codes ",
                    static_cast<int>(p.query_dtype), " and ", static_cast<int>(p.kv_dtype));
   }
   if (p.batch * p.heads * p.nodes > 0x7fffff00 || num_splits(p) > 65535) {
@@ -79,6 +82,7 @@ int dispatch_dtype(const TreeAttentionLaunch& l, cudaStream_t stream) {
   switch (l.p.kv_dtype) {
     case DType::bf16: return launch<bf16, kDims>(l, stream);
     case DType::f16: return launch<f16, kDims>(l, stream);
+    case DType::i8: return launch<std::int8_t, kDims>(l, stream);
     default: return launch<float, kDims>(l, stream);
   }
 }

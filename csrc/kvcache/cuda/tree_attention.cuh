@@ -137,7 +137,7 @@ __device__ __forceinline__ void add_tile(SoftmaxSum<kDims>& sum, float score, in
   for (int i = 0; i < kDims; ++i) sum.acc[i] = __fmul_rn(sum.acc[i], keep);
   for (int j = 0; j < count; ++j) {
     const float w = __shfl_sync(kAllLanes, p, j);
-    const auto* const values = value_row(j);
+    const auto values = value_row(j);
     sum.weight = __fadd_rn(sum.weight, w);
 #pragma unroll
     for (int i = 0; i < kDims; ++i) {
@@ -147,13 +147,35 @@ __device__ __forceinline__ void add_tile(SoftmaxSum<kDims>& sum, float score, in
   }
 }
 
-// Rows of the cache as float in shared memory, zero from head_dim to 32 * kDims.
+// A row of the cache as float; only int8 rows have a factor.
+template <class T>
+struct CacheRow {
+  const T* at;
+  float factor;
+  __device__ __forceinline__ float operator[](int d) const {
+    if constexpr (sizeof(T) == 1) return __fmul_rn(to_f32(at[d]), factor);
+    return to_f32(at[d]);
+  }
+};
+
+// Keys or values of one head.
+template <class T>
+struct CacheRows {
+  const T* first;
+  std::int64_t step;
+  const float* factors;  // null unless T is int8
+  __device__ __forceinline__ CacheRow<T> operator[](std::int64_t slot) const {
+    return {first + slot * step, sizeof(T) == 1 ? factors[slot] : 1.0f};
+  }
+};
+
+// Rows from slot `slot` on as float in shared memory, zero from head_dim to 32 * kDims.
 template <int kDims, class T>
-__device__ __forceinline__ void stage(float* tile, const T* first, std::int64_t step, int head_dim) {
+__device__ __forceinline__ void stage(float* tile, const CacheRows<T>& rows, std::int64_t slot, int head_dim) {
   constexpr int kPadded = 32 * kDims;
   for (int i = static_cast<int>(threadIdx.x); i < TreeAttentionPolicy::kTileKeys * kPadded; i += blockDim.x) {
     const int j = i / kPadded, d = i % kPadded;
-    tile[j * (kPadded + 4) + d] = d < head_dim ? to_f32(first[j * step + d]) : 0.0f;
+    tile[j * (kPadded + 4) + d] = d < head_dim ? rows[slot + j][d] : 0.0f;
   }
 }
 
@@ -217,8 +239,13 @@ __global__ void __launch_bounds__(TreeAttentionPolicy::kWarps * 32, TreeAttentio
     if (begin >= end) return;
     if (begin + Policy::kSplitKeys < end) end = begin + Policy::kSplitKeys;
   }
-  const T* const key = static_cast<const T*>(p.key) + batch * p.key_batch + kv_head * p.key_head;
-  const T* const value = static_cast<const T*>(p.value) + batch * p.value_batch + kv_head * p.value_head;
+  const auto factors = [&](const float* first, std::int64_t batch_step, std::int64_t head_step) {
+    return sizeof(T) == 1 ? first + batch * batch_step + kv_head * head_step : nullptr;
+  };
+  const CacheRows<T> keys{static_cast<const T*>(p.key) + batch * p.key_batch + kv_head * p.key_head, p.key_slot,
+                          factors(p.key_scale, p.key_scale_batch, p.key_scale_head)};
+  const CacheRows<T> values{static_cast<const T*>(p.value) + batch * p.value_batch + kv_head * p.value_head,
+                            p.value_slot, factors(p.value_scale, p.value_scale_batch, p.value_scale_head)};
   const std::int64_t query_at = batch * p.query_batch + head * p.query_head + node * p.query_node;
   float* const q = queries + warp * kPadded;
   for (int d = lane; d < kPadded; d += 32) {
@@ -232,21 +259,20 @@ __global__ void __launch_bounds__(TreeAttentionPolicy::kWarps * 32, TreeAttentio
   for (std::int64_t s = begin; s < end; s += kTile) {
     if (s + kTile <= common) {
       __syncthreads();  // the last tile's readers are done
-      stage<kDims>(tile, key + (row.start + s) * p.key_slot, p.key_slot, head_dim);
+      stage<kDims>(tile, keys, row.start + s, head_dim);
       __syncthreads();
       const float score = staged_score<kPadded>(q, tile + lane * kStride);
       __syncthreads();
-      stage<kDims>(tile, value + (row.start + s) * p.value_slot, p.value_slot, head_dim);
+      stage<kDims>(tile, values, row.start + s, head_dim);
       __syncthreads();
       add_tile(split, score, kTile, head_dim, [&](int j) { return tile + j * kStride; });
     } else if (s < row.seen) {
       const int count = row.seen - s < kTile ? static_cast<int>(row.seen - s) : kTile;
       const std::int64_t slot = row.slot(lane < count ? s + lane : s);
-      const T* const k_row = key + slot * p.key_slot;
+      const CacheRow<T> k_row = keys[slot];
       float score = 0.0f;
-      for (int d = 0; d < head_dim; ++d) score = __fmaf_rn(q[d], to_f32(k_row[d]), score);
-      add_tile(split, score, count, head_dim,
-               [&](int j) { return value + __shfl_sync(kAllLanes, slot, j) * p.value_slot; });
+      for (int d = 0; d < head_dim; ++d) score = __fmaf_rn(q[d], k_row[d], score);
+      add_tile(split, score, count, head_dim, [&](int j) { return values[__shfl_sync(kAllLanes, slot, j)]; });
     }
     if (launch.partials == nullptr && ((s + kTile) % Policy::kSplitKeys == 0 || s + kTile >= end)) {
       total.merge(split);

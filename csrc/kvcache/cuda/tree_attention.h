@@ -5,7 +5,7 @@
 
 namespace gramcore::kvcache {
 
-static_assert(sizeof(AttentionProblem) == 216, "part of the C ABI; tests/cuda/test_tree_attention.py mirrors it");
+static_assert(sizeof(AttentionProblem) == 264, "part of the C ABI; tests/cuda/test_tree_attention.py mirrors it");
 
 // Everything in `problem` that points does so into device memory, lengths and starts too: their values are checked by
 // the kernel, which traps (the stream then reports an error) where check_attention would throw.

@@ -19,9 +19,10 @@ struct AttentionBlock {
   std::int64_t head_dim;
   const void *key, *value;  // slot 0 of this head
   bool key_tiles;           // keys lie in tiles of kTileKeys slots, [tile][head_dim][kTileKeys]; key_step is not used
-  std::int64_t key_step, value_step;  // elements between slots
-  DType kv_dtype;                     // f32, bf16, f16
-  bool bf16_products;                 // multiply in bf16 where the level can (the query was bf16)
+  std::int64_t key_step, value_step;     // elements between slots
+  DType kv_dtype;                        // f32, bf16, f16, i8
+  const float *key_scale, *value_scale;  // factors of the slots (i8), or null
+  bool bf16_products;                    // multiply in bf16 where the level can (the query was bf16)
   std::int64_t context, num_keys;
   const std::uint64_t* ancestors;  // words of node 0
   std::int64_t words;              // per node

@@ -6,8 +6,8 @@
 // depend neither on how many rows are computed with it, nor (with fp32 products) on which other nodes lie between
 // its ancestors: a tree node gets what plain decoding would have computed.
 // Products are fp32, or bf16 pairs (vdpbf16ps, or tiles) when the query and the cache are bf16 and the level has them.
-// Products of AMX tiles keep their maximum online instead (tree_attention_amx.inl.h).
-// Tiles are kTileKeys slots; head_dim is padded with zeros to 32.
+// An int8 cache is widened with its slots' factors as tiles are packed.  Products of AMX tiles keep their maximum
+// online instead (tree_attention_amx.inl.h). Tiles are kTileKeys slots; head_dim is padded with zeros to 32.
 #include "core/vec.h"
 #include "kvcache/kernels/tree_attention.h"
 
@@ -45,6 +45,10 @@ GC_INLINE Vi load_bits(const std::int32_t* p) {
   return v;
 }
 
+GC_INLINE Vi times(Vi lanes, Vf factors) {
+  return reinterpret_cast<Vi>(reinterpret_cast<Vf>(lanes) * factors);
+}
+
 // Row `slot` of a cache, lanes [d, d + kLanes) of the reduced 32-bit form, zeros past head_dim.
 template <class Products, class T>
 GC_INLINE Vi key_lanes(const T* row, int d, int head_dim) {
@@ -70,6 +74,9 @@ static void pack_keys(std::int32_t* tile, const AttentionBlock& b, std::int64_t 
 #pragma GCC unroll 16
       for (int i = 0; i < kLanes; ++i) {
         rows[i] = k + i < count ? key_lanes<Products, T>(keys + (k + i) * b.key_step, d, head_dim) : Vi{};
+        if constexpr (sizeof(T) == 1) {
+          if (k + i < count) rows[i] = times(rows[i], splat(b.key_scale[first + k + i]));
+        }
       }
       transpose(rows);
 #pragma GCC unroll 16
@@ -84,7 +91,8 @@ static void widen_keys(std::int32_t* tile, const AttentionBlock& b, std::int64_t
   const T* keys = static_cast<const T*>(b.key) + first * b.head_dim;
   for (int d = 0; d < steps; ++d) {
     for (int k = 0; k < static_cast<int>(kTileKeys); k += kLanes) {
-      const Vi lanes = d < b.head_dim ? reinterpret_cast<Vi>(load_f32(keys + d * kTileKeys + k)) : Vi{};
+      Vi lanes = d < b.head_dim ? reinterpret_cast<Vi>(load_f32(keys + d * kTileKeys + k)) : Vi{};
+      if constexpr (sizeof(T) == 1) lanes = times(lanes, load(b.key_scale + first + k));
       __builtin_memcpy(tile + d * kTileKeys + k, &lanes, sizeof(Vi));
     }
   }
@@ -101,6 +109,7 @@ static void pack_values(std::int32_t* tile, const AttentionBlock& b, std::int64_
     for (int d = 0; d < dim; d += kLanes) {
       const int left = head_dim > d ? head_dim - d : 0;
       Vi lanes = reinterpret_cast<Vi>(left >= kLanes ? load_f32(row + d) : load_partial(row + d, left));
+      if constexpr (sizeof(T) == 1) lanes = times(lanes, splat(b.value_scale[first + k]));
       if constexpr (Products::kPer == 2) {
         Vi next = {};
         if (k + 1 < count) {
@@ -347,6 +356,7 @@ static void attend(const AttentionBlock& b) {
 #endif
       return attend_as<F32Products, bf16>(b);
     case DType::f16: return attend_as<F32Products, f16>(b);
+    case DType::i8: return attend_as<F32Products, std::int8_t>(b);
     default: return attend_as<F32Products, float>(b);
   }
 }

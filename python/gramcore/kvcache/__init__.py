@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gramcore.kvcache.attention import kv_compact_, tree_attention, tree_attention_ragged
+    from gramcore.kvcache.attention import kv_compact_, quantize_slots, tree_attention, tree_attention_ragged
 
-__all__ = ["kv_compact_", "tree_attention", "tree_attention_ragged"]
+__all__ = ["kv_compact_", "quantize_slots", "tree_attention", "tree_attention_ragged"]
 
 
 def __getattr__(name: str) -> Any:

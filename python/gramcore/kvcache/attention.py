@@ -10,14 +10,22 @@ from gramcore.torch_ops import fake, ops
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["kv_compact_", "tree_attention", "tree_attention_ragged"]
+__all__ = ["kv_compact_", "quantize_slots", "tree_attention", "tree_attention_ragged"]
 
 _ops = ops()  # at import, so that torch.compile never traces the registration
 
 
 @fake("tree_attention")
 def _tree_attention_fake(
-    query: Any, key: Any, value: Any, lengths: Any, ancestors: Any, starts: Any, scale: float
+    query: Any,
+    key: Any,
+    value: Any,
+    lengths: Any,
+    ancestors: Any,
+    starts: Any,
+    scale: float,
+    key_scale: Any = None,
+    value_scale: Any = None,
 ) -> Any:
     batch, heads, nodes, dim = query.shape
     return query.new_empty((batch, nodes, heads, dim))
@@ -32,6 +40,8 @@ def tree_attention(
     ancestors: Tensor | None = None,
     starts: Tensor | None = None,
     scale: float | None = None,
+    key_scale: Tensor | None = None,
+    value_scale: Tensor | None = None,
 ) -> Tensor:
     """Attention of n new rows per sequence over a preallocated cache that already holds their keys and values.
 
@@ -46,12 +56,14 @@ def tree_attention(
         query: (B, H, n, D), float32, bfloat16 or float16; products of bfloat16 queries may use bf16 pairs with
             fp32 accumulation.
         key, value: (B, Hkv, T, D) with H a multiple of Hkv; any strides, dense along D; one dtype, which may
-            differ from the query's.
+            differ from the query's.  int8 needs ``key_scale`` and ``value_scale``.
         lengths: (B,) int64, slots in use before the new rows; lengths + n <= T.
         ancestors: (n, W) or (B, n, W) int64 bit words, W >= ceil(n / 64); bit t of row i: node i sees node t
             (set bit i itself).  Parents come before children.  None: causal.
         starts: (B,) int64, first visible slot (left padding); 0 <= starts <= lengths.
         scale: default 1 / sqrt(D).
+        key_scale, value_scale: (B, Hkv, T) float32, dense along T, of an int8 cache (:func:`quantize_slots`): slot j
+            holds key_scale[..., j] · key[..., j, :]. Products are fp32.
 
     Returns:
         (B, n, H, D) dense, dtype of the query.  A row that sees nothing is zero.
@@ -71,12 +83,21 @@ def tree_attention(
     torch.Size([1, 1, 4, 32])
     """
     factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
-    return _ops.tree_attention(query, key, value, lengths, ancestors, starts, factor)
+    return _ops.tree_attention(query, key, value, lengths, ancestors, starts, factor, key_scale, value_scale)
 
 
 @fake("tree_attention_ragged")
 def _tree_attention_ragged_fake(
-    query: Any, key: Any, value: Any, lengths: Any, counts: Any, ancestors: Any, starts: Any, scale: float
+    query: Any,
+    key: Any,
+    value: Any,
+    lengths: Any,
+    counts: Any,
+    ancestors: Any,
+    starts: Any,
+    scale: float,
+    key_scale: Any = None,
+    value_scale: Any = None,
 ) -> Any:
     return query.new_empty(query.shape)
 
@@ -91,6 +112,8 @@ def tree_attention_ragged(
     ancestors: Tensor | None = None,
     starts: Tensor | None = None,
     scale: float | None = None,
+    key_scale: Tensor | None = None,
+    value_scale: Tensor | None = None,
 ) -> Tensor:
     """:func:`tree_attention` of a batch whose sequences have any number of new rows each, without padding.
 
@@ -106,6 +129,7 @@ def tree_attention_ragged(
         ancestors: (R, W) int64 bit words; bit t of a row: it sees node t of its own sequence.  None: causal.
         starts: (B,) int64, first visible slot.
         scale: default 1 / sqrt(D).
+        key_scale, value_scale: (B, Hkv, T), as for :func:`tree_attention`.
 
     Returns:
         (R, H, D) dense, dtype of the query.
@@ -123,7 +147,41 @@ def tree_attention_ragged(
     torch.Size([4, 4, 32])
     """
     factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
-    return _ops.tree_attention_ragged(query, key, value, lengths, counts, ancestors, starts, factor)
+    return _ops.tree_attention_ragged(
+        query, key, value, lengths, counts, ancestors, starts, factor, key_scale, value_scale
+    )
+
+
+def quantize_slots(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys or values as int8 with one factor per slot and head: x[..., j, :] ~ scale[..., j] · codes[..., j, :].
+
+    scale = max_d |x| / 127, codes = round(x / scale); a slot of zeros gets scale 0.  The error of an element is at
+    most scale / 2.  Memory: D + 4 bytes per slot and head instead of 2 D (bfloat16).
+
+    Args:
+        x: (..., D) float32, bfloat16 or float16, finite.
+
+    Returns:
+        codes (..., D) int8 and scale (...) float32.
+
+    Raises:
+        TypeError: x is not floating point.
+
+    Differs from paper: none.   Reference: symmetric per-token quantisation of the cache, KIVI, Liu et al. 2024,
+        arXiv:2402.02750, section 3 (there per token for values and per channel for keys).
+
+    >>> import torch
+    >>> codes, scale = quantize_slots(torch.tensor([[1.0, -127.0], [0.0, 0.0]]))
+    >>> codes.tolist(), scale.tolist()
+    ([[1, -127], [0, 0]], [1.0, 0.0])
+    """
+    import torch
+
+    if not x.is_floating_point():
+        raise TypeError(f"x must be floating point, got {x.dtype}")
+    scale = x.abs().amax(-1).float() / 127
+    codes = (x.float() / scale.clamp(min=torch.finfo(torch.float32).tiny)[..., None]).round().clamp(-127, 127)
+    return codes.to(torch.int8), scale
 
 
 def kv_compact_(caches: Sequence[Tensor], lengths: Tensor, path: Tensor) -> None:
@@ -133,7 +191,8 @@ def kv_compact_(caches: Sequence[Tensor], lengths: Tensor, path: Tensor) -> None
     Cost: count · D elements per head and layer, threads over layers.
 
     Args:
-        caches: key and value tensors of all layers, each (B, Hkv, T, D).
+        caches: key and value tensors of all layers, each (B, Hkv, T, D), float or int8; factors of int8 caches move
+            with them as ``scale[..., None]``.
         lengths: (B,) int64, slots in use before the tree was written.
         path: (B, S) int64 node indices, strictly increasing along S; a row ends at its first negative entry.
 

@@ -130,10 +130,10 @@ inline py::object forward(model::Decoder& d, const std::vector<model::Cache*>& c
 }
 
 inline DType cache_dtype(const std::string& name) {
-  for (DType t : {DType::f32, DType::bf16, DType::f16}) {
+  for (DType t : {DType::f32, DType::bf16, DType::f16, DType::i8}) {
     if (name == dtype_name(t)) return t;
   }
-  throw InvalidArgument("kv_dtype must be float32, bfloat16 or float16, got '" + name + "'");
+  throw InvalidArgument("kv_dtype must be float32, bfloat16, float16 or int8, got '" + name + "'");
 }
 
 }  // namespace model_binding

@@ -1,5 +1,6 @@
 #include "model/cache.h"
 
+#include <cmath>
 #include <type_traits>
 
 #include "kvcache/kernels/tree_attention.h"
@@ -27,6 +28,23 @@ T* key_at(T* head, std::int64_t slot, std::int64_t dim) {
   return head + slot / kTile * kTile * dim + slot % kTile;
 }
 
+constexpr float kSmallest = 1e-36f;  // below this a row counts as zero: its factor's inverse would overflow
+
+// Codes round(x / scale), `step` apart; returns scale = max |x| / 127.  A row that is not finite becomes NaN.
+float store_codes(const float* x, std::int64_t dim, std::int8_t* codes, std::int64_t step) {
+  float most = 0;
+  for (std::int64_t d = 0; d < dim; ++d) {
+    const float size = std::abs(x[d]);
+    if (size > most || std::isnan(size)) most = size;
+  }
+  const bool usable = most >= kSmallest && std::isfinite(most);
+  const float scale = usable ? most / 127 : most - most, inverse = usable ? 127 / most : 0;
+  for (std::int64_t d = 0; d < dim; ++d) {
+    codes[d * step] = usable ? static_cast<std::int8_t>(std::lrint(x[d] * inverse)) : std::int8_t{0};
+  }
+  return scale;
+}
+
 template <class T>
 void store_head(T* keys, T* values, std::int64_t slot, std::int64_t dim, const float* key, const float* value) {
   T *k = key_at(keys, slot, dim), *v = values + slot * dim;
@@ -47,6 +65,7 @@ void with_type(DType dtype, F&& fn) {
   switch (dtype) {
     case DType::bf16: return fn(bf16{});
     case DType::f16: return fn(f16{});
+    case DType::i8: return fn(std::int8_t{});
     default: return fn(float{});
   }
 }
@@ -61,19 +80,26 @@ Cache::Cache(std::int64_t layers, std::int64_t kv_heads, std::int64_t capacity, 
       slots_((capacity + kTile - 1) / kTile * kTile),
       dtype_(dtype) {
   GC_CHECK(capacity >= 1 && capacity <= (std::int64_t{1} << 24), "capacity must be in [1, 2^24] slots, got ", capacity);
-  GC_CHECK_AS(TypeMismatch, dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16,
-              "cache dtype must be float32, bfloat16 or float16, got ", dtype_name(dtype));
+  GC_CHECK_AS(TypeMismatch, dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16 || dtype == DType::i8,
+              "cache dtype must be float32, bfloat16, float16 or int8, got ", dtype_name(dtype));
   layer_bytes_ = kv_heads * head_elements() * dtype_bytes(dtype);
   data_ = static_cast<char*>(arena_.take(2 * layers * layer_bytes_));
+  if (dtype == DType::i8) scales_ = static_cast<float*>(arena_.take(2 * layers * kv_heads * slots_ * 4));
 }
 
 void Cache::store(std::int64_t layer, std::int64_t slot, const float* key, const float* value) {
   with_type(dtype_, [&](auto zero) {
     using T = decltype(zero);
     for (std::int64_t h = 0; h < kv_heads_; ++h) {
-      store_head(static_cast<T*>(keys(layer)) + h * head_elements(),
-                 static_cast<T*>(values(layer)) + h * head_elements(), slot, head_dim_, key + h * head_dim_,
-                 value + h * head_dim_);
+      T *k = static_cast<T*>(keys(layer)) + h * head_elements(),
+        *v = static_cast<T*>(values(layer)) + h * head_elements();
+      const float *from_key = key + h * head_dim_, *from_value = value + h * head_dim_;
+      if constexpr (std::is_same_v<T, std::int8_t>) {
+        key_scales(layer)[h * slots_ + slot] = store_codes(from_key, head_dim_, key_at(k, slot, head_dim_), kTile);
+        value_scales(layer)[h * slots_ + slot] = store_codes(from_value, head_dim_, v + slot * head_dim_, 1);
+      } else {
+        store_head(k, v, slot, head_dim_, from_key, from_value);
+      }
     }
   });
 }
@@ -94,7 +120,13 @@ void Cache::commit_path(Span<const std::int64_t> path) {
       for (std::int64_t h = 0; h < kv_heads_; ++h) {
         for (std::int64_t i = 0; i < count; ++i) {
           if (path[static_cast<std::size_t>(i)] == i) continue;
-          move_keys(all + h * head_elements(), length_ + path[static_cast<std::size_t>(i)], length_ + i, head_dim_);
+          const std::int64_t from = length_ + path[static_cast<std::size_t>(i)], to = length_ + i;
+          move_keys(all + h * head_elements(), from, to, head_dim_);
+          if (scales_) {
+            for (float* scales : {key_scales(layer), value_scales(layer)}) {
+              scales[h * slots_ + to] = scales[h * slots_ + from];
+            }
+          }
         }
       }
     });

@@ -13,7 +13,7 @@ namespace gramcore::model {
 
 class Cache {
  public:
-  // dtype f32, bf16 or f16.  Memory is touched only as far as slots are used.
+  // dtype f32, bf16, f16, or i8 with a factor per slot and head.  Memory is touched only as far as slots are used.
   Cache(std::int64_t layers, std::int64_t kv_heads, std::int64_t capacity, std::int64_t head_dim, DType dtype);
 
   std::int64_t layers() const { return layers_; }
@@ -27,6 +27,10 @@ class Cache {
 
   void* keys(std::int64_t layer) { return data_ + 2 * layer * layer_bytes_; }
   void* values(std::int64_t layer) { return data_ + (2 * layer + 1) * layer_bytes_; }
+  // (kv_heads, head_slots()) factors of an int8 cache, or null.
+  float* key_scales(std::int64_t layer) { return scales_ ? scales_ + 2 * layer * kv_heads_ * slots_ : nullptr; }
+  float* value_scales(std::int64_t layer) { return scales_ ? scales_ + (2 * layer + 1) * kv_heads_ * slots_ : nullptr; }
+  std::int64_t head_slots() const { return slots_; }
   // Slot `slot` of a layer from fp32 rows of kv_heads * head_dim.
   void store(std::int64_t layer, std::int64_t slot, const float* key, const float* value);
 
@@ -43,6 +47,7 @@ class Cache {
   std::int64_t layer_bytes_, length_ = 0, pending_ = 0;
   Arena arena_;
   char* data_;
+  float* scales_ = nullptr;
 };
 
 }  // namespace gramcore::model

@@ -248,6 +248,9 @@ kvcache::AttentionProblem Decoder::attention(const Part& part, std::int64_t laye
   p.key = cache.keys(layer);
   p.value = cache.values(layer);
   p.key_head = p.value_head = cache.head_elements();
+  p.key_scale = cache.key_scales(layer);
+  p.value_scale = cache.value_scales(layer);
+  p.key_scale_head = p.value_scale_head = cache.head_slots();
   p.value_slot = dim;
   p.key_tiles = true;
   p.out = attended_.row(part.first);

@@ -17,6 +17,12 @@ def plain() -> Decoder:
 
 
 @pytest.fixture
+def short() -> Decoder:
+    """An int8 cache."""
+    return Decoder.from_module(tiny("llama"), kv_dtype="int8")
+
+
+@pytest.fixture
 def packed(tmp_path: Path) -> Decoder:
     """Q4_1 everywhere: the low-bit path."""
     sizes = {"vocab_size": 257, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4}

@@ -53,7 +53,7 @@ def test_gguf_weights_within_the_error_of_int8_activations(kind: str, tmp_path: 
     assert np.sqrt(np.mean((got - want) ** 2)) <= 0.03 * want.std()
 
 
-@pytest.mark.parametrize("which", ["plain", "packed"])
+@pytest.mark.parametrize("which", ["plain", "packed", "short"])
 def test_tree_nodes_equal_plain_decoding_to_the_bit(isa: str, which: str, request: pytest.FixtureRequest) -> None:
     decoder = request.getfixturevalue(which)
     prompt, n = IDS[:37], 23
@@ -70,7 +70,7 @@ def test_tree_nodes_equal_plain_decoding_to_the_bit(isa: str, which: str, reques
         assert np.array_equal(row[0], tree[node])
 
 
-@pytest.mark.parametrize("which", ["plain", "packed"])
+@pytest.mark.parametrize("which", ["plain", "packed", "short"])
 def test_compaction_rollback_and_chunks_equal_a_fresh_prefill(which: str, request: pytest.FixtureRequest) -> None:
     decoder = request.getfixturevalue(which)
     decoder.reset()
@@ -113,7 +113,7 @@ def test_threads_do_not_change_a_bit(which: str, request: pytest.FixtureRequest,
     assert np.array_equal(results[0], results[2])
 
 
-@pytest.mark.parametrize("kv_dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("kv_dtype", ["bfloat16", "float16", "int8"])
 def test_short_cache_types_stay_close(kv_dtype: str) -> None:
     model = tiny("llama")
     want = Decoder.from_module(model).forward(IDS)
@@ -184,7 +184,7 @@ def test_bad_input(plain: Decoder, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="count must be in"):
         plain.rollback(1)
     with pytest.raises(ValueError, match="kv_dtype must be one of"):
-        Decoder.from_module(tiny("llama"), kv_dtype="int8")
+        Decoder.from_module(tiny("llama"), kv_dtype="int4")
     with pytest.raises(FileNotFoundError, match="folder must hold"):
         Decoder.from_pretrained(tmp_path / "none")
     (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(40))
@@ -215,3 +215,15 @@ def test_saved_folder_round_trip(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     got = Decoder.from_pretrained(tmp_path).forward(IDS[:9])
     assert np.array_equal(got, Decoder.from_module(model).forward(IDS[:9]))
+
+
+def test_int8_cache_keeps_nan_and_zero() -> None:
+    model = tiny("llama")
+    with torch.no_grad():
+        model.model.layers[0].self_attn.k_proj.weight.zero_()  # keys of zeros: factor 0, attention to all alike
+    plain, zeros = Decoder.from_module(model), Decoder.from_module(model, kv_dtype="int8")
+    want, got = plain.forward(IDS), zeros.forward(IDS)
+    assert np.sqrt(np.mean((got - want) ** 2)) < 0.02 * want.std()
+    with torch.no_grad():
+        model.model.layers[0].self_attn.v_proj.weight[3, 5] = torch.nan
+    assert np.isnan(Decoder.from_module(model, kv_dtype="int8").forward(IDS)).any()

@@ -28,13 +28,13 @@ def filled(decoder: Decoder, lengths: list[int], capacity: int | None = None) ->
     return caches
 
 
-@pytest.fixture(params=["plain", "packed", "bfloat16 weights", "float16 cache"])
+@pytest.fixture(params=["plain", "packed", "bfloat16 weights", "float16 cache", "int8 cache"])
 def decoder(request: pytest.FixtureRequest) -> Decoder:
     if request.param in ("plain", "packed"):
         return request.getfixturevalue(request.param)
     if request.param == "bfloat16 weights":
         return Decoder.from_module(tiny("llama", torch.bfloat16))
-    return Decoder.from_module(tiny("llama"), kv_dtype="float16")
+    return Decoder.from_module(tiny("llama"), kv_dtype=request.param.split()[0])
 
 
 def test_chains_and_trees_equal_single_forwards_to_the_bit(isa: str, decoder: Decoder) -> None:

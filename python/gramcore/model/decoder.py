@@ -22,7 +22,7 @@ __all__ = ["Decoder"]
 
 F32 = npt.NDArray[np.float32]
 Ids = Sequence[int] | npt.NDArray[np.integer]
-_KV_DTYPES = ("float32", "bfloat16", "float16")
+_KV_DTYPES = ("float32", "bfloat16", "float16", "int8")
 
 
 def split_rows(rows: F32, counts: Sequence[int]) -> list[F32]:
@@ -73,7 +73,8 @@ class Decoder:
         Args:
             path_or_name: path of the file, a folder with one, or ``"smollm2"`` for the packaged model.
             max_len: slots of the cache, >= 1; default the model's context length.
-            kv_dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; default float16, float32 with ``dense``.
+            kv_dtype: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"int8"`` (a factor per slot and head); default
+                float16, float32 with ``dense``.
             dense: expand all weights to fp32.
 
         Raises:

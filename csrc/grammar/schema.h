@@ -129,8 +129,13 @@ class SchemaCompiler {
   std::uint32_t count(const Json& value, const Json& node, const char* keyword);
   ExprId pattern(const std::string& text, const Json& node);
   ExprId format(const std::string& name);
+  static bool standard_format(const std::string& name);
   const Json& synthetic(std::string_view text);
+  // What is not exact: refused in strict mode, else reported.
   void note(const Json& node, const std::string& keyword, const char* status, const std::string& detail);
+  // What says nothing about validity.
+  void annotate(const Json& node, const std::string& keyword, const std::string& detail);
+  void record(const Json& node, const std::string& keyword, const char* status, const std::string& detail);
   [[noreturn]] void refuse(const Json& node, const std::string& keyword, const std::string& why);
   std::string pointer_of(const Json& node) const;
   void scan(const Json& node);

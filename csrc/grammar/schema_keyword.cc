@@ -51,6 +51,12 @@ constexpr Format kFormats[] = {
     {"json-pointer", "(?:/(?:[^/~]|~[01])*)*"},
 };
 
+// Formats that some draft of JSON Schema defines and kFormats has not; others say nothing about validity.
+constexpr const char* kOtherFormats[] = {
+    "color", "host-name", "idn-email", "idn-hostname",          "ip-address",    "iri",          "iri-reference",
+    "phone", "regex",     "style",     "relative-json-pointer", "uri-reference", "uri-template", "utc-millisec",
+};
+
 bool find_path(const Json& from, const Json& node, std::string* path) {
   if (&from == &node) return true;
   for (std::size_t i = 0; i < from.items.size(); ++i) {
@@ -77,6 +83,15 @@ void SchemaCompiler::refuse(const Json& node, const std::string& keyword, const 
 
 void SchemaCompiler::note(const Json& node, const std::string& keyword, const char* status, const std::string& detail) {
   if (options_.strict) refuse(node, keyword, detail + " (strict)");
+  record(node, keyword, status, detail);
+}
+
+void SchemaCompiler::annotate(const Json& node, const std::string& keyword, const std::string& detail) {
+  record(node, keyword, "annotation", detail);
+}
+
+void SchemaCompiler::record(const Json& node, const std::string& keyword, const char* status,
+                            const std::string& detail) {
   const std::string at = pointer_of(node);
   if (noted_.insert(at + "\n" + keyword).second) report_.push_back({at, keyword, status, detail});
 }
@@ -142,6 +157,10 @@ ExprId SchemaCompiler::pattern(const std::string& text, const Json& node) {
   }
   plain_patterns_[text] = e;
   return e;
+}
+
+bool SchemaCompiler::standard_format(const std::string& name) {
+  return std::find(std::begin(kOtherFormats), std::end(kOtherFormats), name) != std::end(kOtherFormats);
 }
 
 ExprId SchemaCompiler::format(const std::string& name) {

@@ -241,8 +241,10 @@ void SchemaCompiler::base(const Json& node, Shape* s) {
     const ExprId e = format(f->text);
     if (e != ExprPool::kEmpty) {
       s->patterns.push_back(e);
-    } else {
+    } else if (standard_format(f->text)) {
       note(node, "format", "approximated", gramcore::cat("format '", f->text, "' is not enforced"));
+    } else {
+      annotate(node, "format", gramcore::cat("format '", f->text, "' is none of JSON Schema's"));
     }
   }
 }

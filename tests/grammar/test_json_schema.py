@@ -310,6 +310,21 @@ def test_report_names_what_is_not_enforced() -> None:
         Grammar.from_json_schema(schema, strict=True)
 
 
+def test_formats_that_json_schema_does_not_define_are_annotations() -> None:
+    schema = {"properties": {"n": {"type": "integer", "format": "int32"}, "r": {"format": "regex"}}}
+    report = Grammar.from_json_schema(schema).report
+    assert report is not None
+    statuses = {(r.pointer, r.keyword): r.status for r in report.keywords()}
+    assert statuses["#/properties/n", "format"] == "annotation"
+    assert statuses["#/properties/r", "format"] == "approximated"
+    assert [r.pointer for r in report.inexact] == ["#/properties/r"]
+    del schema["properties"]["r"]
+    strict = Grammar.from_json_schema(schema, strict=True).report
+    assert strict is not None
+    assert strict.is_exact
+    assert [r.detail for r in strict.noted] == ["format 'int32' is none of JSON Schema's"]
+
+
 def test_one_of_whose_overlap_cannot_be_excluded_is_reported() -> None:
     closed = {"properties": {"a": {}}, "additionalProperties": False}
     schema = {"oneOf": [closed, {"properties": {"b": {"type": "integer"}}}], "type": "object"}

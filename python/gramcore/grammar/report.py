@@ -57,7 +57,8 @@ class KeywordReport:
     Attributes:
         pointer: the schema object, as a JSON pointer.
         keyword: its keyword.
-        status: ``"exact"``, ``"approximated"`` (texts that violate it may pass) or ``"refused"``.
+        status: ``"exact"``, ``"approximated"`` (texts that violate it may pass), or ``"annotation"`` (it says nothing
+            about validity, as formats that JSON Schema does not define).
         detail: what is not enforced; empty when exact.
     """
 
@@ -72,11 +73,16 @@ class SchemaReport:
     """All that is not exact, and on request everything.
 
     Attributes:
-        inexact: keywords that are approximated.
+        noted: keywords that are approximated, or annotations only.
     """
 
-    inexact: tuple[KeywordReport, ...]
+    noted: tuple[KeywordReport, ...]
     _text: str = field(repr=False, compare=False, default="true")
+
+    @property
+    def inexact(self) -> tuple[KeywordReport, ...]:
+        """Keywords that are approximated."""
+        return tuple(r for r in self.noted if r.status == "approximated")
 
     @property
     def is_exact(self) -> bool:
@@ -85,7 +91,7 @@ class SchemaReport:
 
     def keywords(self) -> list[KeywordReport]:
         """Every keyword of the schema that can affect validity, in reading order."""
-        known = {(r.pointer, r.keyword): r for r in self.inexact}
+        known = {(r.pointer, r.keyword): r for r in self.noted}
         found = [known.pop(key, KeywordReport(*key, "exact")) for key in _walk(json.loads(self._text), "#")]
         return found + list(known.values())
 

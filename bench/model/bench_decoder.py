@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import gramcore
 import numpy as np
@@ -124,9 +125,16 @@ def _llama(ids: np.ndarray, threads: int, bench: Bench) -> Callable[[int], Step]
     except ImportError as error:
         bench.note(f"llama-cpp-python is not installed ({error})")
         return None
-    model: Any = llama_cpp.Llama(
-        str(find_model("smollm2")), n_threads=threads, n_threads_batch=threads, n_ctx=2048, verbose=False
-    )
+    defaults = llama_cpp.llama_cpp.llama_model_default_params()
+    _, levels, _ = gramcore.cpu_info()
+    if "amx" in levels:
+        # Its tile products of several rows end the process by an illegal instruction (0.3.36, Sapphire Rapids).
+        bench.note("llama-cpp-python: without its packed layouts, whose AMX products fail here")
+        defaults.use_extra_bufts = False
+    with mock.patch.object(llama_cpp.llama_cpp, "llama_model_default_params", return_value=defaults):
+        model: Any = llama_cpp.Llama(
+            str(find_model("smollm2")), n_threads=threads, n_threads_batch=threads, n_ctx=2048, verbose=False
+        )
 
     def make(n: int) -> Step:
         def step() -> np.ndarray:

@@ -12,6 +12,8 @@
 #include <cstring>
 #include <utility>
 
+#include "core/huge_pages.h"
+
 namespace gramcore {
 namespace {
 
@@ -73,8 +75,7 @@ void MappedFile::advise(Access access) const {
 
 void MappedFile::load() {
   if (!data_) return;
-  constexpr std::size_t kHuge = std::size_t{1} << 21;
-  const std::size_t align = size_ >= kHuge ? kHuge : 1;  // small files need no room to be aligned
+  const std::size_t align = size_ >= kHugePage ? kHugePage : 1;  // small files need no room to be aligned
   void* mapped = ::mmap(nullptr, size_ + align - 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED) throw_io(path_, "allocate memory for");
   auto* begin = static_cast<unsigned char*>(mapped);
@@ -84,7 +85,7 @@ void MappedFile::load() {
   const auto pages = [](std::size_t bytes) { return (bytes + 4095) / 4096 * 4096; };
   const std::size_t tail = pages(size_ + align - 1) - head - pages(size_);
   if (tail > 0) ::munmap(begin + pages(size_), tail);
-  ::madvise(begin, size_, MADV_HUGEPAGE);  // a hint: failure is harmless
+  advise_huge_pages(begin, size_);
   std::memcpy(begin, data_, size_);
   ::mprotect(begin, size_, PROT_READ);
   ::munmap(const_cast<unsigned char*>(data_), size_);

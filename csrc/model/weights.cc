@@ -5,14 +5,15 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/huge_pages.h"
 #include "core/thread_pool.h"
 #include "model/kernels/layers.h"
 
 namespace gramcore::model {
 namespace {
 
-constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
-constexpr std::int64_t kArenaBlock = 16 * kHugePage;
+constexpr auto kPage = static_cast<std::int64_t>(kHugePage);
+constexpr std::int64_t kArenaBlock = 16 * kPage;
 
 std::int64_t round_up(std::int64_t n, std::int64_t unit) {
   return (n + unit - 1) / unit * unit;
@@ -65,11 +66,11 @@ Arena::~Arena() {
 void* Arena::take(std::int64_t num_bytes) {
   const std::int64_t wanted = round_up(std::max<std::int64_t>(num_bytes, 1), 64);
   if (blocks_.empty() || blocks_.back().size - blocks_.back().used < wanted) {
-    const std::int64_t size = round_up(std::max(wanted, kArenaBlock), kHugePage);
+    const std::int64_t size = round_up(std::max(wanted, kArenaBlock), kPage);
     void* data =
         ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) throw std::bad_alloc();
-    ::madvise(data, static_cast<std::size_t>(size), MADV_HUGEPAGE);
+    advise_huge_pages(data, static_cast<std::size_t>(size));
     blocks_.push_back({static_cast<char*>(data), size, 0});
   }
   Block& block = blocks_.back();

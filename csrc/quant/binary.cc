@@ -26,13 +26,6 @@ PackSpec without_minima(PackSpec s) {
   return s;
 }
 
-float as_float(float v) {
-  return v;
-}
-float as_float(bf16 v) {
-  return to_f32(v);
-}
-
 // Columns `order` of x as fp32.
 void gather_columns(const RowsView& x, Span<const std::int32_t> order, std::vector<float>* out) {
   if (out->size() < static_cast<std::size_t>(x.rows) * order.size())
@@ -44,7 +37,7 @@ void gather_columns(const RowsView& x, Span<const std::int32_t> order, std::vect
       for (std::int64_t r = first; r < last; ++r) {
         for (std::int64_t c = 0; c < width; ++c) {
           const std::int32_t column = order.data()[c];
-          to[r * width + c] = column < 0 ? 0.0f : as_float(from[r * x.stride + column]);
+          to[r * width + c] = column < 0 ? 0.0f : to_f32(from[r * x.stride + column]);
         }
       }
     });

@@ -1,10 +1,9 @@
 #include "quant/packed.h"
 
-#include <sys/mman.h>
-
 #include <cstring>
 
 #include "core/half.h"
+#include "core/huge_pages.h"
 #include "core/thread_pool.h"
 
 namespace gramcore::quant {
@@ -118,15 +117,6 @@ void PackSpec::validate() const {
   GC_CHECK(zero >= 0 && zero < (1 << bits), "zero must be a code of ", bits, " bits, got ", zero);
   GC_CHECK(bits > 1 || zero == 1, "zero must be 1 for 1-bit codes, which stand for -1 and +1, got ", zero);
   GC_CHECK(bits < 8 || zero == 128, "zero must be 128 for 8-bit codes, got ", zero);
-}
-
-void advise_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t size) {
-#if defined(MADV_HUGEPAGE)
-  constexpr std::uintptr_t kHuge = std::uintptr_t{2} << 20;
-  const std::uintptr_t first = (reinterpret_cast<std::uintptr_t>(data) + kHuge - 1) / kHuge * kHuge;
-  const std::uintptr_t last = (reinterpret_cast<std::uintptr_t>(data) + size) / kHuge * kHuge;
-  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // failure is harmless
-#endif
 }
 
 void pack(const PackSpec& s, Span<const std::uint8_t> codes, const GroupValues& values, Span<std::uint8_t> packed) {

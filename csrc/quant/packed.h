@@ -48,10 +48,6 @@ struct PackSpec {
   std::int64_t packed_bytes() const { return panels() * panel_bytes(); }
 };
 
-// Asks the system for 2 MiB pages under memory not yet written: a matrix read once per token otherwise loses a fifth of
-// its time to address translation.
-void advise_huge_pages(void* data, std::size_t size);
-
 // Values per group, row-major (n, groups): fp32 arrays that already hold what the scale type can represent.
 struct GroupValues {
   Span<const float> scales;

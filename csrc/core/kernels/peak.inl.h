@@ -1,5 +1,6 @@
 // Twelve independent accumulators hide the latency of fused multiply-adds and dot products on every core in use.
 #include "core/kernels/peak.h"
+#include "core/tiles.h"
 #include "core/vec.h"
 
 namespace gramcore::core {
@@ -68,13 +69,12 @@ static float int8_dot(std::int64_t rounds) {
 #endif
 
 #if defined(__AMX_INT8__)
-struct TileShapes {
-  std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
 static float int8_tiles(std::int64_t rounds) {
-  const TileShapes shapes;
+  tiles::GC_ISA_NS::TileConfig shapes;
+  for (int i = 0; i < 8; ++i) {
+    shapes.row_bytes[i] = 64;
+    shapes.rows[i] = 16;
+  }
   _tile_loadconfig(&shapes);
   _tile_zero(0);
   _tile_zero(1);

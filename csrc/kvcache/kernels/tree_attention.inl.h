@@ -8,6 +8,7 @@
 // Products are fp32, or bf16 pairs (vdpbf16ps, or tiles) when the query and the cache are bf16 and the level has them.
 // An int8 cache is widened with its slots' factors as tiles are packed.  Products of AMX tiles keep their maximum
 // online instead (tree_attention_amx.inl.h). Tiles are kTileKeys slots; head_dim is padded with zeros to 32.
+#include "core/tiles.h"
 #include "core/vec.h"
 #include "kvcache/kernels/tree_attention.h"
 

@@ -5,11 +5,7 @@
 // a row's bits do not depend on the other rows. Included by tree_attention.inl.h inside its namespace.
 #pragma once
 
-struct TileConfig {
-  std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  std::uint16_t row_bytes[16] = {};
-  std::uint8_t rows[16] = {};
-};
+using tiles::GC_ISA_NS::TileConfig;
 
 constexpr std::int64_t kTilePair = 32;    // rows of a product: of tiles 0, 1, 4 and of tiles 2, 3, 5
 constexpr std::int64_t kChunkKeys = 512;  // slots between two looks at the maximum

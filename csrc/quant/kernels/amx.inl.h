@@ -9,11 +9,7 @@
 template <int kBits>
 constexpr std::int64_t kAmxMinRows = kBits == 8 ? 9 : 8;
 
-struct TileConfig {
-  std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  std::uint16_t row_bytes[16] = {};
-  std::uint8_t rows[16] = {};
-};
+using tiles::GC_ISA_NS::TileConfig;
 
 constexpr int kChunk = 16;  // blocks expanded at a time: 8 KiB
 

@@ -4,6 +4,7 @@
 // The inner sums are exact integers and the outer ones have one fixed order, so a row's result does not depend on how
 // many rows are computed with it, and vector and tile (AMX) kernels give the same bits.  A panel is read once per
 // `kMaxRows` rows; activations are read from cache.  No alignment is needed; loads never pass the panel's end.
+#include "core/tiles.h"
 #include "quant/kernels/qgemm.h"
 #include "quant/kernels/simd.inl.h"
 

@@ -79,9 +79,9 @@ inline void set_codes(model::Decoder& d, const std::string& name, std::int64_t l
   d.set_packed(name, layer, s, packed);
 }
 
-// ids: per sequence; parents: None, or per sequence the parents of a tree's nodes or None for a chain.  Logits of
-// `rows`
-// ("all", each sequence's "last" or "none": then None) and, if asked for, final hidden states of all or the last.
+// ids: per sequence; parents: None, or per sequence the parents of a tree's nodes or None for a chain.  Logits of all
+// rows, of each sequence's last one or None, as `rows` says ("all", "last", "none"), and, if asked for, final hidden
+// states of all or the last.
 inline py::object forward(model::Decoder& d, const std::vector<model::Cache*>& caches, const py::sequence& ids,
                           const std::optional<py::sequence>& parents, const std::string& rows, bool want_hidden) {
   constexpr std::int64_t kLow = std::numeric_limits<std::int32_t>::min(), kHigh = -(kLow + 1);

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <memory>
-#include <vector>
 
 #include "core/thread_pool.h"
 #include "kvcache/kernels/tree_attention.h"
@@ -150,14 +150,17 @@ void check_attention(const AttentionProblem& p, std::int64_t first) {
   GC_CHECK(!p.key_tiles || !p.starts, "starts must not be given with keys in tiles, got both");
 }
 
-std::int64_t num_attention_items(const AttentionProblem& p) {
-  if (p.nodes == 0 || p.batch == 0) return 0;
-  const std::int64_t nodes = nodes_per_item(p);
-  return p.batch * p.kv_heads * ((p.nodes + nodes - 1) / nodes);
+void AttentionItems::add(const AttentionProblem& p) {
+  const std::int64_t nodes = p.nodes > 0 && p.batch > 0 ? nodes_per_item(p) : 1;
+  parts_.push_back({p, nodes, size() + p.batch * p.kv_heads * ((p.nodes + nodes - 1) / nodes)});
 }
 
-void attention_item(const AttentionProblem& p, std::int64_t item) {
-  const std::int64_t nodes = nodes_per_item(p), blocks = (p.nodes + nodes - 1) / nodes;
+void AttentionItems::run(std::int64_t item) const {
+  const auto part = std::upper_bound(parts_.begin(), parts_.end(), item,
+                                     [](std::int64_t i, const Part& candidate) { return i < candidate.end; });
+  if (part != parts_.begin()) item -= std::prev(part)->end;
+  const AttentionProblem& p = part->problem;
+  const std::int64_t nodes = part->nodes, blocks = (p.nodes + nodes - 1) / nodes;
   const std::int64_t first = (blocks - 1 - item % blocks) * nodes;  // the longest (last) blocks first
   const std::int64_t kv_head = item / blocks % p.kv_heads, batch = item / blocks / p.kv_heads;
   const std::int64_t count = std::min(nodes, p.nodes - first);
@@ -168,22 +171,17 @@ void attention_item(const AttentionProblem& p, std::int64_t item) {
   }
 }
 
-void tree_attention(const AttentionProblem& p) {
-  check_attention(p);
-  parallel_chunks(num_attention_items(p), [&](std::int64_t item) { attention_item(p, item); });
+void tree_attention(Span<const AttentionProblem> problems) {
+  AttentionItems items;
+  for (std::size_t i = 0; i < problems.size(); ++i) {
+    check_attention(problems[i], static_cast<std::int64_t>(i));
+    items.add(problems[i]);
+  }
+  parallel_chunks(items.size(), [&](std::int64_t item) { items.run(item); });
 }
 
-void tree_attention(Span<const AttentionProblem> problems) {
-  std::vector<std::int64_t> ends;  // items of the problems so far
-  std::int64_t items = 0;
-  for (const AttentionProblem& p : problems) {
-    check_attention(p, static_cast<std::int64_t>(ends.size()));
-    ends.push_back(items += num_attention_items(p));
-  }
-  parallel_chunks(items, [&](std::int64_t item) {
-    const auto at = static_cast<std::size_t>(std::upper_bound(ends.begin(), ends.end(), item) - ends.begin());
-    attention_item(problems[at], at == 0 ? item : item - ends[at - 1]);
-  });
+void tree_attention(const AttentionProblem& p) {
+  tree_attention(Span<const AttentionProblem>(&p, 1));
 }
 
 void check_path(const std::int64_t* path, std::int64_t count, std::int64_t base, std::int64_t capacity) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "core/dtype.h"
 #include "core/span.h"
@@ -54,13 +55,25 @@ void check_attention_sizes(const AttentionProblem& problem);
 // The same, or when a sequence does not fit the cache; the problem's first sequence is called `first`.
 void check_attention(const AttentionProblem& problem, std::int64_t first = 0);
 
-// The work split into independent items (sequence, KV head, block of rows); any thread may run any item once.
-std::int64_t num_attention_items(const AttentionProblem& problem);
-void attention_item(const AttentionProblem& problem, std::int64_t item);
+// The work of some problems split into independent items (sequence, KV head, block of rows); any thread may run any
+// item once.  Problems are not checked; what they point to must stay.
+class AttentionItems {
+ public:
+  void add(const AttentionProblem& problem);
+  std::int64_t size() const { return parts_.empty() ? 0 : parts_.back().end; }
+  void run(std::int64_t item) const;
 
-void tree_attention(const AttentionProblem& problem);
-// The same for a batch of problems, whose items share the threads.
+ private:
+  struct Part {
+    AttentionProblem problem;
+    std::int64_t nodes, end;  // nodes per item; items of the problems so far, this one's included
+  };
+  std::vector<Part> parts_;
+};
+
+// Problems are checked; their items share the threads.
 void tree_attention(Span<const AttentionProblem> problems);
+void tree_attention(const AttentionProblem& problem);
 
 // Moves slot base + path[i] to base + i for i < count in a (heads, capacity, head_dim) array; `row_bytes` per slot.
 // path must be strictly increasing, which makes the in-place ascending copy safe.

@@ -81,8 +81,7 @@ class Decoder {
     Cache* cache = nullptr;
     const std::int32_t* ids = nullptr;
     std::int64_t first = 0, n = 0, length = 0;
-    const Tree* tree = nullptr;      // null: a chain
-    std::int64_t attention_end = 0;  // attention items of the parts so far, this one included
+    const Tree* tree = nullptr;  // null: a chain
   };
   struct Pass {  // what the phases of one pass read
     std::vector<Part> parts;
@@ -105,7 +104,7 @@ class Decoder {
   void check(const ForwardRequest& request) const;
   static Tree read_tree(const SequenceRows& rows);
   static void add_rows(Pass* pass, const SequenceRows& rows, const Tree* tree, std::int64_t done, std::int64_t count);
-  void run_pass(Pass* pass);
+  void run_pass(const Pass& pass);
   void build(const Pass& pass);
   void add_layer(const Pass& pass, std::int64_t index);
   void add_head(const Pass& pass);

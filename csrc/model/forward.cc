@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <iterator>
 #include <utility>
 
 #include "core/thread_pool.h"
@@ -96,7 +95,7 @@ void Decoder::forward(const ForwardRequest& r) {
     pass.logits = r.logits ? r.logits + outputs * config_.vocab : nullptr;
     pass.hidden = r.hidden ? r.hidden + outputs * config_.hidden : nullptr;
     outputs += static_cast<std::int64_t>(pass.out_rows.size());
-    if (pass.n() > 0) run_pass(&pass);
+    if (pass.n() > 0) run_pass(pass);
   }
 }
 
@@ -129,8 +128,8 @@ void Decoder::ensure_rotations(std::int64_t positions) {
   }
 }
 
-void Decoder::run_pass(Pass* pass) {
-  const std::int64_t n = pass->n(), q = config_.heads * config_.head_dim, kv = config_.kv_heads * config_.head_dim;
+void Decoder::run_pass(const Pass& pass) {
+  const std::int64_t n = pass.n(), q = config_.heads * config_.head_dim, kv = config_.kv_heads * config_.head_dim;
   grow(&h_, n * config_.hidden);
   grow(&projected_, n * config_.hidden);
   grow(&q_, n * q);
@@ -140,14 +139,9 @@ void Decoder::run_pass(Pass* pass) {
   x_.resize(n, config_.hidden);
   attended_.resize(n, q);
   act_.resize(n, config_.feed_forward);
-  std::int64_t items = 0;
-  for (Part& part : pass->parts) {
-    items += kvcache::num_attention_items(attention(part, 0));
-    part.attention_end = items;
-  }
-  build(*pass);
+  build(pass);
   program_.run();
-  for (const Part& part : pass->parts) {
+  for (const Part& part : pass.parts) {
     if (part.tree) {
       part.cache->set_pending(part.n);
     } else {
@@ -279,12 +273,10 @@ void Decoder::add_layer(const Pass& pass, std::int64_t index) {
       rotate_and_store(*pass, index, r);
     }
   });
-  program_.add(pass.parts.back().attention_end, [this, pass = &pass, index](std::int64_t item) {
-    const auto part = std::upper_bound(pass->parts.begin(), pass->parts.end(), item,
-                                       [](std::int64_t i, const Part& p) { return i < p.attention_end; });
-    const std::int64_t begin = part == pass->parts.begin() ? 0 : std::prev(part)->attention_end;
-    kvcache::attention_item(attention(*part, index), item - begin);
-  });
+  kvcache::AttentionItems attend;
+  for (const Part& part : pass.parts) attend.add(attention(part, index));
+  const std::int64_t items = attend.size();
+  program_.add(items, [attend = std::move(attend)](std::int64_t item) { attend.run(item); });
   add_prepare(&attended_, nullptr, 0, nullptr, {&l.o});
   // The residual stream takes each piece as soon as it is there.
   const auto add_to_stream = [this, n](const Segment& s, std::int64_t c0, std::int64_t c1) {

@@ -36,7 +36,6 @@ const Automaton::Closure& Automaton::closure(ExprId e) {
   for (const StackId s : stacks) made->frames.push_back({stacks_[s].next, frame_of(stacks_[s].parent)});
   for (const Thread& t : ready_) made->threads.push_back({t.top, frame_of(t.stack)});
   closure_bytes_ += sizeof(Closure) + made->frames.size() * sizeof(Stack) + made->threads.size() * sizeof(Thread);
-  if (closures_.size() <= e) closures_.resize(grammar_.pool.size());
   return *(closures_[e] = std::move(made));
 }
 

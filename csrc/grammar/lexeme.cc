@@ -111,7 +111,7 @@ std::vector<ExprId> Lexemes::alternatives(ExprId e) {
   }
   if (parts.empty()) return {};
   if (!narrow.empty()) parts.push_back(pool_.alt(std::move(narrow)));
-  return parts.size() < 2 ? std::vector<ExprId>{} : parts;
+  return parts;
 }
 
 ByteSet Lexemes::first_bytes(ExprId e) {

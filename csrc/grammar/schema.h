@@ -132,7 +132,7 @@ class SchemaCompiler {
   static bool standard_format(const std::string& name);
   const Json& synthetic(std::string_view text);
   // What is not exact: refused in strict mode, else reported.
-  void note(const Json& node, const std::string& keyword, const char* status, const std::string& detail);
+  void note(const Json& node, const std::string& keyword, const std::string& detail);
   // What says nothing about validity.
   void annotate(const Json& node, const std::string& keyword, const std::string& detail);
   void record(const Json& node, const std::string& keyword, const char* status, const std::string& detail);

@@ -89,7 +89,7 @@ ExprId SchemaCompiler::emit(const Shape& s) {
   }
   for (const Json* v : s.excluded) {
     if ((v->is(Type::kArray) && (s.types & kArrayBit)) || (v->is(Type::kObject) && (s.types & kObjectBit))) {
-      note(*v, "not", "approximated", "a given array or object is not excluded");
+      note(*v, "not", "a given array or object is not excluded");
     }
   }
   if (s.types & kArrayBit) kids.push_back(emit_array(s));
@@ -112,10 +112,10 @@ ExprId SchemaCompiler::emit_number(const Shape& s) {
   for (const std::string& m : s.multiples) {
     const ExprId e = multiple_of(m);
     if (e == ExprPool::kEmpty) {
-      note(root_, "multipleOf", "approximated", gramcore::cat("multiples of ", m, " are not enforced"));
+      note(root_, "multipleOf", gramcore::cat("multiples of ", m, " are not enforced"));
     } else if (grammar_.pool[e].has_call) {
       if (parts.size() == 1 && !s.low && !s.high && s.multiples.size() == 1) return e;
-      note(root_, "multipleOf", "approximated", gramcore::cat("multiples of ", m, " are not enforced with bounds"));
+      note(root_, "multipleOf", gramcore::cat("multiples of ", m, " are not enforced with bounds"));
     } else {
       parts.push_back(e);
     }
@@ -203,7 +203,7 @@ ExprId SchemaCompiler::emit_array(const Shape& s) {
   if (!s.contains.empty()) {
     const ContainsPart& c = s.contains[0];
     if (s.contains.size() > 1 || prefix > 0 || s.max_items != kUnbounded || s.min_items > c.min || c.key.size() > 1) {
-      note(root_, "contains", "approximated", "contains is not enforced together with other array keywords");
+      note(root_, "contains", "contains is not enforced together with other array keywords");
     } else {
       const Json& node = c.key.empty() ? synthetic("{}") : *c.key[0].node;
       const bool flip = !c.key.empty() && c.key[0].negated;

@@ -81,9 +81,9 @@ void SchemaCompiler::refuse(const Json& node, const std::string& keyword, const 
                                       keyword.empty() ? "a part" : "'" + keyword + "'", " at ", at, ": ", why));
 }
 
-void SchemaCompiler::note(const Json& node, const std::string& keyword, const char* status, const std::string& detail) {
+void SchemaCompiler::note(const Json& node, const std::string& keyword, const std::string& detail) {
   if (options_.strict) refuse(node, keyword, detail + " (strict)");
-  record(node, keyword, status, detail);
+  record(node, keyword, "approximated", detail);
 }
 
 void SchemaCompiler::annotate(const Json& node, const std::string& keyword, const std::string& detail) {
@@ -153,7 +153,7 @@ ExprId SchemaCompiler::pattern(const std::string& text, const Json& node) {
     options.json = &text_;
     e = parse_regex(text, options, &grammar_.pool);
   } catch (const InvalidArgument& error) {
-    note(node, "pattern", "approximated", gramcore::cat("the pattern is not enforced: ", error.what()));
+    note(node, "pattern", gramcore::cat("the pattern is not enforced: ", error.what()));
   }
   plain_patterns_[text] = e;
   return e;

@@ -199,7 +199,7 @@ Shapes SchemaCompiler::exactly_one(const Json& list) {
         mine = product(mine, negated(list.items[j]));
       } catch (const InvalidArgument&) {  // strict mode refuses here, in note()
         resolving_.resize(resolving);
-        note(list, "oneOf", "approximated", "texts that match several alternatives are not excluded");
+        note(list, "oneOf", "texts that match several alternatives are not excluded");
       }
     }
     append(&out, mine);
@@ -242,7 +242,7 @@ void SchemaCompiler::base(const Json& node, Shape* s) {
     if (e != ExprPool::kEmpty) {
       s->patterns.push_back(e);
     } else if (standard_format(f->text)) {
-      note(node, "format", "approximated", gramcore::cat("format '", f->text, "' is not enforced"));
+      note(node, "format", gramcore::cat("format '", f->text, "' is not enforced"));
     } else {
       annotate(node, "format", gramcore::cat("format '", f->text, "' is none of JSON Schema's"));
     }
@@ -276,7 +276,7 @@ void SchemaCompiler::base_array(const Json& node, Shape* s) {
   }
   const Json* unique = node.find("uniqueItems");
   if (unique != nullptr && unique->is(Type::kTrue)) {
-    note(node, "uniqueItems", "approximated", "equal items are not excluded");
+    note(node, "uniqueItems", "equal items are not excluded");
   }
 }
 

@@ -1,11 +1,11 @@
-"""What differs between versions of transformers: the name of the key-value cache in calls and outputs."""
+"""What differs between models and versions of transformers: names of the cache, rows whose logits are computed."""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
-__all__ = ["cache_argument", "cache_of"]
+__all__ = ["cache_argument", "cache_of", "last_logits_argument"]
 
 
 def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
@@ -17,3 +17,8 @@ def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
 def cache_of(output: Any) -> Any:
     """The cache in a model's output."""
     return output["cache"] if "cache" in output else output["past_key_values"]
+
+
+def last_logits_argument(model: Any) -> dict[str, Any]:
+    """What makes ``model``'s forward compute the last position's logits only, if it can."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}

@@ -28,7 +28,7 @@ class Plan(Drafter):
             self.watch(accepted)
 
     def rollback(self, n: int) -> None:
-        raise NotImplementedError
+        raise AssertionError("nothing is rolled back")
 
     def fork(self) -> Plan:
         return self

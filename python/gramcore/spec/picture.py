@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from gramcore._checks import require
+from gramcore._files import replacing
 from gramcore.spec.base import Dice, DraftTree, FloatArray, TargetRows, Verdict, Verifier
 
 __all__ = ["RecordingVerifier", "draw_tree", "save_tree_png"]
@@ -126,10 +126,8 @@ def save_tree_png(
         axes.text(x, y, label + share, ha="center", va="center", fontsize=8, bbox=box)
     following = _plain(name(verdict.next_token))
     axes.set_title(f"{len(verdict.path)} of {len(tree)} drafted tokens accepted, next: {following}", fontsize=9)
-    target = Path(path)
-    part = target.with_name(target.name + ".part")
-    figure.savefig(part, format="png", dpi=120, bbox_inches="tight")
-    part.replace(target)
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=120, bbox_inches="tight")
 
 
 def _plain(text: str) -> str:

@@ -10,7 +10,7 @@ from torch import nn
 
 from gramcore.spec.vocabulary import FrequencyVocabulary
 
-__all__ = ["head_weight", "restrict_head"]
+__all__ = ["head_weight", "restrict_head", "rows_of"]
 
 
 def head_weight(model: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -26,6 +26,14 @@ def head_weight(model: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     return weight.detach(), None if bias is None else bias.detach()
 
 
+def rows_of(
+    weight: torch.Tensor, bias: torch.Tensor | None, vocabulary: FrequencyVocabulary
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A copy of an output layer's rows of the ids in F, in their order."""
+    ids = torch.from_numpy(vocabulary.ids).to(weight.device)
+    return weight.index_select(0, ids), None if bias is None else bias.index_select(0, ids)
+
+
 def restrict_head(model: Any, vocabulary: FrequencyVocabulary) -> Any:
     """``model`` with logits ``(..., |F|)`` of the ids in F, in their order; all other weights are shared.
 
@@ -38,11 +46,11 @@ def restrict_head(model: Any, vocabulary: FrequencyVocabulary) -> Any:
     weight, bias = head_weight(model)
     if weight.shape[0] != vocabulary.vocab_size:
         raise ValueError(f"vocabulary must be of a model with {weight.shape[0]} ids, got {vocabulary.vocab_size}")
-    ids = torch.from_numpy(vocabulary.ids).to(weight.device)
+    weight, bias = rows_of(weight, bias, vocabulary)
     head = nn.Linear(weight.shape[1], len(vocabulary), bias=bias is not None, device="meta")
-    head.weight = nn.Parameter(weight.index_select(0, ids), requires_grad=False)
+    head.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:
-        head.bias = nn.Parameter(bias.index_select(0, ids), requires_grad=False)
+        head.bias = nn.Parameter(bias, requires_grad=False)
     full = model.get_output_embeddings()
     name = next(name for name, module in model.named_modules() if module is full)
     outer = copy.copy(model)

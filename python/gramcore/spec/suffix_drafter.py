@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from gramcore._checks import check_choice, check_int, check_real
 from gramcore._core import spec as _native
 from gramcore.ngram import SuffixAutomaton
 from gramcore.spec.base import Context, Drafter, DraftTree, IntArray
+from gramcore.spec.trees import beside
 
 __all__ = ["SuffixDrafter"]
 
@@ -96,7 +95,7 @@ class SuffixDrafter(Drafter):
         if self._counts is None:
             return self._from_text(own, copying, budget)
         third = budget // 3
-        return _beside(self._from_text(own, copying, budget - third), self._from_corpus(other, third), budget)
+        return beside([self._from_text(own, copying, budget - third), self._from_corpus(other, third)], budget)
 
     def _from_text(self, match: int, copying: bool, budget: int) -> DraftTree:
         length = min(budget, int(self.length_per_match * match)) if match >= self.min_match else 0
@@ -152,10 +151,3 @@ class SuffixDrafter(Drafter):
             width=self.width,
             follow_edits=self.follow_edits,
         )
-
-
-def _beside(first: DraftTree, second: DraftTree, budget: int) -> DraftTree:
-    """Two trees with a common root as one, their common paths merged."""
-    parents = [*first.parents, *(p + len(first) if p >= 0 else -1 for p in second.parents)]
-    tokens = np.concatenate([first.tokens, second.tokens])
-    return DraftTree(tokens, np.array(parents, np.int32), strength=first.strength).pruned(None, budget)

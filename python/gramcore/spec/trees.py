@@ -298,6 +298,16 @@ def known(law: FloatArray) -> bool:
     return bool(law.max() > -np.inf)
 
 
+def beside(trees: Sequence[DraftTree], budget: int) -> DraftTree:
+    """Trees with a common root as one, their common paths merged, those first named first; as strong as the first."""
+    if not trees:
+        return DraftTree.empty()
+    starts = np.cumsum([0, *(len(tree) for tree in trees)])
+    tokens = np.concatenate([tree.tokens for tree in trees])
+    parents = np.concatenate([np.where(t.parents < 0, -1, t.parents + s) for t, s in zip(trees, starts, strict=False)])
+    return DraftTree(tokens, parents.astype(np.int32), strength=trees[0].strength).pruned(None, budget)
+
+
 def draft_numbers(rng: CounterRng) -> np.random.Generator:
     """A generator for one tree, named by seed, stream and output position."""
     return np.random.Generator(np.random.Philox(key=[rng.seed, rng.stream << 32 | rng.position & 0xFFFFFFFF]))

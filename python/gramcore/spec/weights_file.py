@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
 from gramcore._checks import require
+from gramcore._files import replacing
 from gramcore.errors import FormatError
 
 __all__ = ["VERSION", "read_weights", "write_weights"]
@@ -26,13 +26,8 @@ def write_weights(
     """Write arrays and JSON settings, whole or not at all."""
     safetensors = require("safetensors.numpy", "hf")
     metadata = {"format": _FORMAT, "version": str(VERSION), "kind": kind, "settings": json.dumps(dict(settings))}
-    target = Path(path)
-    part = target.with_name(target.name + ".part")
-    try:
+    with replacing(path) as part:
         safetensors.save_file({k: v.copy(order="C") for k, v in tensors.items()}, str(part), metadata=metadata)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_weights(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:

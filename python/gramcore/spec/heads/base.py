@@ -16,7 +16,7 @@ from torch import nn
 
 from gramcore._checks import check_int
 from gramcore.spec.base import Drafter
-from gramcore.spec.restrict import head_weight
+from gramcore.spec.restrict import head_weight, rows_of
 from gramcore.spec.trees import TreeBuilder
 from gramcore.spec.vocabulary import FrequencyVocabulary, vocabulary_ids
 
@@ -84,8 +84,7 @@ class TrainableDraft(nn.Module, ABC):
         table = getattr(embedding, "weight", None)
         table = table if isinstance(table, torch.Tensor) else embedding(torch.arange(self.vocab_size))
         if self.vocabulary is not None:
-            ids = torch.from_numpy(self.vocabulary.ids)
-            weight, bias = weight.index_select(0, ids), None if bias is None else bias.index_select(0, ids)
+            weight, bias = rows_of(weight, bias, self.vocabulary)
         self.target_rows = weight.float()
         self.target_bias = None if bias is None else bias.float()
         self.target_embedding = table.detach().float()
@@ -102,9 +101,7 @@ class TrainableDraft(nn.Module, ABC):
         """Column of every id in the logits, -1 for ids outside F."""
         if self.vocabulary is None:
             return tokens
-        ids = torch.from_numpy(self.vocabulary.ids)
-        place = torch.searchsorted(ids, tokens).clamp_max(len(ids) - 1)
-        return torch.where(ids[place] == tokens, place, -1)
+        return torch.from_numpy(self.vocabulary.index(tokens.numpy()))
 
     def settings(self) -> dict[str, Any]:
         """Arguments that make an empty copy, as JSON."""

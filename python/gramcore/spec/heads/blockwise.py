@@ -11,7 +11,7 @@ from gramcore.spec.base import Context, Drafter, DraftTree, FloatArray, IntArray
 from gramcore.spec.heads.base import DraftHeads
 from gramcore.spec.heads.drafter import FeatureTrack, HeadLaws, check_heads
 from gramcore.spec.heads.rescorers import Path, Rescorer
-from gramcore.spec.trees import known, top_tokens
+from gramcore.spec.trees import beside, known, top_tokens
 
 __all__ = ["BlockwiseDrafter"]
 
@@ -77,7 +77,7 @@ class BlockwiseDrafter(Drafter):
             return DraftTree.empty()
         chain = DraftTree.chain([0] * (min(self.heads.num_heads, budget) - 1))
         laws = HeadLaws(self.heads, feature, int(ctx.tokens[-1]))(chain)
-        return _merge(self._search(laws, ctx.tokens), budget)
+        return beside([DraftTree.chain(path) for path in self._search(laws, ctx.tokens)], budget)
 
     def _search(self, laws: FloatArray, text: IntArray) -> list[Path]:
         """The best paths, best first."""
@@ -121,21 +121,3 @@ class BlockwiseDrafter(Drafter):
             weight=self.weight,
             local=self.local,
         )
-
-
-def _merge(paths: list[Path], budget: int) -> DraftTree:
-    """The trie of the paths, those first named first, as far as the budget goes."""
-    where: dict[Path, int] = {(): -1}
-    tokens: list[int] = []
-    parents: list[int] = []
-    for path in paths:
-        for depth in range(len(path)):
-            name = path[: depth + 1]
-            if name in where:
-                continue
-            if len(tokens) >= budget:
-                return DraftTree(np.array(tokens, np.int32), np.array(parents, np.int32))
-            where[name] = len(tokens)
-            tokens.append(path[depth])
-            parents.append(where[path[:depth]])
-    return DraftTree(np.array(tokens, np.int32), np.array(parents, np.int32))

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from gramcore._files import replacing
 from gramcore.errors import FormatError
 
 __all__ = ["Checkpoint"]
@@ -52,9 +53,5 @@ class Checkpoint:
         """Replace the file."""
         if self._path is None:
             return
-        part = self._path.with_name(self._path.name + ".part")
-        try:
+        with replacing(self._path) as part:
             torch.save({"run": self._run, "state": dict(state)}, part)
-            part.replace(self._path)
-        finally:
-            part.unlink(missing_ok=True)

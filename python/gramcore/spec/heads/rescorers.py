@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from gramcore._checks import check_int
+from gramcore._hf import last_logits_argument
 from gramcore.spec.base import FloatArray, IntArray
 
 __all__ = ["ModelRescorer", "NgramRescorer", "Rescorer"]
@@ -142,8 +142,7 @@ class ModelRescorer(Rescorer):
     def __init__(self, model: Any, *, context: int = 32) -> None:
         self.model = model
         self.context = check_int("context", context, low=1)
-        takes = inspect.signature(model.forward).parameters
-        self._extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+        self._extra = last_logits_argument(model)
 
     def score(self, text: IntArray, paths: Sequence[Path], candidates: IntArray) -> FloatArray:
         known = [int(t) for t in text[-self.context :]]

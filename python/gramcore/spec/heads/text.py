@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from gramcore._checks import check_int
+from gramcore._hf import last_logits_argument
 from gramcore.spec.generation import generate
 
 __all__ = ["ReadText", "own_text", "read_text"]
@@ -70,8 +70,7 @@ def read_text(
     if not pieces:
         raise ValueError(f"ids must hold a sequence of at least length = {length} tokens, got none")
     tokens = torch.from_numpy(np.stack(pieces))
-    one_row = "logits_to_keep" in inspect.signature(model.forward).parameters
-    extra: dict[str, Any] = {"logits_to_keep": 1} if one_row else {}
+    extra = last_logits_argument(model)
     hidden: list[torch.Tensor] = []
     with torch.inference_mode(False), torch.no_grad():
         for i in tqdm(range(0, len(tokens), batch), desc="reading", disable=None if progress else True, leave=False):

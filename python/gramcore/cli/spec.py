@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gramcore._checks import require
+from gramcore._files import replacing
 from gramcore.cli import app
 from gramcore.cli.drafts import NAMES, make_drafter, show, target_of
 
@@ -94,12 +95,10 @@ def bench(
 
 
 def _write_csv(path: Path, rows: list[list[Any]]) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
+    with replacing(path) as part, part.open("w", newline="") as file:
         writer = csv_module.writer(file)
         writer.writerow(_COLUMNS)
         writer.writerows(rows)
-    part.replace(path)
 
 
 def _write_plot(path: Path, rows: list[list[Any]], title: str) -> None:
@@ -121,9 +120,8 @@ def _write_plot(path: Path, rows: list[list[Any]], title: str) -> None:
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, ncols=2)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png", dpi=130)
-    part.replace(path)
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=130)
 
 
 @spec_app.command()

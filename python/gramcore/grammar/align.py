@@ -8,7 +8,6 @@ forbidden.  Both samplers here correct that with what they learnt about prefixes
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from gramcore._checks import check_int, check_real
 from gramcore._core import grammar as _native
+from gramcore._files import replacing
 from gramcore._hf import cache_argument, cache_of
 from gramcore.grammar.matcher import GrammarMatcher
 
@@ -88,10 +88,8 @@ class _Aligner:
 
     def save(self, path: str | Path) -> None:
         """Write what was learnt to a file, atomically."""
-        target = Path(path)
-        temporary = target.with_name(target.name + ".tmp")
-        temporary.write_bytes(self._trie.to_bytes())
-        os.replace(temporary, target)
+        with replacing(path) as part:
+            part.write_bytes(self._trie.to_bytes())
 
     def load(self, path: str | Path) -> None:
         """Read what :meth:`save` wrote.

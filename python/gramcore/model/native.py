@@ -113,18 +113,16 @@ def _set_matrix(native: Any, name: str, layer: int, tensor: Any, order: Any, den
         matrix = x.reshape(n, -1).astype(dtype, copy=False)
         return np.ascontiguousarray(matrix if order is None else matrix[order])
 
-    spec = {
-        "n": n,
-        "k": k,
-        "bits": groups.bits,
-        "group": size,
-        "zero": groups.zero,
-        "has_min": groups.mins is not None,
-        "scale_f32": groups.scales.dtype != np.float16,
-    }
+    exact = groups.scales.dtype != np.float16
+    spec = _pack_spec(n, k, groups.bits, size, groups.zero, groups.mins is not None, exact)
     mins = None if groups.mins is None else rows(groups.mins, np.float32)
     native.set_codes(name, layer, spec, rows(groups.codes, np.uint8), rows(groups.scales, np.float32), mins)
     return True
+
+
+def _pack_spec(*numbers: int) -> dict[str, int]:
+    """The form of a packed matrix, its numbers in the order of :class:`gramcore.quant.PackedTensor`."""
+    return dict(zip(("n", "k", "bits", "group", "zero", "has_min", "scale_f32"), numbers, strict=True))
 
 
 def read_module(model: Any) -> Weights:
@@ -180,17 +178,7 @@ def _set_weight(native: Any, name: str, layer: int, weight: Any) -> bool:
     from gramcore.quant import PackedTensor
 
     if isinstance(weight, PackedTensor):
-        n, k, bits, group, zero, has_min, exact = weight.numbers
-        spec = {
-            "n": n,
-            "k": k,
-            "bits": bits,
-            "group": group,
-            "zero": zero,
-            "has_min": has_min,
-            "scale_f32": exact,
-        }
-        native.set_packed(name, layer, spec, weight.packed.cpu())
+        native.set_packed(name, layer, _pack_spec(*weight.numbers), weight.packed.cpu())
         return True
     dense = weight if isinstance(weight, torch.Tensor) else weight.dequantize()
     if dense.dim() == 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from gramcore._checks import require
+from gramcore._files import replacing
 from gramcore.errors import FormatError
 from gramcore.quant.base import QTensor, restore
 from gramcore.quant.modules import QuantEmbedding, QuantLinear
@@ -59,12 +59,8 @@ def save_quantized(model: nn.Module, path: str | Path) -> None:
         "layers": json.dumps(layers, sort_keys=True),
         "shared": json.dumps(shared, sort_keys=True),
     }
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
-    try:
-        safetensors.save_file(tensors, str(temporary), metadata=header)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as part:
+        safetensors.save_file(tensors, str(part), metadata=header)
 
 
 def load_quantized_(model: nn.Module, path: str | Path) -> None:

@@ -13,7 +13,7 @@
 #include "ngram/alphabet.h"
 #include "ngram/big_array.h"
 #include "ngram/block_rank.h"
-#include "ngram/sais.inl.h"
+#include "ngram/suffix_sort.h"
 #include "ngram/tokens.h"
 
 namespace gramcore::ngram {
@@ -97,7 +97,7 @@ class ChunkedSorter {
 
   void run() {
     load_behind();
-    auto sa = alphabet_.size() + 2 <= 65536 ? sort<std::uint16_t>() : sort<std::uint32_t>();
+    auto sa = alphabet_.size() + 2 < 65536 ? sort<std::uint16_t>() : sort<std::uint32_t>();
     write_part(sa.get());
     is_greater_ = Bitset(static_cast<std::size_t>(n_ - begin_) + 1);
     for (std::uint32_t r = 0, seen = 0; r < m_; ++r) {
@@ -185,19 +185,20 @@ class ChunkedSorter {
   // smaller than suffix `end`, then the last position itself, then l where the rest is greater.
   template <class Char>
   BigArray<std::int32_t> sort() const {
-    const auto text = make_big_array<Char>(m_);
+    using Sort = SuffixSort<Char, std::int32_t>;
+    const auto text = make_big_array<Char>(m_ + std::size_t{Sort::kSpare});
+    std::fill_n(text.get() + m_, Sort::kSpare, Char{0});
     {
       const Bitset greater = compare_with_behind();
       const std::uint32_t l = alphabet_.rank(text_[end_ - 1]);
       for (std::uint32_t k = 0; k < m_; ++k) {
         const std::uint32_t c = alphabet_.rank(text_[begin_ + k]);
         const bool above = c > l || (c == l && k + 1 < m_ && greater.test(k + 1));
-        text[k] = static_cast<Char>(k + 1 == m_ ? l + 1 : above ? c + 2 : c);
+        text[k] = static_cast<Char>(k + 1 == m_ ? l + 2 : above ? c + 3 : c + 1);
       }
     }
-    auto sa = make_big_array<std::int32_t>(m_);
-    Sais<Char, std::int32_t>::sort(text.get(), sa.get(), static_cast<std::int32_t>(m_),
-                                   static_cast<std::int32_t>(alphabet_.size() + 2));
+    auto sa = make_big_array<std::int32_t>(m_ + std::size_t{Sort::kSpare});
+    Sort::sort(text.get(), sa.get(), static_cast<std::int32_t>(m_), static_cast<std::int32_t>(alphabet_.size() + 2));
     return sa;
   }
 

@@ -1,11 +1,12 @@
 #include "ngram/suffix_array.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "core/file.h"
 #include "ngram/alphabet.h"
 #include "ngram/big_array.h"
-#include "ngram/sais.inl.h"
+#include "ngram/suffix_sort.h"
 #include "ngram/tokens.h"
 
 namespace gramcore::ngram {
@@ -13,19 +14,21 @@ namespace {
 
 template <class Char, class T, class Int>
 BigArray<Int> sort_as(Span<const T> tokens, const Alphabet<T>& alphabet) {
-  const std::size_t n = tokens.size();
-  const auto text = make_big_array<Char>(n);
-  for (std::size_t i = 0; i < n; ++i) text[i] = static_cast<Char>(alphabet.rank(tokens[i]));
-  auto sa = make_big_array<Int>(n);
-  Sais<Char, Int>::sort(text.get(), sa.get(), static_cast<Int>(n), static_cast<Int>(alphabet.size()));
+  using Sort = SuffixSort<Char, Int>;
+  const std::size_t n = tokens.size(), cells = n + static_cast<std::size_t>(Sort::kSpare);
+  const auto text = make_big_array<Char>(cells);
+  for (std::size_t i = 0; i < n; ++i) text[i] = static_cast<Char>(alphabet.rank(tokens[i]) + 1);
+  std::fill(text.get() + n, text.get() + cells, Char{0});
+  auto sa = make_big_array<Int>(cells);
+  Sort::sort(text.get(), sa.get(), static_cast<Int>(n), static_cast<Int>(alphabet.size()));
   return sa;
 }
 
 template <class T, class Int>
 BigArray<Int> sort_tokens(Span<const T> tokens) {
   const Alphabet<T> alphabet(tokens);
-  if constexpr (sizeof(T) == 1) return sort_as<std::uint8_t, T, Int>(tokens, alphabet);
-  if (alphabet.size() <= 65536) return sort_as<std::uint16_t, T, Int>(tokens, alphabet);
+  if (alphabet.size() < 256) return sort_as<std::uint8_t, T, Int>(tokens, alphabet);
+  if (alphabet.size() < 65536) return sort_as<std::uint16_t, T, Int>(tokens, alphabet);
   return sort_as<std::uint32_t, T, Int>(tokens, alphabet);
 }
 

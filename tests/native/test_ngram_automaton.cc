@@ -4,7 +4,6 @@
 
 #include "core/rng.h"
 #include "native/test.h"
-#include "ngram/sais.inl.h"
 #include "ngram/suffix_automaton.h"
 
 using namespace gramcore;
@@ -60,25 +59,4 @@ GC_TEST(ngram_automaton_recent_beyond_the_journal_is_still_an_occurrence) {
   automaton.rollback(20000);
   automaton.check_integrity();  // every `recent` is compared with the text
   EXPECT_EQ(automaton.num_tokens(), 10000);
-}
-
-GC_TEST(ngram_sais_sorts_random_and_periodic_text) {
-  Rng rng(13);
-  for (int round = 0; round < 400; ++round) {
-    const auto n = static_cast<std::int32_t>(rng.next_below(60));
-    const std::int32_t k = 1 + static_cast<std::int32_t>(rng.next_below(4)), period = 1 + round % 7;
-    std::vector<std::uint16_t> text(static_cast<std::size_t>(n));
-    for (std::size_t i = 0; i < text.size(); ++i) {
-      const bool repeats = round % 2 == 0 && i >= static_cast<std::size_t>(period);
-      text[i] = repeats ? text[i - static_cast<std::size_t>(period)]
-                        : static_cast<std::uint16_t>(rng.next_below(static_cast<std::uint32_t>(k)));
-    }
-    std::vector<std::int32_t> sa(text.size()), expected(text.size());
-    Sais<std::uint16_t, std::int32_t>::sort(text.data(), sa.data(), n, k);
-    for (std::int32_t i = 0; i < n; ++i) expected[static_cast<std::size_t>(i)] = i;
-    std::sort(expected.begin(), expected.end(), [&](std::int32_t a, std::int32_t b) {
-      return std::lexicographical_compare(text.begin() + a, text.end(), text.begin() + b, text.end());
-    });
-    EXPECT(sa == expected);
-  }
 }

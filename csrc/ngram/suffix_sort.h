@@ -187,6 +187,7 @@ class SuffixSort {
     ends();
     Int filled = n_;
     for (Int i = m - 1; i >= 0; --i) {
+      if (i >= kAhead) __builtin_prefetch(text_ + sa_[i - kAhead]);
       const Int p = sa_[i];
       const Int cell = --cursors_[at(p)];
       std::fill(sa_ + cell + 1, sa_ + filled, Int{0});

@@ -95,7 +95,8 @@ def build_index(
         memory_limit: bytes for sorting beside the mapped files, or None: three quarters of the free memory. In memory
             a token takes 4 bytes and one more than its width, in blocks 10 bytes per token of a block and a quarter
             byte per token of the shard.
-        threads: shards sorted at once, where memory allows; >= 1; None: all threads in use.
+        threads: shards sorted at once, where memory allows; >= 1; None: all threads in use. A shard sorted alone uses
+            all threads (``gramcore.set_num_threads``).
         accel: also write acceleration files, see :func:`accelerate`.
         verify: read the finished index back and check every rank, see :meth:`Index.verify`.
         metadata: also write ``metadata.N`` and ``metaoff.N``: path, line and other fields of each record.

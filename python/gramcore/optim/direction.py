@@ -78,8 +78,9 @@ class DirectionOptimizer(FusedOptimizer):
     @abstractmethod
     def direction(
         self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
-    ) -> torch.Tensor | Scaled:
-        """The update U for the local gradient ``g`` (scaled, and negated to maximize) at this parameter's step t."""
+    ) -> torch.Tensor | Scaled | None:
+        """The update U for the local gradient ``g`` (scaled, and negated to maximize) at this parameter's step t, or
+        None after stepping a dense ``p`` itself."""
 
     def gradient_scale(self, group: dict[str, Any]) -> float:
         """What multiplies gradients: clipping and loss scale, negative to maximize."""
@@ -103,7 +104,22 @@ class DirectionOptimizer(FusedOptimizer):
             g = g * self.gradient_scale(group)
         factor = self.lr_factor(group, batch.params[0], t)
         u = self.direction(group, p, state, g, t)
-        w = batch.params[0]
+        if u is not None:
+            self._apply(group, batch.params[0], state, u, factor, self._index[p])
+        batch.write_back(False)
+        if self.zero_grads and p.grad is not None:
+            local(p.grad).zero_()
+
+    def _apply(
+        self,
+        group: dict[str, Any],
+        w: torch.Tensor,
+        state: dict[str, Any],
+        u: torch.Tensor | Scaled,
+        factor: float,
+        index: int,
+    ) -> None:
+        """W ← (1−ηλ) W − η U with η = lr factor."""
         scaled = u if isinstance(u, Scaled) and w.ndim == 2 and w.is_contiguous() and u.x.is_contiguous() else Scaled(w)
         u = scaled.x if u is scaled else u.dense() if isinstance(u, Scaled) else u
         if u.stride() != w.stride():
@@ -119,14 +135,11 @@ class DirectionOptimizer(FusedOptimizer):
             [w],
             [u],
             [],
-            [t],
-            [self._index[p]],
+            [int(state["step"])],
+            [index],
             remainders=[state["remainder"]] if "remainder" in state else None,
             stochastic=group["rounding"] == "stochastic",
             seed=group["seed"],
             row=scaled.row,
             column=scaled.column,
         )
-        batch.write_back(False)
-        if self.zero_grads and p.grad is not None:
-            local(p.grad).zero_()

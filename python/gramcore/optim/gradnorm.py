@@ -26,6 +26,8 @@ class NormalisedProjection(ProjectedOptimizer):
     W ← diag(μ') V' / ‖V'‖
     """
 
+    scales_gradients = False
+
     def init_state(self, group: Mapping[str, Any], p: torch.Tensor) -> dict[str, torch.Tensor]:
         state = super().init_state(group, p)
         if self.projects(group, p):
@@ -41,7 +43,7 @@ class NormalisedProjection(ProjectedOptimizer):
         magnitude = w.norm(dim=1, keepdim=True)
         unit = w / magnitude.clamp_min(_TINY)
         slope = (g * unit).sum(dim=1, keepdim=True)
-        u = super().direction(group, p, state, g.addcmul(slope, unit, value=-1), t)
+        u = self._whole(group, p, state, g.addcmul(slope, unit, value=-1), t)
         moved = w - lr * (u.dense() if isinstance(u, Scaled) else u.float())
         wanted = magnitude - lr * self._magnitude_step(group, state, slope, t)
         moved *= wanted / moved.norm(dim=1, keepdim=True).clamp_min(_TINY)

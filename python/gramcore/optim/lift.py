@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from gramcore.optim.direction import Scaled, fold_matrix
+from gramcore.optim.panels import PanelStep
 from gramcore.optim.subspace import Basis, ColumnSubspace, HaarSubspace, Subspace
 
 __all__ = ["DetailLift", "DropResidual", "Lift", "RescaledGradient", "ScaledResidual", "SignResidual", "View"]
@@ -38,11 +39,15 @@ class View:
     norm: torch.Tensor
 
 
-class Lift(ABC):
-    """Makes the update that lr multiplies."""
+class Lift:
+    """Makes the update that lr multiplies; either kind below, or both."""
 
     #: Whether the state needs the limiter's norm.
     limited: bool = False
+
+
+class ViewLift(Lift, ABC):
+    """A lift that makes the update of the whole matrix at once."""
 
     @abstractmethod
     def update(self, subspace: Subspace, view: View) -> torch.Tensor | Scaled:
@@ -57,12 +62,20 @@ def _growth(now: float, norm: torch.Tensor) -> float:
     return limit
 
 
-def _norms(x: torch.Tensor, dim: int) -> torch.Tensor:
+class PanelLift(Lift, ABC):
+    """A lift that can step a matrix behind a stored basis panel by panel."""
+
+    @abstractmethod
+    def step_panels(self, panels: PanelStep, norm: torch.Tensor) -> Scaled | None:
+        """Step the matrix, or return the update that is left to do; W moves by -lr times it."""
+
+
+def _norms(x: torch.Tensor, dim: int = 1) -> torch.Tensor:
     """Norms of rows (dim 1) or columns (dim 0)."""
     return (fold_matrix(x.contiguous())[1 - dim] * x.shape[dim]).sqrt_()
 
 
-class DropResidual(Lift):
+class DropResidual(PanelLift, ViewLift):
     """α times the lifted step; what the subspace does not see is dropped (GaLore, Grass)."""
 
     def __init__(self, scale: float) -> None:
@@ -71,37 +84,52 @@ class DropResidual(Lift):
     def update(self, subspace: Subspace, view: View) -> Scaled:
         return Scaled(subspace.up(view.basis, view.n, view.g.shape), factor=self.scale * view.correction)
 
+    def step_panels(self, panels: PanelStep, norm: torch.Tensor) -> None:
+        for s in panels:
+            panels.add(s, panels.step_rule(panels.project(s), s), self.scale * panels.correction)
 
-class ScaledResidual(Lift):
-    """The lifted step plus the residual, scaled like the step column by column and limited in growth (Fira)."""
+
+class ScaledResidual(PanelLift):
+    """The lifted step plus the residual, scaled like the step channel by channel and limited in growth (Fira)."""
 
     limited = True
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
 
-    def update(self, subspace: Subspace, view: View) -> Scaled:
-        shape = view.g.shape
-        dim = subspace.norm_dim(shape)
-        phi = _norms(view.n, dim) / (_norms(view.r, dim) + _TINY)
-        outside = _norms(view.g, dim).square() - self._inside(subspace, view, dim)
+    def step_panels(self, panels: PanelStep, norm: torch.Tensor) -> None:
+        # In halves the update of a panel is formed; in fp32 only the rule's step, beside all of R.
+        panels.resize(4 * panels.rank if panels.w.dtype is torch.float32 else panels.basis.shape[0])
+        r = torch.empty(panels.channels, panels.rank, dtype=panels.g.dtype)
+        kept = panels.state["exp_avg"].dtype is not torch.float32
+        n = torch.empty(panels.channels if kept else panels.size, panels.rank)
+        phi, inside = torch.empty(2, panels.channels)
+        skew = _skew(panels.basis)
+        for s in panels:
+            step = panels.step_rule(panels.project(s, r[s]), s, n[s] if kept else n)
+            inner = _norms(r[s])
+            torch.div(_norms(step), inner + _TINY, out=phi[s])
+            inside[s] = inner.square() if skew is None else inner.square() - (r[s] * (r[s] @ skew)).float().sum(dim=1)
+        outside = (_norms(panels.g, 1 if panels.along_rows else 0) * panels.grad_scale).square() - inside
         now = math.sqrt(float((phi.square() * outside.clamp_min_(0.0)).sum()))
-        phi = (phi / _growth(now, view.norm)).unsqueeze(dim)
-        # phi belongs to rows or columns, so the scaled residual is phi g less the lift of phi r: one product in all.
-        u = subspace.up(view.basis, torch.addcmul(view.n * self.scale, view.r, phi, value=-1), shape).float()
-        return Scaled(u.addcmul_(view.g, phi), factor=view.correction)
-
-    @staticmethod
-    def _inside(subspace: Subspace, view: View, dim: int) -> torch.Tensor:
-        """‖g‖² − ‖g − up(r)‖² along one axis, also for a basis that rounding left short of orthonormal."""
-        p = view.basis["basis"].float()
-        gram = p.T @ p
-        r = view.r.float()
-        lifted = r @ gram if dim == 1 else gram @ r
-        return (r * (2 * r - lifted)).sum(dim=dim)
+        phi /= _growth(now, norm)
+        # phi belongs to channels, so the scaled residual is phi g less the lift of phi r: one product in all.
+        for s in panels:
+            step = n[s] if kept else panels.step_rule(r[s], s, n, frozen=True)
+            low = step.mul_(self.scale).addcmul_(r[s], phi[s, None], value=-1)
+            panels.add(s, low, panels.correction, phi[s])
 
 
-class RescaledGradient(Lift):
+def _skew(p: torch.Tensor) -> torch.Tensor | None:
+    """E = PᵀP − 1 of a basis that rounding to a half left short of orthonormal: ‖g‖² − ‖g − up(r)‖² = r (1 − E) rᵀ."""
+    if p.dtype is torch.float32:
+        return None
+    gram = p.float().T @ p.float()
+    gram.diagonal().sub_(1.0)
+    return gram.to(p.dtype)
+
+
+class RescaledGradient(PanelLift):
     """The raw gradient, scaled by how the rule scaled its projection: per channel or per tensor (APOLLO)."""
 
     limited = True
@@ -109,18 +137,27 @@ class RescaledGradient(Lift):
     def __init__(self, scale: float, granularity: str) -> None:
         self.scale, self.granularity = scale, granularity
 
-    def update(self, subspace: Subspace, view: View) -> Scaled:
+    def step_panels(self, panels: PanelStep, norm: torch.Tensor) -> Scaled:
+        g, shared = panels.g, panels.grad_scale
+        n = None
+        if g.dtype is not torch.float32:
+            panels.resize(2 * panels.rank)
+            n = torch.empty(panels.size, panels.rank)
+        before, after = torch.empty(2, panels.channels)
+        for s in panels:
+            r = panels.project(s)
+            before[s] = _norms(r)
+            after[s] = _norms(panels.step_rule(r, s, n))
         if self.granularity == "channel":
-            dim = subspace.norm_dim(view.g.shape)
-            s = _norms(view.n, dim) / (_norms(view.r, dim) + _TINY)
-            u = Scaled(view.g, s, None) if dim == 1 else Scaled(view.g, None, s)
+            scales = after.div_(before.add_(_TINY))
+            u = Scaled(g, scales, None, shared) if panels.along_rows else Scaled(g, None, scales, shared)
         else:
-            u = Scaled(view.g, factor=float(view.n.norm() / (view.r.float().norm() + _TINY)))
-        now = math.sqrt(float(fold_matrix(view.g.contiguous(), u, scale=u.factor)[0].sum()) * view.g.shape[1])
-        return replace(u, factor=u.factor * self.scale**0.5 * view.correction / _growth(now, view.norm))
+            u = Scaled(g, factor=shared * float(after.norm() / (before.norm() + _TINY)))
+        now = math.sqrt(float(fold_matrix(g.contiguous(), u, scale=u.factor)[0].sum()) * g.shape[1])
+        return replace(u, factor=u.factor * self.scale**0.5 * panels.correction / _growth(now, norm))
 
 
-class SignResidual(Lift):
+class SignResidual(ViewLift):
     """The lifted step plus ``inactive`` times the sign of what the subspace does not see (FRUGAL)."""
 
     def __init__(self, scale: float, inactive: float) -> None:
@@ -135,7 +172,7 @@ class SignResidual(Lift):
         return subspace.up(view.basis, step, shape) + residual.sign().mul_(outside)
 
 
-class DetailLift(Lift):
+class DetailLift(ViewLift):
     """Details divided by the denominators of the approximation below them, all through the inverse transform (GWT).
 
     All details of a run of 2^level columns share one denominator, so the inverse transform of the scaled details is the

@@ -13,8 +13,9 @@ from gramcore._checks import check_real
 from gramcore.optim.adamw import adam_hyper, check_adam
 from gramcore.optim.base import FusedOptimizer, moment_state
 from gramcore.optim.direction import DirectionOptimizer, Scaled
-from gramcore.optim.lift import Lift, View
-from gramcore.optim.subspace import Subspace, generator_for
+from gramcore.optim.lift import Lift, PanelLift, View, ViewLift
+from gramcore.optim.panels import PanelStep
+from gramcore.optim.subspace import DenseSubspace, Subspace, generator_for
 
 __all__ = ["ProjectedOptimizer"]
 
@@ -37,6 +38,7 @@ class ProjectedOptimizer(DirectionOptimizer):
 
     rule = "adam"
     slots = ("exp_avg", "exp_avg_sq")
+    scales_gradients = True
 
     def __init__(
         self,
@@ -90,9 +92,21 @@ class ProjectedOptimizer(DirectionOptimizer):
 
     def direction(
         self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
+    ) -> torch.Tensor | Scaled | None:
+        scale = self.gradient_scale(group)
+        if isinstance(self.subspace, DenseSubspace) and isinstance(self.lift, PanelLift):
+            self._refresh(group, p, state, g, t)
+            along_rows = self.subspace.along_rows(g.shape)
+            with PanelStep(p, g, state, along_rows, group, scale, self._index[p], t) as panels:
+                return self.lift.step_panels(panels, state.get("norm", g))
+        return self._whole(group, p, state, g if scale == 1.0 else g * scale, t)
+
+    def _whole(
+        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
     ) -> torch.Tensor | Scaled:
-        if (t - 1) % self.refresh_every == 0:
-            self._refresh(group, p, state, g, (t - 1) // self.refresh_every)
+        """The update of the whole matrix at once, for a gradient that is scaled."""
+        assert isinstance(self.lift, ViewLift)
+        self._refresh(group, p, state, g, t)
         since = (t - 1) % self.refresh_every + 1 if self.subspace.resets else t
         bias1, bias2 = (1 - b**since for b in group["betas"])
         eps = group["eps"] if group["eps_mode"] == "raw" else group["eps"] * math.sqrt(bias2)
@@ -102,11 +116,10 @@ class ProjectedOptimizer(DirectionOptimizer):
         view = View(g, r, n, lambda: self._denominator(state, eps), factor, state, state.get("norm", g))
         return self.lift.update(self.subspace, view)
 
-    def _refresh(
-        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, count: int
-    ) -> None:
-        if not bool(torch.isfinite(g).all()):
-            return  # keep the old basis; the step itself lets the values through
+    def _refresh(self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int) -> None:
+        count, since = divmod(t - 1, self.refresh_every)
+        if since or not bool(torch.isfinite(g).all()):
+            return  # not due; or keep the old basis, and the step itself lets the values through
         state.update(self.subspace.refresh(g, generator_for(group["seed"], self._index[p], count)))
         if self.subspace.resets and count:
             fresh = self.init_state(group, p)

@@ -13,6 +13,7 @@ import torch
 
 __all__ = [
     "ColumnSubspace",
+    "DenseSubspace",
     "HaarSubspace",
     "HeadSubspace",
     "RandomSubspace",
@@ -97,13 +98,12 @@ class Subspace(ABC):
     def up(self, basis: Basis, r: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         """R to (M, N)."""
 
-    def norm_dim(self, shape: torch.Size) -> int:
-        """Axis of R along which Fira and APOLLO take norms: the one of the subspace."""
-        return 1 if shape[0] >= shape[1] else 0
 
+class DenseSubspace(Subspace):
+    """Projects the smaller side by a stored matrix: R = G P (M >= N, P (N, r)) or Gᵀ P (M < N, P (M, r)).
 
-class _Dense(Subspace):
-    """Projects the smaller side by a stored matrix: R = G P (M >= N, P (N, r)) or Pᵀ G (M < N, P (M, r))."""
+    R has a row of ``rank`` numbers per channel: per row of a tall matrix, per column of a wide one.
+    """
 
     def __init__(self, rank: int, resets: bool = False) -> None:
         self.rank, self.resets = rank, resets
@@ -111,22 +111,25 @@ class _Dense(Subspace):
     def applies(self, shape: torch.Size) -> bool:
         return len(shape) == 2 and min(shape) > self.rank
 
+    def along_rows(self, shape: torch.Size) -> bool:
+        """Whether the channels are rows."""
+        return shape[0] >= shape[1]
+
     def low_shape(self, shape: torch.Size) -> tuple[int, ...]:
-        return (shape[0], self.rank) if shape[0] >= shape[1] else (self.rank, shape[1])
+        return (shape[0] if self.along_rows(shape) else shape[1], self.rank)
 
     def empty(self, shape: torch.Size, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        return {"basis": torch.zeros(min(shape), self.rank, dtype=dtype)}
+        return {"basis": torch.zeros(shape[1] if self.along_rows(shape) else shape[0], self.rank, dtype=dtype)}
 
     def down(self, basis: Basis, g: torch.Tensor) -> torch.Tensor:
-        p = basis["basis"]
-        return g @ p if g.shape[0] >= g.shape[1] else p.T @ g
+        return (g if self.along_rows(g.shape) else g.T) @ basis["basis"]
 
     def up(self, basis: Basis, r: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         p = basis["basis"]
-        return r.to(p.dtype) @ p.T if shape[0] >= shape[1] else p @ r.to(p.dtype)
+        return r.to(p.dtype) @ p.T if self.along_rows(shape) else p @ r.to(p.dtype).T
 
 
-class SvdSubspace(_Dense):
+class SvdSubspace(DenseSubspace):
     """Leading singular vectors of the current gradient, orthonormal; state rank·min(M, N)."""
 
     def __init__(self, rank: int, method: str = "iterate", resets: bool = False) -> None:
@@ -138,7 +141,7 @@ class SvdSubspace(_Dense):
         return {"basis": top_basis(tall, self.rank, self.method, generator).to(g.dtype)}
 
 
-class HeadSubspace(_Dense):
+class HeadSubspace(DenseSubspace):
     """Singular vectors of one randomly chosen head's rows, shared by all heads; projects the columns."""
 
     def __init__(self, rank: int, heads: int) -> None:
@@ -148,11 +151,8 @@ class HeadSubspace(_Dense):
     def applies(self, shape: torch.Size) -> bool:
         return super().applies(shape) and shape[0] % self.heads == 0
 
-    def low_shape(self, shape: torch.Size) -> tuple[int, ...]:
-        return (shape[0], self.rank)
-
-    def empty(self, shape: torch.Size, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        return {"basis": torch.zeros(shape[1], self.rank, dtype=dtype)}
+    def along_rows(self, shape: torch.Size) -> bool:
+        return True
 
     def refresh(self, g: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
         size = g.shape[0] // self.heads
@@ -164,18 +164,8 @@ class HeadSubspace(_Dense):
             q = torch.linalg.qr(rows.T @ (rows @ q) + 1e-6 * rows.norm() ** 2 * q).Q
         return {"basis": q[:, : self.rank].to(g.dtype).contiguous()}
 
-    def down(self, basis: Basis, g: torch.Tensor) -> torch.Tensor:
-        return g @ basis["basis"]
 
-    def up(self, basis: Basis, r: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        p = basis["basis"]
-        return r.to(p.dtype) @ p.T
-
-    def norm_dim(self, shape: torch.Size) -> int:
-        return 1
-
-
-class RandomSubspace(_Dense):
+class RandomSubspace(DenseSubspace):
     """Gaussian projection with entries N(0, 1/rank), or a random orthonormal one."""
 
     def __init__(self, rank: int, orthonormal: bool = False) -> None:
@@ -287,9 +277,6 @@ class RowSampleSubspace(Subspace):
     def up(self, basis: Basis, r: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         zero = torch.zeros(shape, dtype=r.dtype)
         return zero.index_add_(0, basis["index"], r * basis["weight"].to(r.dtype))
-
-    def norm_dim(self, shape: torch.Size) -> int:
-        return 0
 
 
 class HaarSubspace(Subspace):

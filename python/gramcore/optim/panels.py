@@ -1,0 +1,164 @@
+"""Matrices behind a stored basis, stepped a panel of channels at a time so that no array of their size is made.
+
+With G' the gradient or its transpose, (channels, K), and P (K, rank): R = G' P is formed, turned into the rule's step
+and lifted for some hundred channels before the next ones are looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from gramcore import _core
+
+__all__ = ["PanelStep"]
+
+#: Numbers in one panel; it holds a multiple of 256 channels, so blocks of codes begin with it.
+_ELEMENTS = 1 << 18
+_CHANNELS = 256
+
+
+class PanelStep:
+    """One step of one matrix.
+
+    Args:
+        p: the matrix, changed on exit at the latest.  g: its gradient.  state: holds ``basis``, the moments (channels,
+            rank) and perhaps ``remainder``.
+        along_rows: whether the channels are rows.
+        group: the optimizer's numbers.  grad_scale: what multiplies g.  index: names the random bits.  t: the step.
+    """
+
+    def __init__(
+        self,
+        p: torch.Tensor,
+        g: torch.Tensor,
+        state: dict[str, Any],
+        along_rows: bool,
+        group: Mapping[str, Any],
+        grad_scale: float,
+        index: int,
+        t: int,
+    ) -> None:
+        self.p, self.g, self.state, self.along_rows, self.group = p.detach(), g, state, along_rows, group
+        self.w = self.p.contiguous()
+        self.remainder = state["remainder"].contiguous() if "remainder" in state else None
+        self.grad_scale, self.index, self.t = grad_scale, index, t
+        self.basis: torch.Tensor = state["basis"]
+        self.rank = self.basis.shape[1]
+        self.channels = g.shape[0] if along_rows else g.shape[1]
+        bias1, bias2 = (1 - b**t for b in group["betas"])
+        self.eps = group["eps"] if group["eps_mode"] == "raw" else group["eps"] * math.sqrt(bias2)
+        self.correction = math.sqrt(bias2) / bias1
+        exact = p.dtype is torch.float32 or group["rounding"] == "nearest"
+        #: Whether W += a product can be left to the matrix product, which rounds once.
+        self.direct = exact and p.dtype is g.dtype
+        self.resize(self.rank)
+
+    def __enter__(self) -> PanelStep:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.w is not self.p:
+            self.p.copy_(self.w)
+        if self.remainder is not None and self.remainder is not self.state["remainder"]:
+            self.state["remainder"].copy_(self.remainder)
+
+    def resize(self, numbers: int) -> None:
+        """Let a panel hold so many channels that ``numbers`` per channel are a quarter of a million."""
+        size = max(1, _ELEMENTS // numbers // _CHANNELS) * _CHANNELS
+        self.size = min(self.channels, size) if self.direct or self.along_rows else self.channels
+        self._r = torch.empty(self.size, self.rank, dtype=self.g.dtype)
+
+    def __iter__(self) -> Iterator[slice]:
+        for begin in range(0, self.channels, self.size):
+            yield slice(begin, min(begin + self.size, self.channels))
+
+    def part(self, x: torch.Tensor, s: slice) -> torch.Tensor:
+        """Channels ``s`` of a matrix of the shape of W."""
+        return x[s] if self.along_rows else x[:, s]
+
+    def project(self, s: slice, out: torch.Tensor | None = None) -> torch.Tensor:
+        """R of channels ``s``, in a buffer that the next call takes again unless ``out`` is given."""
+        r = self._r[: s.stop - s.start] if out is None else out
+        part = self.part(self.g, s)
+        torch.mm(part if self.along_rows else part.T, self.basis, out=r)
+        return r if self.grad_scale == 1.0 else r.mul_(self.grad_scale)
+
+    def step_rule(self, r: torch.Tensor, s: slice, n: torch.Tensor | None = None, frozen: bool = False) -> torch.Tensor:
+        """N = m / (√v + ε) of channels ``s`` after folding r into the moments.
+
+        Args: n: where N goes, fp32; None for r itself.  frozen: leave the moments as they are.
+        """
+        # Adam without bias correction and with lr -1, on a parameter that decay makes zero.
+        beta1, beta2 = (1.0, 1.0) if frozen else self.group["betas"]
+        hyper = {"lr": -1.0, "weight_decay": -1.0, "beta1": beta1, "beta2": beta2, "eps": self.eps}
+        n = r if n is None else n[: len(r)].zero_()
+        slots = [self._moment(name, s) for name in ("exp_avg", "exp_avg_sq")]
+        _core.optim.step(
+            "adam",
+            {**hyper, "correct_bias": 0.0},
+            [n],
+            [r],
+            [[codes] for codes, _ in slots],
+            [self.t],
+            [self._id(s)],
+            scales=[[scales] for _, scales in slots if scales is not None],
+            stochastic=self.group["rounding"] == "stochastic",
+            seed=self.group["seed"],
+        )
+        return n
+
+    def add(self, s: slice, low: torch.Tensor, factor: float, phi: torch.Tensor | None = None) -> None:
+        """W ← decayed W − η factor (low Pᵀ + phi g) of channels ``s``; phi (channels of s,) is 0 if None.
+
+        ``low`` is overwritten.
+        """
+        lr, decay = float(self.group["lr"]), float(self.group["weight_decay"])
+        after = 1.0 - lr * decay if self.group.get("decay", "before") == "after" else 1.0
+        g = self.part(self.g, s)
+        column = None if phi is None else phi.unsqueeze(1 if self.along_rows else 0) * self.grad_scale
+        if self.direct and (column is None or self.w.dtype is torch.float32):
+            w, amount = self.part(self.w, s), -lr * factor * after
+            first, second = self._factors(low)
+            w.addmm_(first, second, beta=1.0 - lr * decay, alpha=amount)
+            if column is not None:
+                w.addcmul_(g, column, value=amount)
+            return
+        u = torch.mm(*self._factors(low))
+        if column is not None:
+            u = u.float().addcmul_(g, column)
+        w = self.part(self.w, s)
+        target = w.contiguous()
+        _core.optim.step(
+            "sgd",
+            {"lr": lr, "weight_decay": decay, "decay_after": float(after != 1.0), "grad_scale": factor},
+            [target],
+            [u],
+            [],
+            [self.t],
+            [self._id(s)],
+            remainders=None if self.remainder is None else [self.part(self.remainder, s)],
+            stochastic=self.group["rounding"] == "stochastic",
+            seed=self.group["seed"],
+        )
+        if target is not w:
+            w.copy_(target)
+
+    def _factors(self, low: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        low = low.to(self.basis.dtype)
+        return (low, self.basis.T) if self.along_rows else (self.basis, low.T)
+
+    def _id(self, s: slice) -> int:
+        """Names the random bits of a panel: those of the parameter for the first, then others."""
+        return (self.index + (s.start // self.size << 20)) % 2**32
+
+    def _moment(self, name: str, s: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
+        values, scales = self.state[name], self.state.get(f"{name}_scale")
+        if scales is None:
+            return values[s], None
+        begin, end = s.start * self.rank, s.stop * self.rank
+        per_byte, block = (1, 256) if values.numel() == self.channels * self.rank else (2, 128)
+        return values[begin // per_byte : -(-end // per_byte)], scales[begin // block : -(-end // block)]

@@ -11,6 +11,7 @@ import torch
 from gramcore._checks import check_int, check_real
 from gramcore.optim.base import check_betas
 from gramcore.optim.direction import DirectionOptimizer, Scaled, fold_matrix
+from gramcore.optim.rows import Part, Rows, rows_of
 
 __all__ = ["AdamMini", "adam_mini_groups"]
 
@@ -79,36 +80,43 @@ class AdamMini(DirectionOptimizer):
         if group["state"] != "fp32":
             raise ValueError(f"state must be fp32 for AdamMini, got {group['state']!r}")
 
+    @staticmethod
+    def _by_row(blocks: int, rows: Rows) -> bool:
+        # A number per row can live where the row does.
+        return rows.split and blocks == rows.total
+
     def _blocks(self, group: Mapping[str, Any], p: torch.Tensor) -> int:
         rows = group["block_rows"]
         return p.shape[0] // rows if rows and p.ndim and p.shape[0] % rows == 0 else 1
 
     def init_state(self, group: Mapping[str, Any], p: torch.Tensor) -> dict[str, torch.Tensor]:
-        if hasattr(p, "_local_tensor"):
-            raise TypeError("AdamMini needs whole tensors, got a distributed one; use AdamW with state='int8'")
-        state = super().init_state(group, p)
+        state, rows, blocks = super().init_state(group, p), rows_of(p), self._blocks(group, p)
         state["exp_avg"] = torch.zeros_like(p, dtype=torch.float32, requires_grad=False)
-        state["block_sq"] = torch.zeros(self._blocks(group, p), dtype=torch.float32, device=p.device)
+        spread = self._by_row(blocks, rows)
+        squares = torch.zeros(rows.count if spread else blocks, dtype=torch.float32, device=p.device)
+        state["block_sq"] = rows.spread(squares) if spread else squares
         return state
 
     def direction(
-        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
+        self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int
     ) -> torch.Tensor | Scaled:
         beta1, beta2 = group["betas"]
-        m, v, scale = state["exp_avg"], state["block_sq"], self.gradient_scale(group)
-        flat = g.ndim >= 2 and g.is_contiguous() and m.is_contiguous()
-        if flat:  # one pass for the moment and the squares, row by row
-            rows, _ = fold_matrix(g.view(g.shape[0], -1), scale=scale, moment=m.view(g.shape[0], -1), weight=1 - beta1)
-            squares = rows.view(v.numel(), -1).mean(dim=1)
+        m, v, scale, rows = state["exp_avg"], state["block_sq"], self.gradient_scale(group), part.rows
+        flat = (rows.count, part.p.numel() // max(1, rows.total))
+        if g.ndim >= 2 and g.is_contiguous() and m.is_contiguous():  # one pass for the moment and the squares
+            by_row, _ = fold_matrix(g.view(flat), scale=scale, moment=m.view(flat), weight=1 - beta1)
         else:
             x = g.float() * scale
             m.lerp_(x, 1 - beta1)
-            squares = x.reshape(v.numel(), -1).square().mean(dim=1)
-        v.lerp_(squares, 1 - beta2)
+            by_row = x.reshape(flat).square().mean(dim=1)
+        blocks = self._blocks(group, part.p)
+        v.lerp_(by_row if self._by_row(blocks, rows) else rows.block_means(by_row, blocks), 1 - beta2)
         inverse = v.sqrt().div_(math.sqrt(1 - beta2**t)).add_(group["eps"]).mul_(1 - beta1**t).reciprocal_()
-        if flat and g.ndim == 2:
-            return Scaled(m, inverse.repeat_interleave(g.shape[0] // v.numel()))
-        return (m.reshape(v.numel(), -1) * inverse[:, None]).reshape(g.shape)
+        if not self._by_row(blocks, rows):
+            inverse = inverse[rows.blocks(blocks)] if rows.split else inverse.repeat_interleave(rows.total // blocks)
+        if g.ndim == 2:
+            return Scaled(m, inverse)
+        return m * inverse.view(-1, *[1] * (g.ndim - 1)) if g.ndim else m * inverse[0]
 
 
 def adam_mini_groups(model: torch.nn.Module, *, num_heads: int, weight_decay: float = 0.0) -> list[dict[str, Any]]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from gramcore import _core
 from gramcore._checks import check_choice, check_real
 from gramcore.optim.base import FusedOptimizer, check_betas
+from gramcore.optim.layout import rms
 
 __all__ = ["AdamW"]
 
@@ -103,4 +103,4 @@ class AdamW(FusedOptimizer):
     def lr_scales(self, group: Mapping[str, Any], params: list[torch.Tensor]) -> list[float]:
         if not group["rms_scale"]:
             return []
-        return [max(1e-3, (_core.optim.sum_squares([p]) / max(1, p.numel())) ** 0.5) for p in params]
+        return [max(1e-3, rms(p)) for p in params]

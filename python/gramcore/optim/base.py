@@ -112,7 +112,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         """Raise if a number of the group is out of range."""
 
     def lr_scales(self, group: Mapping[str, Any], params: list[torch.Tensor]) -> list[float]:
-        """Multiples of lr per parameter, or an empty list for none."""
+        """Multiples of lr per parameter (distributed ones whole), or an empty list for none."""
         return []
 
     # ------------------------------------------------------------------ torch's interface
@@ -143,11 +143,10 @@ class FusedOptimizer(torch.optim.Optimizer):
                 loss = closure()
         work = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
         work = [(group, params) for group, params in work if params]
-        for _, params in work:
-            for p in params:
-                _check_grad(p)
-        for group, _ in work:
+        for group, params in work:
             self._check_group(group)
+            for p in params:
+                self.check_param(group, p)
         if self._may_step(work):
             for group, params in work:
                 self._step_group(group, params)
@@ -227,7 +226,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         steps = [next_step(s) for s in states]
         batch = Batch(params, drawn=self._noise is not None)
         numbers = {**self.hyper(group), "maximize": float(group["maximize"]), "grad_scale": self._grad_scale}
-        scales = self.lr_scales(group, batch.params)
+        scales = self.lr_scales(group, params)
         scale_name = f"{self.slots[0]}_scale" if self.slots else ""
         kinds = [("remainder" in s, scale_name in s) for s in states]
         for compensated, quantised in sorted(set(kinds)):
@@ -280,6 +279,10 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     # ------------------------------------------------------------------ checks
 
+    def check_param(self, group: Mapping[str, Any], p: torch.Tensor) -> None:
+        """Raise if this parameter or its gradient cannot be stepped; called before anything is changed."""
+        _check_grad(p)
+
     def _check_group(self, group: Mapping[str, Any]) -> None:
         check_lr(group["lr"])
         check_choice("state", group["state"], (*_STATE_DTYPES, *_BLOCK))
@@ -319,7 +322,8 @@ def next_step(state: dict[str, Any]) -> int:
 
 def moment_state(name: str, like: torch.Tensor, storage: str) -> dict[str, torch.Tensor]:
     """Zero moment of the shape of ``like``: one tensor, or codes and ``<name>_scale``."""
-    if storage in _STATE_DTYPES or local(like).numel() < MIN_QUANTISED:
+    # The size of the whole tensor decides, so that sharding does not change how a tensor is stored.
+    if storage in _STATE_DTYPES or like.numel() < MIN_QUANTISED:
         return {name: torch.zeros_like(like, dtype=_STATE_DTYPES.get(storage, torch.float32), requires_grad=False)}
     numel = local(like).numel()
     scales = -(-numel // _BLOCK[storage])

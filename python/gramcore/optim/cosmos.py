@@ -10,8 +10,8 @@ import torch
 
 from gramcore._checks import check_int, check_real
 from gramcore.optim.adamw import adam_hyper, check_adam
-from gramcore.optim.base import FusedOptimizer
 from gramcore.optim.direction import DirectionOptimizer
+from gramcore.optim.rows import Part, Rows, rows_of
 from gramcore.optim.subspace import generator_for, top_basis
 
 __all__ = ["COSMOS"]
@@ -92,71 +92,75 @@ class COSMOS(DirectionOptimizer):
     def init_state(self, group: Mapping[str, Any], p: torch.Tensor) -> dict[str, torch.Tensor]:
         if not self.projects(group, p):
             return super().init_state(group, p)
-        if hasattr(p, "_local_tensor"):
-            raise TypeError("COSMOS needs whole matrices, got a distributed tensor; set project=False")
-        rows, columns = p.shape
+        rows, columns = rows_of(p), p.shape[1]
         state = {"step": torch.zeros((), dtype=torch.float32)}
         shapes = {
-            "exp_avg": (rows, columns),
-            "exp_avg_sq": (rows, self.rank),
+            "exp_avg": (rows.count, columns),
+            "exp_avg_sq": (rows.count, self.rank),
             "basis": (columns, self.rank),
             "spectrum": (self.rank, self.rank),
         }
-        state.update({k: torch.zeros(v, dtype=torch.float32, device=p.device) for k, v in shapes.items()})
+        for name, shape in shapes.items():
+            zeros = torch.zeros(shape, dtype=torch.float32, device=p.device)
+            state[name] = rows.spread(zeros) if name.startswith("exp_avg") else zeros
         if self._compensated(group, p):
             state["remainder"] = torch.zeros_like(p, requires_grad=False)
         return state
 
-    def update(self, group: dict[str, Any], params: list[torch.Tensor]) -> None:
-        plain = [p for p in params if not self.projects(group, p)]
-        if plain:
-            FusedOptimizer.update(self, group, plain)
-        for p in params:
-            if self.projects(group, p):
-                self.update_one(group, p)
+    def works_on_matrices(self, group: Mapping[str, Any], p: torch.Tensor) -> bool:
+        return self.projects(group, p)
 
     def direction(
-        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
+        self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int
     ) -> torch.Tensor:
         g = g.float()
         beta1, beta2 = group["betas"]
         m = state["exp_avg"].lerp_(g, 1 - beta1)
-        if bool(torch.isfinite(g).all()):
-            self._rotate(state, g, beta2, t, generator_for(group["seed"], self._index[p], 0))
+        rows = part.rows
+        if not rows.total_of(0.0 if bool(torch.isfinite(g).all()) else 1.0):
+            self._rotate(state, g, beta2, t, generator_for(group["seed"], part.index, 0), rows)
         u = state["basis"]
         v = state["exp_avg_sq"].lerp_((g @ u).square_(), 1 - beta2)
         inside = m @ u
         denominator = (v / (1 - beta2**t)).sqrt_().add_(group["eps"])
         a = (inside / (1 - beta1**t) / denominator) @ u.T
-        rest = _unit_rms(newton_schulz(m - inside @ u.T))
-        return _unit_rms(a + self.gamma * rest).mul_(self.lr_ratio)
+        rest = _unit_rms(newton_schulz(m - inside @ u.T, rows), rows)
+        return _unit_rms(a + self.gamma * rest, rows).mul_(self.lr_ratio)
 
-    def _rotate(self, state: dict[str, Any], g: torch.Tensor, beta2: float, t: int, generator: torch.Generator) -> None:
+    def _rotate(
+        self, state: dict[str, Any], g: torch.Tensor, beta2: float, t: int, generator: torch.Generator, rows: Rows
+    ) -> None:
         if t == 1:
-            state["basis"].copy_(top_basis(g, self.rank, "gram", generator))
+            state["basis"].copy_(top_basis(rows.whole(g), self.rank, "gram", generator))
             gu = g @ state["basis"]
-            state["spectrum"].copy_((1 - beta2) * (gu.T @ gu))
+            state["spectrum"].copy_((1 - beta2) * rows.sum(gu.T @ gu))
             return
         old, s = state["basis"].clone(), state["spectrum"].clone()
-        u = torch.linalg.qr(beta2 * (old @ s) + (1 - beta2) * (g.T @ (g @ old))).Q
+        u = torch.linalg.qr(beta2 * (old @ s) + (1 - beta2) * rows.sum(g.T @ (g @ old))).Q
         gu, turn = g @ u, old.T @ u
         state["basis"].copy_(u)
-        state["spectrum"].copy_(beta2 * (turn.T @ s @ turn) + (1 - beta2) * (gu.T @ gu))
+        state["spectrum"].copy_(beta2 * (turn.T @ s @ turn) + (1 - beta2) * rows.sum(gu.T @ gu))
 
 
-def newton_schulz(x: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Approximately U Vᵀ of x = U Σ Vᵀ, by the quintic iteration of Muon.
+def newton_schulz(x: torch.Tensor, rows: Rows, steps: int = 5) -> torch.Tensor:
+    """Approximately U Vᵀ of X = U Σ Vᵀ, by the quintic iteration of Muon; the rows here.
 
-    Args: x: (M, N).  steps: >= 1.
+    Args: x: the rows here of X (M, N).  rows: which those are.  steps: >= 1.
     """
     a, b, c = _NEWTON_SCHULZ
-    tall = x.shape[0] > x.shape[1]
-    y = (x.T if tall else x) / (x.norm() + 1e-7)
+    tall = rows.total > x.shape[1]
+    if rows.split and not tall:
+        return rows.part(newton_schulz(rows.whole(x), Rows(rows.total), steps))
+    y = (x.T if tall else x) / (_norm(x, rows) + 1e-7)
     for _ in range(steps):
-        square = y @ y.T
+        square = rows.sum(y @ y.T)
         y = a * y + (b * square + c * square @ square) @ y
     return y.T if tall else y
 
 
-def _unit_rms(x: torch.Tensor) -> torch.Tensor:
-    return x * (math.sqrt(x.numel()) / (float(x.norm()) + 1e-8))
+def _norm(x: torch.Tensor, rows: Rows) -> float:
+    return math.sqrt(rows.total_of(float(x.norm()) ** 2))
+
+
+def _unit_rms(x: torch.Tensor, rows: Rows) -> torch.Tensor:
+    return x * (math.sqrt(rows.total * x.shape[1]) / (_norm(x, rows) + 1e-8))

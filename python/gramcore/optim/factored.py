@@ -13,16 +13,10 @@ from gramcore import _core
 from gramcore._checks import check_real
 from gramcore.optim.base import check_betas, moment_state
 from gramcore.optim.direction import DirectionOptimizer, Scaled, fold_matrix
+from gramcore.optim.layout import rms
+from gramcore.optim.rows import Part, Rows, rows_of
 
 __all__ = ["CAME", "Adafactor", "Factor4bit"]
-
-
-def _rms(x: torch.Tensor) -> float:
-    return float((_core.optim.sum_squares([x]) / max(1, x.numel())) ** 0.5)
-
-
-def _zeros(p: torch.Tensor, shape: tuple[int, ...] | torch.Size) -> torch.Tensor:
-    return torch.zeros(shape, dtype=torch.float32, device=p.device)
 
 
 class _Factored(DirectionOptimizer):
@@ -44,17 +38,18 @@ class _Factored(DirectionOptimizer):
         return {"lr": float(group["lr"])}
 
     def init_state(self, group: Mapping[str, Any], p: torch.Tensor) -> dict[str, torch.Tensor]:
-        if hasattr(p, "_local_tensor"):
-            raise TypeError(
-                "factored optimizers need whole tensors, got a distributed one; use AdamW with state='int8'"
-            )
-        state = super().init_state(group, p)
+        state, rows = super().init_state(group, p), rows_of(p)
+
+        def zeros(*shape: int) -> torch.Tensor:
+            return rows.spread(torch.zeros(rows.count, *shape, dtype=torch.float32, device=p.device))
+
         for name in self.statistics:
             if p.ndim >= 2:
-                state[f"{name}_row"] = _zeros(p, p.shape[:-1])
-                state[f"{name}_col"] = _zeros(p, (*p.shape[:-2], p.shape[-1]))
+                state[f"{name}_row"] = zeros(*p.shape[1:-1])
+                matrix = torch.zeros(p.shape[1], dtype=torch.float32, device=p.device) if p.ndim == 2 else None
+                state[f"{name}_col"] = zeros(*p.shape[1:-2], p.shape[-1]) if matrix is None else matrix
         if p.ndim < 2:
-            state["second"] = _zeros(p, p.shape)
+            state["second"] = torch.zeros_like(p, dtype=torch.float32, requires_grad=False)
         return state
 
     @staticmethod
@@ -64,25 +59,28 @@ class _Factored(DirectionOptimizer):
             state[f"{name}_{axis}"].lerp_(values, 1 - beta)
 
     @staticmethod
-    def inverse_root(state: dict[str, Any], name: str, x: torch.Tensor, factor: float) -> Scaled:
+    def inverse_root(state: dict[str, Any], name: str, x: torch.Tensor, factor: float, rows: Rows) -> Scaled:
         """factor · x over the root of the rank-1 estimate row·col / mean(row)."""
         row = state[f"{name}_row"]
-        return Scaled(x, (row / row.mean(dim=-1, keepdim=True)).rsqrt_(), state[f"{name}_col"].rsqrt(), factor)
+        mean = rows.mean(row) if x.ndim == 2 else row.mean(dim=-1, keepdim=True)
+        return Scaled(x, (row / mean).rsqrt_(), state[f"{name}_col"].rsqrt(), factor)
 
-    def normalised(self, group: dict[str, Any], state: dict[str, Any], g: torch.Tensor, beta: float) -> Scaled:
+    def normalised(
+        self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, beta: float
+    ) -> Scaled:
         """The gradient over the root of its second moment, its RMS clipped."""
-        scale = self.gradient_scale(group)
+        scale, rows = self.gradient_scale(group), part.rows
         if g.ndim >= 2:
             g = g.contiguous()
-            self.fold(state, "second", fold_matrix(g, scale=scale, eps=group["eps"][0]), beta)
-            u = self.inverse_root(state, "second", g, scale)
-            rms = float(fold_matrix(g, u, scale=scale)[0].mean()) ** 0.5
+            self.fold(state, "second", fold_matrix(g, scale=scale, eps=group["eps"][0], rows=rows), beta)
+            u = self.inverse_root(state, "second", g, scale, rows)
+            size = float(rows.mean(fold_matrix(g, u, scale=scale)[0]).mean()) ** 0.5
         else:
             x = g.float() * scale
             state["second"].lerp_(x * x + group["eps"][0], 1 - beta)
             u = Scaled(x * state["second"].rsqrt())
-            rms = _rms(u.x)
-        return replace(u, factor=u.factor / max(1.0, rms / group["clip"]))
+            size = (rows.total_of(_core.optim.sum_squares([u.x])) / max(1, rows.total)) ** 0.5
+        return replace(u, factor=u.factor / max(1.0, size / group["clip"]))
 
 
 class Adafactor(_Factored):
@@ -145,15 +143,13 @@ class Adafactor(_Factored):
         super().check_hyper(group)
         check_real("decay_rate", group["decay_rate"], high=0.0, high_open=True)
 
-    def lr_factor(self, group: dict[str, Any], w: torch.Tensor, t: int) -> float:
+    def lr_factor(self, group: dict[str, Any], part: Part, t: int) -> float:
         lr = float(group["lr"])
         bound = min(lr, t**-0.5) / lr if group["relative_step"] and lr > 0 else 1.0
-        return bound * max(group["eps"][1], _rms(w)) if group["scale_parameter"] else bound
+        return bound * max(group["eps"][1], rms(part.p)) if group["scale_parameter"] else bound
 
-    def direction(
-        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
-    ) -> Scaled:
-        return self.normalised(group, state, g, 1.0 - t ** group["decay_rate"])
+    def direction(self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int) -> Scaled:
+        return self.normalised(group, part, state, g, 1.0 - t ** group["decay_rate"])
 
 
 class CAME(_Factored):
@@ -214,23 +210,26 @@ class CAME(_Factored):
         check_betas(group["betas"], 3)
 
     def init_state(self, group: Mapping[str, Any], p: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {**super().init_state(group, p), "exp_avg": _zeros(p, p.shape)}
+        moment = torch.zeros_like(p, dtype=torch.float32, requires_grad=False)
+        return {**super().init_state(group, p), "exp_avg": moment}
 
     def direction(
-        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
+        self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int
     ) -> torch.Tensor | Scaled:
         beta1, beta2, beta3 = group["betas"]
-        u = self.normalised(group, state, g, beta2)
+        u = self.normalised(group, part, state, g, beta2)
         m: torch.Tensor = state["exp_avg"]
         if g.ndim < 2:
             return m.lerp_(u.dense(), 1 - beta1)
         moment = m if m.is_contiguous() else m.contiguous()
         eps = group["eps"][1]
-        means = fold_matrix(u.x, u, scale=u.factor, moment=moment, weight=1 - beta1, eps=eps, residual=True)
+        means = fold_matrix(
+            u.x, u, scale=u.factor, moment=moment, weight=1 - beta1, eps=eps, residual=True, rows=part.rows
+        )
         if moment is not m:
             m.copy_(moment)
         self.fold(state, "instability", means, beta3)
-        return self.inverse_root(state, "instability", moment, 1.0)
+        return self.inverse_root(state, "instability", moment, 1.0, part.rows)
 
 
 class Factor4bit(_Factored):
@@ -289,17 +288,17 @@ class Factor4bit(_Factored):
         return {**super().init_state(group, p), **moment_state("exp_avg", p, group["state"])}
 
     def direction(
-        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
+        self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int
     ) -> torch.Tensor | Scaled:
         beta1, beta2 = group["betas"]
         scale, tiny = self.gradient_scale(group), group["eps"] ** 2
         factor = math.sqrt(1 - beta2**t) / (1 - beta1**t)
-        m = self._momentum(group, state, g, beta1, t, self._index[p])
+        m = self._momentum(group, state, g, beta1, t, part.index)
         if g.ndim < 2:
             state["second"].lerp_((g.float() * scale).square_().add_(tiny), 1 - beta2)
             return m * state["second"].rsqrt() * factor
-        self.fold(state, "second", fold_matrix(g.contiguous(), scale=scale, eps=tiny), beta2)
-        return self.inverse_root(state, "second", m.contiguous(), factor)
+        self.fold(state, "second", fold_matrix(g.contiguous(), scale=scale, eps=tiny, rows=part.rows), beta2)
+        return self.inverse_root(state, "second", m.contiguous(), factor, part.rows)
 
     def _momentum(
         self, group: dict[str, Any], state: dict[str, Any], g: torch.Tensor, beta: float, t: int, index: int

@@ -12,6 +12,7 @@ from gramcore._checks import check_choice, check_int, check_real
 from gramcore.optim.direction import Scaled
 from gramcore.optim.lift import DropResidual
 from gramcore.optim.projected import ProjectedOptimizer, adam_numbers
+from gramcore.optim.rows import Part, rows_of
 from gramcore.optim.subspace import SvdSubspace
 
 __all__ = ["NormalisedProjection", "gradnorm_lorp"]
@@ -31,19 +32,21 @@ class NormalisedProjection(ProjectedOptimizer):
     def init_state(self, group: Mapping[str, Any], p: torch.Tensor) -> dict[str, torch.Tensor]:
         state = super().init_state(group, p)
         if self.projects(group, p):
+            rows = rows_of(p)
+            state["basis"] = state["basis"].float()  # of gradients that were normalised in fp32
             for name in ("magnitude_avg", "magnitude_avg_sq"):
-                state[name] = torch.zeros(p.shape[0], 1, dtype=torch.float32, device=p.device)
+                state[name] = rows.spread(torch.zeros(rows.count, 1, dtype=torch.float32, device=p.device))
         return state
 
     def direction(
-        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
+        self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int
     ) -> torch.Tensor:
         lr = float(group["lr"])
-        w, g = p.detach().float(), g.float()
+        w, g = part.w.float(), g.float()
         magnitude = w.norm(dim=1, keepdim=True)
         unit = w / magnitude.clamp_min(_TINY)
         slope = (g * unit).sum(dim=1, keepdim=True)
-        u = self._whole(group, p, state, g.addcmul(slope, unit, value=-1), t)
+        u = self._whole(group, part, state, g.addcmul(slope, unit, value=-1), t)
         moved = w - lr * (u.dense() if isinstance(u, Scaled) else u.float())
         wanted = magnitude - lr * self._magnitude_step(group, state, slope, t)
         moved *= wanted / moved.norm(dim=1, keepdim=True).clamp_min(_TINY)

@@ -9,7 +9,7 @@ import torch
 
 from gramcore import _core
 
-__all__ = ["Batch", "dense", "global_norm", "like_sharded", "local"]
+__all__ = ["Batch", "dense", "global_norm", "like_sharded", "local", "rms"]
 
 
 def local(t: torch.Tensor) -> torch.Tensor:
@@ -42,6 +42,11 @@ def global_norm(grads: Sequence[torch.Tensor]) -> float:
                 torch.distributed.all_reduce(value, group=mesh.get_group(axis))
         total += value.item()
     return total**0.5
+
+
+def rms(t: torch.Tensor) -> float:
+    """Root of the mean square of a tensor, of all its shards if it is distributed."""
+    return global_norm([t.detach()]) / max(1, t.numel()) ** 0.5
 
 
 def _is_dense(t: torch.Tensor) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from gramcore.optim.direction import Scaled, fold_matrix
 from gramcore.optim.panels import PanelStep
+from gramcore.optim.rows import Rows
 from gramcore.optim.subspace import Basis, ColumnSubspace, HaarSubspace, Subspace
 
 __all__ = ["DetailLift", "DropResidual", "Lift", "RescaledGradient", "ScaledResidual", "SignResidual", "View"]
@@ -25,9 +26,10 @@ class View:
     """What a lift sees of one matrix at one step.
 
     Attributes:
-        g: gradient (M, N).  r: its projection.  n: the rule's step on r, without bias correction.
+        g: the rows here of the gradient (M, N).  r: its projection.  n: the rule's step on r, without bias correction.
         denominator: makes √v + ε of the rule, in the shape of r.  correction: factor √(1−β2ᵗ)/(1−β1ᵗ) of n.
         norm: limiter's norm at the last step, 0 before the first; the lift writes it.
+        basis: for the rows here.  shape: (M, N).  rows: which rows are here.
     """
 
     g: torch.Tensor
@@ -37,6 +39,8 @@ class View:
     correction: float
     basis: Basis
     norm: torch.Tensor
+    shape: torch.Size
+    rows: Rows
 
 
 class Lift:
@@ -70,9 +74,10 @@ class PanelLift(Lift, ABC):
         """Step the matrix, or return the update that is left to do; W moves by -lr times it."""
 
 
-def _norms(x: torch.Tensor, dim: int = 1) -> torch.Tensor:
-    """Norms of rows (dim 1) or columns (dim 0)."""
-    return (fold_matrix(x.contiguous())[1 - dim] * x.shape[dim]).sqrt_()
+def _norms(x: torch.Tensor, dim: int = 1, rows: Rows | None = None) -> torch.Tensor:
+    """Norms of rows (dim 1) or columns (dim 0); ``rows``: which rows x are."""
+    size = rows.total if rows and dim == 0 else x.shape[dim]
+    return (fold_matrix(x.contiguous(), rows=rows)[1 - dim] * size).sqrt_()
 
 
 class DropResidual(PanelLift, ViewLift):
@@ -104,14 +109,14 @@ class ScaledResidual(PanelLift):
         kept = panels.state["exp_avg"].dtype is not torch.float32
         n = torch.empty(panels.channels if kept else panels.size, panels.rank)
         phi, inside = torch.empty(2, panels.channels)
-        skew = _skew(panels.basis)
+        skew = _skew(panels)
         for s in panels:
             step = panels.step_rule(panels.project(s, r[s]), s, n[s] if kept else n)
             inner = _norms(r[s])
             torch.div(_norms(step), inner + _TINY, out=phi[s])
             inside[s] = inner.square() if skew is None else inner.square() - (r[s] * (r[s] @ skew)).float().sum(dim=1)
-        outside = (_norms(panels.g, 1 if panels.along_rows else 0) * panels.grad_scale).square() - inside
-        now = math.sqrt(float((phi.square() * outside.clamp_min_(0.0)).sum()))
+        outside = (_norms(panels.g, 1 if panels.along_rows else 0, panels.rows) * panels.grad_scale).square() - inside
+        now = math.sqrt(panels.over_channels(float((phi.square() * outside.clamp_min_(0.0)).sum())))
         phi /= _growth(now, norm)
         # phi belongs to channels, so the scaled residual is phi g less the lift of phi r: one product in all.
         for s in panels:
@@ -120,11 +125,12 @@ class ScaledResidual(PanelLift):
             panels.add(s, low, panels.correction, phi[s])
 
 
-def _skew(p: torch.Tensor) -> torch.Tensor | None:
+def _skew(panels: PanelStep) -> torch.Tensor | None:
     """E = PᵀP − 1 of a basis that rounding to a half left short of orthonormal: ‖g‖² − ‖g − up(r)‖² = r (1 − E) rᵀ."""
+    p = panels.basis
     if p.dtype is torch.float32:
         return None
-    gram = p.float().T @ p.float()
+    gram = panels.over_basis(p.float().T @ p.float())
     gram.diagonal().sub_(1.0)
     return gram.to(p.dtype)
 
@@ -152,8 +158,10 @@ class RescaledGradient(PanelLift):
             scales = after.div_(before.add_(_TINY))
             u = Scaled(g, scales, None, shared) if panels.along_rows else Scaled(g, None, scales, shared)
         else:
-            u = Scaled(g, factor=shared * float(after.norm() / (before.norm() + _TINY)))
-        now = math.sqrt(float(fold_matrix(g.contiguous(), u, scale=u.factor)[0].sum()) * g.shape[1])
+            sizes = [math.sqrt(panels.over_channels(float(x.square().sum()))) for x in (after, before)]
+            u = Scaled(g, factor=shared * sizes[0] / (sizes[1] + _TINY))
+        square = float(fold_matrix(g.contiguous(), u, scale=u.factor)[0].sum()) * g.shape[1]
+        now = math.sqrt(panels.rows.total_of(square))
         return replace(u, factor=u.factor * self.scale**0.5 * panels.correction / _growth(now, norm))
 
 
@@ -186,7 +194,7 @@ class DetailLift(ViewLift):
 
     def update(self, subspace: Subspace, view: View) -> torch.Tensor:
         assert isinstance(subspace, HaarSubspace)
-        limit = _growth(float(view.n.norm()), view.norm)
+        limit = _growth(math.sqrt(view.rows.total_of(float(view.n.norm()) ** 2)), view.norm)
         factor, width = self.scale * view.correction / limit, 2**subspace.level
         inverse = view.denominator().reciprocal_().mul_(factor)
         offset = (view.n * factor).addcmul_(view.r, inverse, value=-1).div_(width**0.5)

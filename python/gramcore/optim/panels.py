@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from gramcore import _core
+from gramcore.optim.rows import Part, Rows
 
 __all__ = ["PanelStep"]
 
@@ -25,36 +26,40 @@ class PanelStep:
     """One step of one matrix.
 
     Args:
-        p: the matrix, changed on exit at the latest.  g: its gradient.  state: holds ``basis``, the moments (channels,
-            rank) and perhaps ``remainder``.
+        part: the rows here of the matrix, changed on exit at the latest.  g: their gradient.
+        state: holds ``basis``, the moments (channels, rank) and perhaps ``remainder``.
         along_rows: whether the channels are rows.
-        group: the optimizer's numbers.  grad_scale: what multiplies g.  index: names the random bits.  t: the step.
+        group: the optimizer's numbers.  grad_scale: what multiplies g.  t: the step.
+
+    When channels are columns and rows are spread over processes, every process has the whole of R and the moments of
+    some channels.
     """
 
     def __init__(
         self,
-        p: torch.Tensor,
+        part: Part,
         g: torch.Tensor,
         state: dict[str, Any],
         along_rows: bool,
         group: Mapping[str, Any],
         grad_scale: float,
-        index: int,
         t: int,
     ) -> None:
-        self.p, self.g, self.state, self.along_rows, self.group = p.detach(), g, state, along_rows, group
+        self.p, self.g, self.state, self.along_rows, self.group = part.w, g, state, along_rows, group
         self.w = self.p.contiguous()
         self.remainder = state["remainder"].contiguous() if "remainder" in state else None
-        self.grad_scale, self.index, self.t = grad_scale, index, t
+        self.grad_scale, self.index, self.t, self.rows = grad_scale, part.index, t, part.rows
         self.basis: torch.Tensor = state["basis"]
         self.rank = self.basis.shape[1]
         self.channels = g.shape[0] if along_rows else g.shape[1]
+        self.summed = self.rows.split and not along_rows
+        self.own = self.rows.of_columns(self.channels) if self.summed else Rows(self.channels)
         bias1, bias2 = (1 - b**t for b in group["betas"])
         self.eps = group["eps"] if group["eps_mode"] == "raw" else group["eps"] * math.sqrt(bias2)
         self.correction = math.sqrt(bias2) / bias1
-        exact = p.dtype is torch.float32 or group["rounding"] == "nearest"
+        exact = self.p.dtype is torch.float32 or group["rounding"] == "nearest"
         #: Whether W += a product can be left to the matrix product, which rounds once.
-        self.direct = exact and p.dtype is g.dtype
+        self.direct = exact and self.p.dtype is g.dtype
         self.resize(self.rank)
 
     def __enter__(self) -> PanelStep:
@@ -69,7 +74,8 @@ class PanelStep:
     def resize(self, numbers: int) -> None:
         """Let a panel hold so many channels that ``numbers`` per channel are a quarter of a million."""
         size = max(1, _ELEMENTS // numbers // _CHANNELS) * _CHANNELS
-        self.size = min(self.channels, size) if self.direct or self.along_rows else self.channels
+        divided = (self.direct or self.along_rows) and not self.summed
+        self.size = min(self.channels, size) if divided else self.channels
         self._r = torch.empty(self.size, self.rank, dtype=self.g.dtype)
 
     def __iter__(self) -> Iterator[slice]:
@@ -85,7 +91,17 @@ class PanelStep:
         r = self._r[: s.stop - s.start] if out is None else out
         part = self.part(self.g, s)
         torch.mm(part if self.along_rows else part.T, self.basis, out=r)
+        if self.summed:
+            self.rows.sum(r)
         return r if self.grad_scale == 1.0 else r.mul_(self.grad_scale)
+
+    def over_channels(self, value: float) -> float:
+        """Sum over all channels of a number that is the sum over those in R."""
+        return self.rows.total_of(value) if self.along_rows else value
+
+    def over_basis(self, x: torch.Tensor) -> torch.Tensor:
+        """Sum over all rows of P of what is the sum over those here, in place."""
+        return self.rows.sum(x) if self.summed else x
 
     def step_rule(self, r: torch.Tensor, s: slice, n: torch.Tensor | None = None, frozen: bool = False) -> torch.Tensor:
         """N = m / (√v + ε) of channels ``s`` after folding r into the moments.
@@ -100,8 +116,8 @@ class PanelStep:
         _core.optim.step(
             "adam",
             {**hyper, "correct_bias": 0.0},
-            [n],
-            [r],
+            [self.own.part(n)],
+            [self.own.part(r)],
             [[codes] for codes, _ in slots],
             [self.t],
             [self._id(s)],
@@ -109,6 +125,10 @@ class PanelStep:
             stochastic=self.group["rounding"] == "stochastic",
             seed=self.group["seed"],
         )
+        if self.summed:
+            n[: self.own.begin] = 0.0
+            n[self.own.begin + self.own.count :] = 0.0
+            self.rows.sum(n)
         return n
 
     def add(self, s: slice, low: torch.Tensor, factor: float, phi: torch.Tensor | None = None) -> None:
@@ -157,8 +177,10 @@ class PanelStep:
 
     def _moment(self, name: str, s: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
         values, scales = self.state[name], self.state.get(f"{name}_scale")
+        if self.summed:
+            s = slice(0, self.own.count)
         if scales is None:
             return values[s], None
         begin, end = s.start * self.rank, s.stop * self.rank
-        per_byte, block = (1, 256) if values.numel() == self.channels * self.rank else (2, 128)
+        per_byte, block = (1, 256) if values.numel() == self.own.count * self.rank else (2, 128)
         return values[begin // per_byte : -(-end // per_byte)], scales[begin // block : -(-end // block)]

@@ -11,10 +11,12 @@ import torch
 from gramcore import _core
 from gramcore._checks import check_real
 from gramcore.optim.adamw import adam_hyper, check_adam
-from gramcore.optim.base import FusedOptimizer, moment_state
+from gramcore.optim.base import moment_state
 from gramcore.optim.direction import DirectionOptimizer, Scaled
+from gramcore.optim.layout import local
 from gramcore.optim.lift import Lift, PanelLift, View, ViewLift
 from gramcore.optim.panels import PanelStep
+from gramcore.optim.rows import Part, rows_of
 from gramcore.optim.subspace import DenseSubspace, Subspace, generator_for
 
 __all__ = ["ProjectedOptimizer"]
@@ -59,6 +61,9 @@ class ProjectedOptimizer(DirectionOptimizer):
     def check_hyper(self, group: Mapping[str, Any]) -> None:
         check_adam(group)
 
+    def works_on_matrices(self, group: Mapping[str, Any], p: torch.Tensor) -> bool:
+        return self.projects(group, p)
+
     def projects(self, group: Mapping[str, Any], p: torch.Tensor) -> bool:
         """Whether this parameter's moments live in the subspace."""
         return bool(group["project"]) and self.subspace.applies(p.shape)
@@ -66,66 +71,69 @@ class ProjectedOptimizer(DirectionOptimizer):
     def init_state(self, group: Mapping[str, Any], p: torch.Tensor) -> dict[str, torch.Tensor]:
         if not self.projects(group, p):
             return super().init_state(group, p)
-        if hasattr(p, "_local_tensor"):
-            raise TypeError("projected optimizers need whole matrices, got a distributed tensor; set project=False")
-        state = {"step": torch.zeros((), dtype=torch.float32)}
-        low = torch.empty(self.subspace.low_shape(p.shape), device="meta")
+        state, rows = {"step": torch.zeros((), dtype=torch.float32)}, rows_of(p)
+        low, columns = self.subspace.low_shape(p.shape), rows.of_columns(p.shape[1])
+        if self.subspace.keeps_rows(p.shape):
+            like = rows.spread(local(p).new_empty(rows.count, low[1]))
+        else:  # every process has the whole of R; each keeps the moments of some columns of G
+            axis = self.subspace.columns_at
+            like = columns.spread(columns.part(local(p).new_empty(low), axis), axis)
         for name in self.slots:
-            state.update({k: v.clone() for k, v in moment_state(name, low, group["state"]).items()})
-        for k, v in state.items():
-            if v.is_meta:
-                state[k] = torch.zeros(v.shape, dtype=v.dtype)
-        state.update(self.subspace.empty(p.shape, p.dtype))
+            state.update(moment_state(name, like, group["state"]))
+        for name, value in self.subspace.empty(p.shape, p.dtype).items():
+            state[name] = rows.spread(rows.part(value)) if self.subspace.splits(name, p.shape) else value
         if self.lift.limited:
             state["norm"] = torch.zeros((), dtype=torch.float32)
         if self._compensated(group, p):
             state["remainder"] = torch.zeros_like(p, requires_grad=False)
         return state
 
-    def update(self, group: dict[str, Any], params: list[torch.Tensor]) -> None:
-        plain = [p for p in params if not self.projects(group, p)]
-        if plain:
-            FusedOptimizer.update(self, group, plain)
-        for p in params:
-            if self.projects(group, p):
-                self.update_one(group, p)
-
     def direction(
-        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
+        self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int
     ) -> torch.Tensor | Scaled | None:
         scale = self.gradient_scale(group)
         if isinstance(self.subspace, DenseSubspace) and isinstance(self.lift, PanelLift):
-            self._refresh(group, p, state, g, t)
-            along_rows = self.subspace.along_rows(g.shape)
-            with PanelStep(p, g, state, along_rows, group, scale, self._index[p], t) as panels:
+            self._refresh(group, part, state, g, t)
+            along_rows = self.subspace.along_rows(part.p.shape)
+            with PanelStep(part, g, state, along_rows, group, scale, t) as panels:
                 return self.lift.step_panels(panels, state.get("norm", g))
-        return self._whole(group, p, state, g if scale == 1.0 else g * scale, t)
+        return self._whole(group, part, state, g if scale == 1.0 else g * scale, t)
 
     def _whole(
-        self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
+        self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int
     ) -> torch.Tensor | Scaled:
-        """The update of the whole matrix at once, for a gradient that is scaled."""
+        """The update of all rows here at once, for a gradient that is scaled."""
         assert isinstance(self.lift, ViewLift)
-        self._refresh(group, p, state, g, t)
+        shape, rows = part.p.shape, part.rows
+        self._refresh(group, part, state, g, t)
         since = (t - 1) % self.refresh_every + 1 if self.subspace.resets else t
         bias1, bias2 = (1 - b**since for b in group["betas"])
         eps = group["eps"] if group["eps_mode"] == "raw" else group["eps"] * math.sqrt(bias2)
-        r = self.subspace.down(state, g).contiguous()
-        n = self._rule_step(group, state, r, eps, self._index[p], t)
+        basis = self.subspace.here(state, rows) if rows.split else state
+        r = self.subspace.down(basis, g).contiguous()
+        if self.subspace.keeps_rows(shape) or not rows.split:
+            n = self._rule_step(group, state, r, eps, part.index, t)
+        else:
+            columns, axis = rows.of_columns(shape[1]), self.subspace.columns_at
+            n = self._rule_step(group, state, columns.part(rows.sum(r), axis).contiguous(), eps, part.index, t)
+            n = columns.whole(n, axis)
         factor = math.sqrt(bias2) / bias1
-        view = View(g, r, n, lambda: self._denominator(state, eps), factor, state, state.get("norm", g))
+        view = View(g, r, n, lambda: self._denominator(state, eps), factor, basis, state.get("norm", g), shape, rows)
         return self.lift.update(self.subspace, view)
 
-    def _refresh(self, group: dict[str, Any], p: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int) -> None:
+    def _refresh(self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int) -> None:
         count, since = divmod(t - 1, self.refresh_every)
-        if since or not bool(torch.isfinite(g).all()):
+        if since or part.rows.total_of(0.0 if bool(torch.isfinite(g).all()) else 1.0):
             return  # not due; or keep the old basis, and the step itself lets the values through
-        state.update(self.subspace.refresh(g, generator_for(group["seed"], self._index[p], count)))
+        shape = part.p.shape
+        whole = part.rows.whole(g) if self.subspace.reads_gradients else g.new_empty(()).expand(shape)
+        for name, value in self.subspace.refresh(whole, generator_for(group["seed"], part.index, count)).items():
+            state[name].copy_(part.rows.part(value) if self.subspace.splits(name, shape) else value)
         if self.subspace.resets and count:
-            fresh = self.init_state(group, p)
+            fresh = self.init_state(group, part.p)
             for key, value in state.items():
                 if key.startswith("exp_avg"):
-                    value.copy_(fresh[key])
+                    value.copy_(local(fresh[key]))
 
     def _rule_step(
         self, group: dict[str, Any], state: dict[str, Any], r: torch.Tensor, eps: float, index: int, t: int

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 import torch
 
+from gramcore.optim.rows import Rows
+
 __all__ = [
     "ColumnSubspace",
     "DenseSubspace",
@@ -70,9 +72,13 @@ class Subspace(ABC):
 
     Attributes:
         resets: moments and step count restart at a refresh.
+        reads_gradients: a refresh looks at the gradient's values, not its shape alone.
+        columns_at: axis of R that stands for the columns of G, when R does not keep the rows.
     """
 
     resets: bool = False
+    reads_gradients: bool = False
+    columns_at: int = 1
 
     @abstractmethod
     def applies(self, shape: torch.Size) -> bool:
@@ -90,6 +96,18 @@ class Subspace(ABC):
         """New basis for the current gradient; kept in the optimizer's state."""
         return {}
 
+    def keeps_rows(self, shape: torch.Size) -> bool:
+        """Whether the rows of R are those of G; if not, R is the sum of what every row of G gives."""
+        return True
+
+    def splits(self, name: str, shape: torch.Size) -> bool:
+        """Whether this tensor of the basis has a row for every row of G, and lives where that row does."""
+        return False
+
+    def here(self, basis: Basis, rows: Rows) -> Basis:
+        """The basis for some rows of G alone, as :meth:`down` and :meth:`up` then want it."""
+        return basis
+
     @abstractmethod
     def down(self, basis: Basis, g: torch.Tensor) -> torch.Tensor:
         """G (M, N) to R."""
@@ -104,6 +122,8 @@ class DenseSubspace(Subspace):
 
     R has a row of ``rank`` numbers per channel: per row of a tall matrix, per column of a wide one.
     """
+
+    columns_at = 0
 
     def __init__(self, rank: int, resets: bool = False) -> None:
         self.rank, self.resets = rank, resets
@@ -121,16 +141,26 @@ class DenseSubspace(Subspace):
     def empty(self, shape: torch.Size, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         return {"basis": torch.zeros(shape[1] if self.along_rows(shape) else shape[0], self.rank, dtype=dtype)}
 
+    def keeps_rows(self, shape: torch.Size) -> bool:
+        return self.along_rows(shape)
+
+    def splits(self, name: str, shape: torch.Size) -> bool:
+        return not self.along_rows(shape)
+
+    # P has N rows, or as many as G has here, which is less than N.
     def down(self, basis: Basis, g: torch.Tensor) -> torch.Tensor:
-        return (g if self.along_rows(g.shape) else g.T) @ basis["basis"]
+        p = basis["basis"].to(g.dtype)
+        return (g if p.shape[0] == g.shape[1] else g.T) @ p
 
     def up(self, basis: Basis, r: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         p = basis["basis"]
-        return r.to(p.dtype) @ p.T if self.along_rows(shape) else p @ r.to(p.dtype).T
+        return r.to(p.dtype) @ p.T if p.shape[0] == shape[1] else p @ r.to(p.dtype).T
 
 
 class SvdSubspace(DenseSubspace):
     """Leading singular vectors of the current gradient, orthonormal; state rank·min(M, N)."""
+
+    reads_gradients = True
 
     def __init__(self, rank: int, method: str = "iterate", resets: bool = False) -> None:
         super().__init__(rank, resets)
@@ -143,6 +173,8 @@ class SvdSubspace(DenseSubspace):
 
 class HeadSubspace(DenseSubspace):
     """Singular vectors of one randomly chosen head's rows, shared by all heads; projects the columns."""
+
+    reads_gradients = True
 
     def __init__(self, rank: int, heads: int) -> None:
         super().__init__(rank)
@@ -177,6 +209,24 @@ class RandomSubspace(DenseSubspace):
         return {"basis": (torch.linalg.qr(p).Q if self.orthonormal else p / self.rank**0.5).to(g.dtype)}
 
 
+def _rows_here(basis: Basis, rows: Rows) -> Basis:
+    """A choice of rows as the choice among the rows here, and its places in R."""
+    index = basis["index"]
+    mine = (index >= rows.begin) & (index < rows.begin + rows.count)
+    return {**basis, "index": index[mine] - rows.begin, "place": mine.nonzero()[:, 0], "size": index}
+
+
+def _chosen(basis: Basis, r: torch.Tensor) -> torch.Tensor:
+    return r.index_select(0, basis["place"]) if "place" in basis else r
+
+
+def _placed(basis: Basis, r: torch.Tensor) -> torch.Tensor:
+    """Rows of R that come from here, among zeros for the others."""
+    if "place" not in basis:
+        return r
+    return r.new_zeros(len(basis["size"]), r.shape[1]).index_copy_(0, basis["place"], r)
+
+
 class ColumnSubspace(Subspace):
     """A random subset of columns (``axis`` 1) or rows (0), orthonormal; moments restart at a refresh."""
 
@@ -203,15 +253,21 @@ class ColumnSubspace(Subspace):
         order = torch.randperm(g.shape[self.axis], generator=generator)
         return {"index": order[: self._count(g.shape)].sort().values}
 
+    def keeps_rows(self, shape: torch.Size) -> bool:
+        return self.axis == 1
+
+    def here(self, basis: Basis, rows: Rows) -> Basis:
+        return basis if self.axis == 1 else _rows_here(basis, rows)
+
     def down(self, basis: Basis, g: torch.Tensor) -> torch.Tensor:
-        return g.index_select(self.axis, basis["index"])
+        return _placed(basis, g.index_select(self.axis, basis["index"]))
 
     def up(self, basis: Basis, r: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        return torch.zeros(shape, dtype=r.dtype).index_copy_(self.axis, basis["index"], r)
+        return self.replace(basis, torch.zeros(shape, dtype=r.dtype), r)
 
     def replace(self, basis: Basis, whole: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         """``whole`` (M, N) with the subspace's part set to r, in place."""
-        return whole.index_copy_(self.axis, basis["index"], r)
+        return whole.index_copy_(self.axis, basis["index"], _chosen(basis, r))
 
 
 class WholeSubspace(Subspace):
@@ -245,6 +301,7 @@ class RowSampleSubspace(Subspace):
     """Rows of the gradient: the largest by norm, a uniform sample, or a sample by norm weighted to be unbiased."""
 
     resets = True
+    reads_gradients = True
 
     def __init__(self, rank: int, selection: str) -> None:
         self.rank, self.selection = rank, selection
@@ -271,12 +328,18 @@ class RowSampleSubspace(Subspace):
             weight = (1 / (self.rank * q[index]).sqrt())[:, None]
         return {"index": index, "weight": weight.to(g.dtype)}
 
+    def keeps_rows(self, shape: torch.Size) -> bool:
+        return False
+
+    def here(self, basis: Basis, rows: Rows) -> Basis:
+        return _rows_here(basis, rows)
+
     def down(self, basis: Basis, g: torch.Tensor) -> torch.Tensor:
-        return g.index_select(0, basis["index"]) * basis["weight"]
+        return _placed(basis, g.index_select(0, basis["index"]) * _chosen(basis, basis["weight"]))
 
     def up(self, basis: Basis, r: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         zero = torch.zeros(shape, dtype=r.dtype)
-        return zero.index_add_(0, basis["index"], r * basis["weight"].to(r.dtype))
+        return zero.index_add_(0, basis["index"], _chosen(basis, r * basis["weight"].to(r.dtype)))
 
 
 class HaarSubspace(Subspace):
@@ -295,7 +358,7 @@ class HaarSubspace(Subspace):
         """g as (M, K, 2^level), padded with zeros."""
         pad = -g.shape[1] % 2**self.level
         whole = torch.nn.functional.pad(g, (0, pad)) if pad else g.contiguous()
-        return whole.view(g.shape[0], -1, 2**self.level)
+        return whole.view(g.shape[0], whole.shape[1] >> self.level, 2**self.level)
 
     def down(self, basis: Basis, g: torch.Tensor) -> torch.Tensor:
         return self.runs(g).sum(dim=2) / 2 ** (self.level / 2)

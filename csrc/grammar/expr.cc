@@ -87,28 +87,34 @@ ExprId ExprPool::byte_class(const ByteSet& set) {
   return intern({Kind::kClass, false, false, false, index, 0, 0, 0}, {});
 }
 
-ExprId ExprPool::literal(std::string_view bytes) {
-  ExprId e = kEpsilon;
-  for (std::size_t i = bytes.size(); i-- > 0;) e = cat(byte(static_cast<std::uint8_t>(bytes[i])), e);
-  return e;
+ExprId ExprPool::text(std::string_view bytes, ExprId then) {
+  if (then == kEmpty) return kEmpty;
+  for (std::size_t i = bytes.size(); i-- > 0;) {
+    const ExprId head = byte(static_cast<std::uint8_t>(bytes[i]));
+    then = then == kEpsilon ? head : link(head, then);
+  }
+  return then;
+}
+
+// The node of two parts that are neither empty nor epsilon, the first no concatenation.
+ExprId ExprPool::link(ExprId a, ExprId b) {
+  const Node &x = nodes_[a], &y = nodes_[b];
+  return intern(
+      {Kind::kCat, x.nullable && y.nullable, x.has_call || y.has_call, x.has_boolean || y.has_boolean, a, b, 0, 0}, {});
 }
 
 ExprId ExprPool::cat(ExprId a, ExprId b) {
   if (a == kEmpty || b == kEmpty) return kEmpty;
   if (a == kEpsilon) return b;
   if (b == kEpsilon) return a;
-  std::vector<ExprId> heads;  // a is right-nested: peel it so that b goes to the end
-  while (nodes_[a].kind == Kind::kCat) {
-    heads.push_back(nodes_[a].a);
+  std::array<ExprId, 64> heads;  // a is right-nested: peel it so that b goes to the end
+  std::size_t n = 0;
+  while (nodes_[a].kind == Kind::kCat && n < heads.size()) {
+    heads[n++] = nodes_[a].a;
     a = nodes_[a].b;
   }
-  heads.push_back(a);
-  for (std::size_t i = heads.size(); i-- > 0;) {
-    const Node x = nodes_[heads[i]], y = nodes_[b];
-    b = intern({Kind::kCat, x.nullable && y.nullable, x.has_call || y.has_call, x.has_boolean || y.has_boolean,
-                heads[i], b, 0, 0},
-               {});
-  }
+  b = nodes_[a].kind == Kind::kCat ? cat(a, b) : link(a, b);
+  while (n > 0) b = link(heads[--n], b);
   return b;
 }
 

@@ -79,7 +79,9 @@ class ExprPool {
     if (bytes_[b] == kEmpty) bytes_[b] = byte_class(ByteSet::range(b, b));
     return bytes_[b];
   }
-  ExprId literal(std::string_view bytes);
+  ExprId literal(std::string_view bytes) { return text(bytes, kEpsilon); }
+  // The bytes, then `then`: what cat(literal(bytes), then) gives, each node made once.
+  ExprId text(std::string_view bytes, ExprId then);
   ExprId cat(ExprId a, ExprId b);
   ExprId cat(std::initializer_list<ExprId> parts);
   ExprId alt(std::vector<ExprId> kids);
@@ -119,6 +121,7 @@ class ExprPool {
  private:
   ExprId intern(Node node, Span<const ExprId> kids);
   Hash hash_of(const Node& node, Span<const ExprId> kids) const;
+  ExprId link(ExprId a, ExprId b);
   ExprId nary(Kind kind, std::vector<ExprId> kids);
   ExprId choice_range(const std::vector<std::string_view>& strings, std::size_t first, std::size_t last,
                       std::size_t depth);

@@ -18,14 +18,14 @@ class InternTable {
   std::uint32_t find_or_add(std::uint64_t hash, Same&& same, Make&& make) {
     if (2 * (size_ + 1) > slots_.size()) grow();
     const std::size_t mask = slots_.size() - 1;
-    std::size_t at = static_cast<std::size_t>(hash) & mask;
-    const std::uint32_t tag = static_cast<std::uint32_t>(hash >> 32);
+    const auto tag = static_cast<std::uint32_t>(hash ^ (hash >> 32));
+    std::size_t at = tag & mask;
     while (slots_[at].id_plus_1 != 0) {
       if (slots_[at].tag == tag && same(slots_[at].id_plus_1 - 1)) return slots_[at].id_plus_1 - 1;
       at = (at + 1) & mask;
     }
     const std::uint32_t id = make();
-    slots_[at] = {hash, tag, id + 1};
+    slots_[at] = {tag, id + 1};
     ++size_;
     return id;
   }
@@ -33,17 +33,16 @@ class InternTable {
 
  private:
   struct Slot {
-    std::uint64_t hash;
-    std::uint32_t tag;
+    std::uint32_t tag;        // where the search begins; tables stay below 2^32 slots
     std::uint32_t id_plus_1;  // 0 = free
   };
   void grow() {
     std::vector<Slot> old = std::move(slots_);
-    slots_.assign(old.empty() ? 64 : old.size() * 2, Slot{0, 0, 0});
+    slots_.assign(old.empty() ? 64 : old.size() * 2, Slot{0, 0});
     const std::size_t mask = slots_.size() - 1;
     for (const Slot& s : old) {
       if (s.id_plus_1 == 0) continue;
-      std::size_t at = static_cast<std::size_t>(s.hash) & mask;
+      std::size_t at = s.tag & mask;
       while (slots_[at].id_plus_1 != 0) at = (at + 1) & mask;
       slots_[at] = s;
     }

@@ -32,6 +32,11 @@ class Parser {
     while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\t' || text_[at_] == '\n' || text_[at_] == '\r'))
       ++at_;
   }
+  bool take(char c) {
+    if (at_ >= text_.size() || text_[at_] != c) return false;
+    ++at_;
+    return true;
+  }
   bool take(std::string_view s) {
     if (text_.substr(at_, s.size()) != s) return false;
     at_ += s.size();
@@ -44,9 +49,9 @@ class Parser {
     }
     space();
     Json v;
-    if (take("{")) {
+    if (take('{')) {
       object(&v);
-    } else if (take("[")) {
+    } else if (take('[')) {
       array(&v);
     } else if (at_ < text_.size() && text_[at_] == '"') {
       v.type = Json::Type::kString;
@@ -66,13 +71,13 @@ class Parser {
   void object(Json* v) {
     v->type = Json::Type::kObject;
     space();
-    if (take("}")) return;
+    if (take('}')) return;
     for (;;) {
       space();
       if (at_ >= text_.size() || text_[at_] != '"') fail("a key in double quotes");
       std::string key = string();
       space();
-      if (!take(":")) fail("':'");
+      if (!take(':')) fail("':'");
       Json item = parse();
       const auto it = v->keys.size() < 16 ? std::find(v->keys.begin(), v->keys.end(), key) : v->keys.end();
       if (it != v->keys.end()) {
@@ -82,19 +87,19 @@ class Parser {
         v->items.push_back(std::move(item));
       }
       space();
-      if (take("}")) return;
-      if (!take(",")) fail("',' or '}'");
+      if (take('}')) return;
+      if (!take(',')) fail("',' or '}'");
     }
   }
   void array(Json* v) {
     v->type = Json::Type::kArray;
     space();
-    if (take("]")) return;
+    if (take(']')) return;
     for (;;) {
       v->items.push_back(parse());
       space();
-      if (take("]")) return;
-      if (!take(",")) fail("',' or ']'");
+      if (take(']')) return;
+      if (!take(',')) fail("',' or ']'");
     }
   }
   std::uint32_t hex4() {
@@ -110,10 +115,15 @@ class Parser {
     }
     return c;
   }
+  static bool plain(char c) { return c >= 0x20 && c < 0x7F && c != '"' && c != '\\'; }
   std::string string() {
     std::string out;
     ++at_;
     for (;;) {
+      std::size_t run = at_;  // of letters that stand for themselves
+      while (run < text_.size() && plain(text_[run])) ++run;
+      out.append(text_.data() + at_, run - at_);
+      at_ = run;
       if (at_ >= text_.size()) fail("'\"'");
       const char c = text_[at_];
       if (c == '"') {
@@ -153,14 +163,14 @@ class Parser {
       while (at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9') ++at_;
       return at_ > from;
     };
-    take("-");
-    if (!take("0") && !digits()) {
+    take('-');
+    if (!take('0') && !digits()) {
       at_ = first;
       fail("a value");
     }
-    if (take(".") && !digits()) fail("a digit");
-    if (take("e") || take("E")) {
-      if (!take("+")) take("-");
+    if (take('.') && !digits()) fail("a digit");
+    if (take('e') || take('E')) {
+      if (!take('+')) take('-');
       if (!digits()) fail("a digit");
     }
     v->type = Json::Type::kNumber;

@@ -39,14 +39,14 @@ JsonText::JsonText(ExprPool* pool, bool spaces) : pool_(*pool) {
   blank.add('\t');
   const ExprId indent = pool->cat(pool->byte('\n'), pool->repeat(pool->byte_class(blank), 0, kMaxIndent));
   space_ = spaces ? pool->alt({ExprPool::kEpsilon, pool->byte(' '), indent}) : ExprPool::kEpsilon;
-  const ExprId any = spelled(CodeSet{{0, kMaxCodePoint}});
-  any_spelled_ = pool->star(any);
+  spelled_letter_ = spelled(CodeSet{{0, kMaxCodePoint}});
+  any_spelled_ = pool->star(spelled_letter_);
   const ExprId escape_u = pool->literal("\\u");
   const ExprId pair =
       pool->cat({escape_u, hex_range(pool, 0xD800, 0xDBFF, 4), escape_u, hex_range(pool, 0xDC00, 0xDFFF, 4)});
   const ExprId unit =
       pool->cat(escape_u, pool->alt({hex_range(pool, 0, 0xD7FF, 4), hex_range(pool, 0xE000, 0xFFFF, 4)}));
-  character_ = pool->alt({any, pool->literal("\\/"), unit, pair});
+  character_ = pool->alt({spelled_letter_, pool->literal("\\/"), unit, pair});
 }
 
 ExprId JsonText::spelled(const CodeSet& set) {

@@ -28,6 +28,7 @@ class JsonText {
         quote_(made.quote_),
         digit_(made.digit_),
         character_(made.character_),
+        spelled_letter_(made.spelled_letter_),
         any_spelled_(made.any_spelled_) {}
 
   ExprId space() const { return space_; }          // between tokens
@@ -35,7 +36,8 @@ class JsonText {
   ExprId quoted(ExprId content) { return pool_.cat({quote_, content, quote_}); }
   // The code points as they must be spelled inside a string: raw, or the short escape where one is needed.
   ExprId spelled(const CodeSet& set);
-  ExprId any_spelled() { return any_spelled_; }
+  ExprId spelled_letter() const { return spelled_letter_; }  // any code point so
+  ExprId any_spelled() const { return any_spelled_; }
   ExprId number(bool integer, const std::optional<Bound>& low, const std::optional<Bound>& high);
   ExprId fractions();  // numbers that are not integers
   // A value with its keys in the order given.
@@ -49,7 +51,7 @@ class JsonText {
   ExprId unsigned_number(bool integer);
 
   ExprPool& pool_;
-  ExprId space_, quote_, digit_, character_, any_spelled_;
+  ExprId space_, quote_, digit_, character_, spelled_letter_, any_spelled_;
 };
 
 }  // namespace gramcore::grammar

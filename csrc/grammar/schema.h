@@ -105,9 +105,10 @@ class SchemaCompiler {
   Shapes shapes_of(const SchemaKey& key);
   Shapes shapes(const Json& node);
   Shapes negated(const Json& node);
-  Shapes product(const Shapes& a, const Shapes& b);
+  Shapes product(Shapes a, const Shapes& b);
   Shapes exactly_one(const Json& list);
-  std::optional<Shape> meet(const Shape& a, const Shape& b) const;
+  static bool disjoint(const Shape& a, const Shape& b);
+  static void meet(Shape* a, const Shape& b);
   void base(const Json& node, Shape* shape);
   void base_object(const Json& node, Shape* shape);
   void base_array(const Json& node, Shape* shape);

@@ -182,7 +182,7 @@ ExprId SchemaCompiler::emit_string_content(const Shape& s) {
     if (v->is(Type::kString)) parts.push_back(pool.complement(pool.literal(spell(v->text))));
   }
   if (s.min_length > s.max_length) return ExprPool::kEmpty;
-  const ExprId letter = parts.empty() ? text_.character() : text_.spelled(CodeSet{{0, kMaxCodePoint}});
+  const ExprId letter = parts.empty() ? text_.character() : text_.spelled_letter();
   if (!bound_length(s, letter, &parts)) parts.push_back(pool.repeat(letter, s.min_length, s.max_length));
   const ExprId e = pool.conj(std::move(parts));
   return pool.is_empty(e) ? ExprPool::kEmpty : e;

@@ -61,7 +61,8 @@ bool find_path(const Json& from, const Json& node, std::string* path) {
   if (&from == &node) return true;
   for (std::size_t i = 0; i < from.items.size(); ++i) {
     const std::size_t length = path->size();
-    *path += gramcore::cat("/", from.is(Type::kObject) ? from.keys[i] : std::to_string(i));
+    *path += '/';
+    *path += from.is(Type::kObject) ? from.keys[i] : std::to_string(i);
     if (find_path(from.items[i], node, path)) return true;
     path->resize(length);
   }

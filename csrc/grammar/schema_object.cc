@@ -1,5 +1,7 @@
 // Objects: declared properties in order, then open ones.
 #include <algorithm>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "grammar/schema.h"
 
@@ -100,16 +102,18 @@ ExprId SchemaCompiler::emit_object(const Shape& s) {
   const ExprId space = text_.space(), close = pool.cat(space, pool.byte('}'));
   const ExprId comma = pool.cat({space, pool.byte(','), space}), colon = pool.cat({space, pool.byte(':'), space});
   std::vector<std::string> names;
-  std::set<std::string> seen;
+  std::unordered_set<std::string_view> seen, required(s.required.begin(), s.required.end());
   for (const ObjectPart& part : s.objects) {
     for (const auto& [name, key] : part.properties) {
       if (seen.insert(name).second) names.push_back(name);
     }
   }
+  // most schemas say once what a key holds, and the i-th name is the i-th of them
+  const bool in_order =
+      s.objects.size() == 1 && s.objects[0].patterns.empty() && names.size() == s.objects[0].properties.size();
   for (const std::string& name : s.required) {
     if (seen.insert(name).second) names.push_back(name);
   }
-  const std::set<std::string> required(s.required.begin(), s.required.end());
   const auto open = open_keys(s, names);
   std::vector<ExprId> open_members;
   for (const auto& [content, key] : open) {
@@ -117,17 +121,22 @@ ExprId SchemaCompiler::emit_object(const Shape& s) {
   }
   const ExprId open_member = pool.alt(std::move(open_members));
   const std::size_t n = names.size();
-  std::vector<ExprId> member(n);
+  std::vector<std::string> quoted(n);
+  std::vector<ExprId> values(n);              // kEmpty: no member of this name
   std::vector<std::size_t> needed(n + 1, 0);  // required among names[i..]
   for (std::size_t i = n; i-- > 0;) {
-    SchemaKey key = key_for(s, names[i]);
+    const SchemaKey key =
+        in_order && i < s.objects[0].properties.size() ? s.objects[0].properties[i].second : key_for(s, names[i]);
     Json name;
     name.type = Json::Type::kString;
-    name.text = names[i];
-    const bool allowed = s.names.empty() || valid(name, s.names);
-    member[i] = allowed ? pool.cat({text_.quoted(pool.literal(spell(names[i]))), colon, value(key)}) : ExprPool::kEmpty;
+    if (!s.names.empty()) name.text = names[i];
+    values[i] = s.names.empty() || valid(name, s.names) ? value(key) : ExprPool::kEmpty;
+    quoted[i] = gramcore::cat('"', spell(names[i]), '"');
     needed[i] = needed[i + 1] + required.count(names[i]);
   }
+  const auto member = [&](std::size_t i, ExprId then) {
+    return pool.text(quoted[i], pool.cat({colon, values[i], then}));
+  };
   // counts matter up to `cap`; without bounds on the number of properties there is one row of rules
   std::uint32_t least = s.min_properties, most = s.max_properties;
   if (least <= needed[0]) least = 0;
@@ -142,8 +151,10 @@ ExprId SchemaCompiler::emit_object(const Shape& s) {
   }
   if (options_.any_order) {
     KeySet set;
-    set.members = member;
-    for (const std::string& name : names) set.required.push_back(required.count(name) != 0);
+    for (std::size_t i = 0; i < n; ++i) {
+      set.members.push_back(member(i, ExprPool::kEpsilon));
+      set.required.push_back(required.count(names[i]) != 0);
+    }
     set.open = open_member;
     set.comma = comma;
     set.close = close;
@@ -169,7 +180,7 @@ ExprId SchemaCompiler::emit_object(const Shape& s) {
         choices.push_back(pool.cat(open_member, c1 == c ? follow : after[i * width + c1]));
       }
       if (i < n) {
-        if (!full) choices.push_back(pool.cat(member[i], after[(i + 1) * width + c1]));
+        if (!full) choices.push_back(member(i, after[(i + 1) * width + c1]));
         if (!required.count(names[i])) choices.push_back(next[(i + 1) * width + c]);
       }
       const ExprId here = pool.alt(std::move(choices));

@@ -43,23 +43,28 @@ SchemaKey join(SchemaKey a, const SchemaKey& b) {
   return a;
 }
 
-std::optional<Shape> SchemaCompiler::meet(const Shape& a, const Shape& b) const {
-  Shape s = a;
+// Whether two shapes plainly have no value in common.
+bool SchemaCompiler::disjoint(const Shape& a, const Shape& b) {
+  if ((a.types & b.types) == 0) return true;
+  if (!a.values || !b.values) return false;
+  const auto in_b = [&](const Json* x) {
+    return std::any_of(b.values->begin(), b.values->end(), [&](const Json* y) { return *x == *y; });
+  };
+  return std::none_of(a.values->begin(), a.values->end(), in_b);
+}
+
+// Narrows `a`, which is not disjoint with `b`, to what both allow.
+void SchemaCompiler::meet(Shape* a, const Shape& b) {
+  Shape& s = *a;
   s.types &= b.types;
-  if (s.types == 0) return std::nullopt;
-  if (b.values) {
-    if (s.values) {
-      auto& v = *s.values;
-      v.erase(std::remove_if(v.begin(), v.end(),
-                             [&](const Json* x) {
-                               return std::none_of(b.values->begin(), b.values->end(),
-                                                   [&](const Json* y) { return *x == *y; });
-                             }),
-              v.end());
-      if (v.empty()) return std::nullopt;
-    } else {
-      s.values = b.values;
-    }
+  if (b.values && s.values) {
+    auto& v = *s.values;
+    const auto in_b = [&](const Json* x) {
+      return std::any_of(b.values->begin(), b.values->end(), [&](const Json* y) { return *x == *y; });
+    };
+    v.erase(std::remove_if(v.begin(), v.end(), [&](const Json* x) { return !in_b(x); }), v.end());
+  } else if (b.values) {
+    s.values = b.values;
   }
   append(&s.excluded, b.excluded);
   if (b.low && (!s.low || tighter(*b.low, *s.low, true))) s.low = b.low;
@@ -83,44 +88,52 @@ std::optional<Shape> SchemaCompiler::meet(const Shape& a, const Shape& b) const 
   s.evaluated.prefix = std::max(s.evaluated.prefix, b.evaluated.prefix);
   s.evaluated.all_items |= b.evaluated.all_items;
   append(&s.evaluated.contained, b.evaluated.contained);
-  return s;
 }
 
-Shapes SchemaCompiler::product(const Shapes& a, const Shapes& b) {
+Shapes SchemaCompiler::product(Shapes a, const Shapes& b) {
   Shapes out;
-  for (const Shape& x : a) {
-    for (const Shape& y : b) {
+  for (Shape& x : a) {
+    for (std::size_t i = 0; i < b.size(); ++i) {
       GC_CHECK_AS(GrammarTooComplex, ++work_ <= kMaxWork && out.size() <= kMaxShapes, "schema must combine at most ",
                   kMaxShapes,
                   " alternatives, got more; split or simplify its "
                   "anyOf, oneOf, not and if");
-      if (auto s = meet(x, y)) out.push_back(std::move(*s));
+      if (disjoint(x, b[i])) continue;
+      if (i + 1 < b.size()) {
+        out.push_back(x);
+      } else {
+        out.push_back(std::move(x));
+      }
+      meet(&out.back(), b[i]);
     }
   }
   return out;
 }
 
 Shapes SchemaCompiler::shapes_of(const SchemaKey& key) {
-  Shapes out{Shape{}};
-  for (const SchemaRef& ref : key) out = product(out, ref.negated ? negated(*ref.node) : shapes(*ref.node));
+  if (key.empty()) return {Shape{}};
+  Shapes out;
+  for (std::size_t i = 0; i < key.size(); ++i) {
+    Shapes one = key[i].negated ? negated(*key[i].node) : shapes(*key[i].node);
+    out = i == 0 ? std::move(one) : product(std::move(out), one);
+  }
   return out;
 }
 
 Shapes SchemaCompiler::shapes(const Json& node) {
   if (node.is(Type::kFalse)) return {};
-  Shape shape;
-  if (node.is(Type::kTrue)) return {shape};
+  if (node.is(Type::kTrue)) return {Shape{}};
   if (!node.is(Type::kObject)) refuse(node, "", "schema must be an object or a boolean");
   scan(node);
-  base(node, &shape);
-  base_array(node, &shape);
-  base_object(node, &shape);
-  if (shape.types == 0) return {};
-  if (!annotates(node)) return applicators(node, {std::move(shape)});
-  ++annotating_;
-  Shapes out = applicators(node, {std::move(shape)});
-  --annotating_;
-  close_unevaluated(node, &out);
+  const bool closes = annotates(node);
+  annotating_ += closes;
+  Shapes out(1);
+  base(node, &out[0]);
+  base_array(node, &out[0]);
+  base_object(node, &out[0]);
+  out = out[0].types == 0 ? Shapes{} : applicators(node, std::move(out));
+  annotating_ -= closes;
+  if (closes) close_unevaluated(node, &out);
   return out;
 }
 
@@ -131,17 +144,17 @@ Shapes SchemaCompiler::applicators(const Json& node, Shapes result) {
       refuse(node, "$ref", "a chain of references must reach a schema, got a circle");
     }
     resolving_.push_back(target);
-    result = product(result, shapes(*target));
+    result = product(std::move(result), shapes(*target));
     resolving_.pop_back();
   }
   if (const Json* all = node.find("allOf")) {
-    for (const Json& part : all->items) result = product(result, shapes(part));
+    for (const Json& part : all->items) result = product(std::move(result), shapes(part));
   }
-  if (const Json* any = node.find("anyOf")) result = product(result, any_of(*any));
-  if (const Json* one = node.find("oneOf")) result = product(result, exactly_one(*one));
-  if (const Json* inner = node.find("not")) result = product(result, negated(*inner));
+  if (const Json* any = node.find("anyOf")) result = product(std::move(result), any_of(*any));
+  if (const Json* one = node.find("oneOf")) result = product(std::move(result), exactly_one(*one));
+  if (const Json* inner = node.find("not")) result = product(std::move(result), negated(*inner));
   if (const Json* condition = node.find("if")) {
-    result = product(result, conditional(node, *condition));
+    result = product(std::move(result), conditional(node, *condition));
   }
   for (const char* keyword : {"dependentRequired", "dependentSchemas", "dependencies"}) {
     const Json* list = node.find(keyword);
@@ -153,10 +166,10 @@ Shapes SchemaCompiler::applicators(const Json& node, Shapes result) {
       if (list->items[i].is(Type::kArray)) {
         for (const Json& name : list->items[i].items) then[0].required.push_back(name.text);
       } else {
-        then = product(then, shapes(list->items[i]));
+        then = product(std::move(then), shapes(list->items[i]));
       }
       then.push_back(std::move(absent));
-      result = product(result, then);
+      result = product(std::move(result), then);
     }
   }
   return result;
@@ -179,9 +192,9 @@ Shapes SchemaCompiler::conditional(const Json& node, const Json& condition) {
   const Json *then = node.find("then"), *otherwise = node.find("else");
   if (then == nullptr && otherwise == nullptr && annotating_ == 0) return {Shape{}};
   Shapes sum = shapes(condition);
-  if (then != nullptr) sum = product(sum, shapes(*then));
+  if (then != nullptr) sum = product(std::move(sum), shapes(*then));
   Shapes rest = then == nullptr && otherwise == nullptr ? Shapes{Shape{}} : negated(condition);
-  if (otherwise != nullptr) rest = product(rest, shapes(*otherwise));
+  if (otherwise != nullptr) rest = product(std::move(rest), shapes(*otherwise));
   append(&sum, rest);
   return sum;
 }
@@ -193,12 +206,18 @@ Shapes SchemaCompiler::exactly_one(const Json& list) {
   for (std::size_t i = 0; i < each.size(); ++i) {
     Shapes mine = each[i];
     for (std::size_t j = 0; j < each.size(); ++j) {
-      if (j == i || product(mine, each[j]).empty()) continue;  // plainly disjoint
+      if (j == i || std::all_of(mine.begin(), mine.end(), [&](const Shape& a) {
+            return std::all_of(each[j].begin(), each[j].end(), [&](const Shape& b) { return disjoint(a, b); });
+          })) {
+        continue;
+      }
       const std::size_t resolving = resolving_.size();
+      const int annotating = annotating_;
       try {
         mine = product(mine, negated(list.items[j]));
       } catch (const InvalidArgument&) {  // strict mode refuses here, in note()
         resolving_.resize(resolving);
+        annotating_ = annotating;
         note(list, "oneOf", "texts that match several alternatives are not excluded");
       }
     }
@@ -214,8 +233,11 @@ void SchemaCompiler::base(const Json& node, Shape* s) {
     Shape with;
     with.values.emplace();
     for (const Json& v : list->items) with.values->push_back(&v);
-    const auto both = meet(*s, with);
-    *s = both ? *both : only(0);
+    if (disjoint(*s, with)) {
+      *s = only(0);
+    } else {
+      meet(s, with);
+    }
   }
   const Json *low = node.find("minimum"), *above = node.find("exclusiveMinimum");
   if (low && low->is(Type::kNumber)) s->low = bound(*low, node, "minimum", above && above->is(Type::kTrue));
@@ -292,8 +314,10 @@ void SchemaCompiler::base_object(const Json& node, Shape* s) {
       part.patterns.push_back({patterns->keys[i], key_of(patterns->items[i])});
     }
     if (more) part.additional = key_of(*more);
-    for (const auto& [name, key] : part.properties) s->evaluated.names.insert(name);
-    for (const auto& [text, key] : part.patterns) s->evaluated.patterns.insert(text);
+    if (annotating_ > 0) {
+      for (const auto& [name, key] : part.properties) s->evaluated.names.insert(name);
+      for (const auto& [text, key] : part.patterns) s->evaluated.patterns.insert(text);
+    }
     s->evaluated.all_names = more != nullptr;
     s->objects.push_back(std::move(part));
   }

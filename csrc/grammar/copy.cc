@@ -10,7 +10,7 @@
 namespace gramcore::grammar {
 namespace {
 
-constexpr char kMagic[8] = {'g', 'c', 'g', 'r', 'a', 'm', '0', '1'};
+constexpr char kMagic[8] = {'g', 'c', 'g', 'r', 'a', 'm', '0', '2'};
 
 // The expressions that `g` uses, each after its parts.
 std::vector<ExprId> in_order(const Grammar& g) {
@@ -68,8 +68,9 @@ ExprId make(ExprPool* pool, const Node& n, const ByteSet& set, std::vector<ExprI
     case Kind::kNot: return pool->complement(parts[0]);
     case Kind::kRepeat: return pool->repeat(parts[0], n.min, n.max);
     case Kind::kCall: return pool->call(rule);
-    case Kind::kTrie:
-    case Kind::kKeys: break;
+    case Kind::kMultiple: return pool->multiple_at(n.a, n.b, n.min, n.max);
+    case Kind::kKeys: return pool->keys(n.a, 0);
+    case Kind::kTrie: break;
   }
   throw std::logic_error("unknown kind of expression");
 }
@@ -157,8 +158,6 @@ ExprId include(Grammar* g, const Grammar& part) {
 }
 
 std::string to_bytes(const Grammar& g) {
-  GC_CHECK(g.key_sets.empty(), "grammar must not have objects with keys in any order to be written, got ",
-           g.key_sets.size(), "; keep the schema and compile it again");
   Writer w;
   for (const char c : kMagic) w.put(c);
   const std::vector<ExprId> order = in_order(g);
@@ -171,8 +170,10 @@ std::string to_bytes(const Grammar& g) {
     w.put(static_cast<std::uint8_t>(n.kind));
     if (n.kind == Kind::kClass) {
       for (const auto word : g.pool.set_of(e).words) w.put(word);
-    } else if (n.kind == Kind::kCall) {
+    } else if (n.kind == Kind::kCall || n.kind == Kind::kKeys) {
       w.put(n.a);
+    } else if (n.kind == Kind::kMultiple) {
+      for (const std::uint32_t field : {n.a, n.b, n.min, n.max}) w.put(field);
     } else {
       const std::vector<ExprId> parts = parts_of(g, e);
       w.put(static_cast<std::uint32_t>(parts.size()));
@@ -187,22 +188,34 @@ std::string to_bytes(const Grammar& g) {
     w.put(number.at(r.body));
   }
   w.put(number.at(g.start));
+  w.put(static_cast<std::uint32_t>(g.key_sets.size()));
+  for (const KeySet& set : g.key_sets) {
+    w.put(static_cast<std::uint32_t>(set.members.size()));
+    for (std::size_t i = 0; i < set.members.size(); ++i) {
+      w.put(number.at(set.members[i]));
+      w.put(static_cast<std::uint8_t>(set.required[i]));
+    }
+    for (const ExprId e : {set.open, set.comma, set.close}) w.put(number.at(e));
+    w.put(set.least), w.put(set.most);
+  }
   return w.take();
 }
 
 Grammar from_bytes(std::string_view data) {
   Reader r(data);
   GC_CHECK_AS(FormatError, data.size() >= sizeof(kMagic) && r.raw(sizeof(kMagic)) == std::string_view(kMagic, 8),
-              "grammar bytes must begin with 'gcgram01', got something else; they were made by another version");
+              "grammar bytes must begin with 'gcgram02', got something else; they were made by another version");
   Grammar g;
   std::vector<ExprId> made;
   const auto num_exprs = r.get<std::uint32_t>();
   std::uint32_t most_rule = 0;
+  std::uint64_t num_sets = 0;
   bool calls = false;
   for (std::uint32_t i = 0; i < num_exprs; ++i) {
     const auto kind = r.get<std::uint8_t>();
-    GC_CHECK_AS(FormatError, kind <= static_cast<std::uint8_t>(Kind::kCall), "kind of expression ", i,
-                " must be known, got ", int{kind});
+    GC_CHECK_AS(FormatError,
+                kind <= static_cast<std::uint8_t>(Kind::kMultiple) && kind != static_cast<std::uint8_t>(Kind::kTrie),
+                "kind of expression ", i, " must be known, got ", int{kind});
     Node n{};
     n.kind = static_cast<Kind>(kind);
     ByteSet set;
@@ -213,6 +226,13 @@ Grammar from_bytes(std::string_view data) {
       n.a = r.get<std::uint32_t>();
       most_rule = std::max(most_rule, n.a);
       calls = true;
+    } else if (n.kind == Kind::kKeys) {
+      n.a = r.get<std::uint32_t>();
+      num_sets = std::max(num_sets, std::uint64_t{n.a} + 1);
+    } else if (n.kind == Kind::kMultiple) {
+      for (std::uint32_t* field : {&n.a, &n.b, &n.min, &n.max}) *field = r.get<std::uint32_t>();
+      GC_CHECK_AS(FormatError, ExprPool::is_multiple(n), "expression ", i, " must be a multiple, got divisor ", n.a,
+                  ", remainder ", n.b, " and phase ", n.min);
     } else {
       const auto count = r.get<std::uint32_t>();
       const std::uint32_t exact = n.kind == Kind::kCat                              ? 2
@@ -252,7 +272,21 @@ Grammar from_bytes(std::string_view data) {
   }
   g.start = expr();
   GC_CHECK_AS(FormatError, !calls || most_rule < num_rules, "rule must be < ", num_rules, ", got ", most_rule);
-  GC_CHECK_AS(FormatError, r.done(), "grammar bytes must end behind the start rule, got more");
+  const auto sets = r.get<std::uint32_t>();
+  GC_CHECK_AS(FormatError, num_sets <= sets, "key set must be < ", sets, ", got ", num_sets - 1);
+  for (std::uint32_t k = 0; k < sets; ++k) {
+    KeySet set;
+    const auto members = r.get<std::uint32_t>();
+    for (std::uint32_t i = 0; i < members; ++i) {
+      set.members.push_back(expr());
+      set.required.push_back(r.get<std::uint8_t>() != 0);
+    }
+    for (ExprId* e : {&set.open, &set.comma, &set.close}) *e = expr();
+    set.least = r.get<std::uint32_t>();
+    set.most = r.get<std::uint32_t>();
+    add_key_set(&g, std::move(set));
+  }
+  GC_CHECK_AS(FormatError, r.done(), "grammar bytes must end behind the key sets, got more");
   return g;
 }
 

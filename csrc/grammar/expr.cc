@@ -27,6 +27,7 @@ ExprPool::Hash ExprPool::hash_of(const Node& n, Span<const ExprId> kids) const {
       case Kind::kCall: part(n.a); break;
       case Kind::kKeys: part(n.a), part(n.b); break;
       case Kind::kTrie: part(catalogues_[n.a]->hash()[i]), part(n.b); break;
+      case Kind::kMultiple: part(n.a), part(n.b), part(n.min), part(n.max); break;
       default: {  // kids are sorted by id, which differs between pools: combine without order
         std::uint64_t sum = 0;
         for (const ExprId k : kids) sum += mix(0x27D4EB2Full + i, hashes_[k][i]);

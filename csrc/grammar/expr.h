@@ -46,7 +46,20 @@ struct ByteSet {
   ByteSet operator~() const { return {{~words[0], ~words[1], ~words[2], ~words[3]}}; }
 };
 
-enum class Kind : std::uint8_t { kEmpty, kEpsilon, kClass, kCat, kAlt, kAnd, kNot, kRepeat, kCall, kTrie, kKeys };
+enum class Kind : std::uint8_t {
+  kEmpty,
+  kEpsilon,
+  kClass,
+  kCat,
+  kAlt,
+  kAnd,
+  kNot,
+  kRepeat,
+  kCall,
+  kTrie,
+  kKeys,
+  kMultiple
+};
 
 class Catalogue;
 
@@ -55,10 +68,10 @@ struct Node {
   bool nullable;     // meaningful without calls only
   bool has_call;     // a rule call occurs inside
   bool has_boolean;  // an intersection or complement occurs inside: emptiness needs a search
-  std::uint32_t
-      a;  // class: set; cat, not, repeat: operand; alt, and: first kid; call: rule; trie: catalogue; keys: key set
-  std::uint32_t b;         // cat: second operand; alt, and: number of kids; trie: node; keys: state
-  std::uint32_t min, max;  // repeat
+  std::uint32_t a;   // class: set; cat, not, repeat: operand; alt, and: first kid; call: rule; trie: catalogue; keys:
+                    // key set; multiple: divisor
+  std::uint32_t b;  // cat: second operand; alt, and: number of kids; trie: node; keys: state; multiple: remainder
+  std::uint32_t min, max;  // repeat; multiple: phase, and digits that count behind the point
 };
 
 struct Piece {
@@ -94,6 +107,13 @@ class ExprPool {
   // What may follow in an object whose keys come in any order; see key_set.h.
   ExprId keys(std::uint32_t set, std::uint32_t state);
   ExprId anything() { return complement(kEmpty); }
+  // Decimal digits of a number >= 0 that is a multiple of divisor / 10^places: no leading zeros, and a point with
+  // digits behind it if `point`.  1 <= divisor <= kMaxDivisor, places <= 400.
+  static constexpr std::uint32_t kMaxDivisor = 400000000;
+  ExprId multiple(std::uint32_t divisor, std::uint32_t places, bool point);
+  static bool is_multiple(const Node& n);  // whether its fields are in range
+  // The same behind some digits, from the fields of a node; kEmpty where no multiple can follow.
+  ExprId multiple_at(std::uint32_t divisor, std::uint32_t remainder, std::uint32_t phase, std::uint32_t places);
   // One of the strings of a catalogue, which is shared and not copied.
   ExprId one_of(std::shared_ptr<const Catalogue> catalogue, std::uint32_t node = 0);
   const std::shared_ptr<const Catalogue>& catalogue_of(ExprId e) const { return catalogues_[nodes_[e].a]; }
@@ -127,6 +147,7 @@ class ExprPool {
                       std::size_t depth);
   std::vector<Piece> compute_pieces(ExprId e);
   std::vector<Piece> conj_pieces(ExprId e);
+  std::vector<Piece> multiple_pieces(const Node& n);
   void add_piece(std::vector<std::pair<ByteSet, std::vector<ExprId>>>* into, ByteSet set, ExprId target) const;
   std::vector<Piece> merge(const std::vector<std::vector<Piece>>& lists);
 

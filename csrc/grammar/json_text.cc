@@ -141,6 +141,50 @@ ExprId JsonText::above(const Decimal& bound, bool or_equal, bool integer) {
   return pool_.alt(std::move(kids));
 }
 
+// Integers without leading zero that are smaller than `whole`.
+ExprId JsonText::whole_below(const std::string& whole) {
+  const auto length = static_cast<std::uint32_t>(whole.size());
+  if (length == 0) return ExprPool::kEmpty;
+  std::vector<ExprId> kids{pool_.byte('0')};
+  if (length > 1) kids.push_back(pool_.cat(pool_.byte_class(ByteSet::range('1', '9')), digits(0, length - 2)));
+  for (std::uint32_t i = 0; i < length; ++i) {
+    const unsigned first = i == 0 ? '1' : '0', last = static_cast<unsigned>(whole[i]) - 1;
+    if (first > last) continue;
+    kids.push_back(pool_.cat({pool_.literal(whole.substr(0, i)), pool_.byte_class(ByteSet::range(first, last)),
+                              digits(length - 1 - i, length - 1 - i)}));
+  }
+  return pool_.alt(std::move(kids));
+}
+
+// Fraction digits that are smaller than (or equal to) `fraction`, at least one digit.
+ExprId JsonText::fraction_below(const std::string& fraction, bool or_equal) {
+  const ExprId more = digits(0, kMaxDigits), zeros = pool_.star(pool_.byte('0'));
+  std::vector<ExprId> kids;
+  for (std::size_t i = 0; i < fraction.size(); ++i) {
+    const ExprId same = pool_.literal(fraction.substr(0, i));
+    if (i > 0) kids.push_back(same);
+    if (fraction[i] == '0') continue;
+    const ByteSet smaller = ByteSet::range('0', static_cast<unsigned>(fraction[i]) - 1);
+    kids.push_back(pool_.cat({same, pool_.byte_class(smaller), more}));
+  }
+  if (or_equal) {
+    kids.push_back(fraction.empty() ? pool_.repeat(pool_.byte('0'), 1, kUnbounded)
+                                    : pool_.cat(pool_.literal(fraction), zeros));
+  }
+  return pool_.alt(std::move(kids));
+}
+
+// Numbers without sign below a bound >= 0.
+ExprId JsonText::below(const Decimal& bound, bool or_equal, bool integer) {
+  const ExprId dot = pool_.byte('.');
+  const ExprId fraction = integer ? ExprPool::kEpsilon : pool_.optional(pool_.cat(dot, digits(1, kMaxDigits)));
+  const ExprId same = pool_.literal(bound.whole.empty() ? "0" : bound.whole);
+  std::vector<ExprId> kids{pool_.cat(whole_below(bound.whole), fraction)};
+  if (!integer) kids.push_back(pool_.cat({same, dot, fraction_below(bound.fraction, or_equal)}));
+  if (or_equal || !bound.fraction.empty()) kids.push_back(same);
+  return pool_.alt(std::move(kids));
+}
+
 ExprId JsonText::number(bool integer, const std::optional<Bound>& low, const std::optional<Bound>& high) {
   const ExprId minus = pool_.byte('-'), plain = unsigned_number(integer);
   if (!low && !high) {
@@ -153,30 +197,28 @@ ExprId JsonText::number(bool integer, const std::optional<Bound>& low, const std
     }
     return e;
   }
-  const auto below = [&](const Bound& b) {  // without sign, below |b|
-    return pool_.conj({plain, pool_.complement(above(b.value, b.exclusive, integer))});
-  };
+  const auto nearer = [&](const Bound& b) { return below(b.value, !b.exclusive, integer); };  // to zero
   const Decimal zero;
-  std::vector<ExprId> positive{plain}, negative{plain};
+  std::vector<ExprId> positive, negative;
   if (low) {
     if (low->value.negative) {
-      negative.push_back(below(*low));
+      negative.push_back(nearer(*low));
     } else {
       positive.push_back(above(low->value, !low->exclusive, integer));
-      negative = {low->value.is_zero() && !low->exclusive
-                      ? pool_.conj({plain, pool_.complement(above(zero, false, integer))})
-                      : ExprPool::kEmpty};
+      negative = {low->value.is_zero() && !low->exclusive ? below(zero, true, integer) : ExprPool::kEmpty};
     }
   }
   if (high) {
     if (!high->value.negative) {
-      positive.push_back(below(*high));
+      positive.push_back(nearer(*high));
       if (high->value.is_zero() && high->exclusive) negative.push_back(above(zero, false, integer));
     } else {
       positive = {ExprPool::kEmpty};
       negative.push_back(above(high->value, !high->exclusive, integer));
     }
   }
+  if (positive.empty()) positive = {plain};
+  if (negative.empty()) negative = {plain};
   return pool_.alt({pool_.conj(std::move(positive)), pool_.cat(minus, pool_.conj(std::move(negative)))});
 }
 

@@ -48,6 +48,9 @@ class JsonText {
   ExprId whole_above(const std::string& whole);
   ExprId fraction_above(const std::string& fraction, bool or_equal);
   ExprId above(const Decimal& bound, bool or_equal, bool integer);
+  ExprId whole_below(const std::string& whole);
+  ExprId fraction_below(const std::string& fraction, bool or_equal);
+  ExprId below(const Decimal& bound, bool or_equal, bool integer);
   ExprId unsigned_number(bool integer);
 
   ExprPool& pool_;

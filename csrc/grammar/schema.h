@@ -59,6 +59,10 @@ struct ArrayPart {
   std::vector<SchemaKey> prefix;
   SchemaKey items;
 };
+struct Multiple {
+  std::string of;
+  bool negated;
+};
 struct ContainsPart {
   SchemaKey key;
   std::uint32_t min, max;
@@ -78,7 +82,7 @@ struct Shape {
   std::optional<std::vector<const Json*>> values;  // enum, const
   std::vector<const Json*> excluded;
   std::optional<Bound> low, high;
-  std::vector<std::string> multiples;
+  std::vector<Multiple> multiples;
   std::uint32_t min_length = 0, max_length = kUnbounded;
   std::vector<ExprId> patterns;  // of a string's content, in JSON spelling
   std::vector<ArrayPart> arrays;
@@ -150,7 +154,7 @@ class SchemaCompiler {
   ExprId value(const SchemaKey& key);
   ExprId emit(const Shape& shape);
   ExprId emit_number(const Shape& shape);
-  ExprId multiple_of(const std::string& divisor);
+  ExprId multiple_of(const std::string& divisor, bool point);
   ExprId emit_string_content(const Shape& shape);
   bool bound_length(const Shape& s, ExprId letter, std::vector<ExprId>* parts);
   ExprId emit_array(const Shape& shape);

@@ -7,6 +7,7 @@ namespace gramcore::grammar {
 namespace {
 
 using Type = Json::Type;
+constexpr std::uint32_t kMaxDivisorInBounds = 5000;  // whether some multiple can follow is found by search
 
 bool never(const SchemaKey& key) {
   return std::any_of(key.begin(), key.end(), [](const SchemaRef& r) {
@@ -100,63 +101,48 @@ ExprId SchemaCompiler::emit(const Shape& s) {
 ExprId SchemaCompiler::emit_number(const Shape& s) {
   ExprPool& pool = grammar_.pool;
   const bool integer = !(s.types & kFractionBit);
-  std::vector<ExprId> parts{text_.number(integer, s.low, s.high)};
+  std::vector<ExprId> parts;
   if (!(s.types & kIntegerBit)) parts.push_back(text_.fractions());
+  bool plain = false;  // without exponents, which the parts below cannot read
   for (const Json* v : s.excluded) {
     Decimal d;
     if (v->is(Type::kNumber) && to_decimal(v->text, &d)) {
       parts.push_back(pool.complement(text_.number(false, Bound{d, false}, Bound{d, false})));
-      if (!integer) parts.push_back(text_.number(false, Bound{{true, std::string(41, '9'), ""}, false}, std::nullopt));
+      plain = true;
     }
   }
-  for (const std::string& m : s.multiples) {
-    const ExprId e = multiple_of(m);
-    if (e == ExprPool::kEmpty) {
-      note(root_, "multipleOf", gramcore::cat("multiples of ", m, " are not enforced"));
-    } else if (grammar_.pool[e].has_call) {
-      if (parts.size() == 1 && !s.low && !s.high && s.multiples.size() == 1) return e;
-      note(root_, "multipleOf", gramcore::cat("multiples of ", m, " are not enforced with bounds"));
-    } else {
-      parts.push_back(e);
+  bool alone = parts.empty() && !s.low && !s.high && s.multiples.size() == 1;
+  for (const Multiple& m : s.multiples) {
+    alone &= !m.negated;
+    const ExprId e = multiple_of(m.of, !integer);
+    const bool known = e != ExprPool::kEmpty;
+    if (!known || (!alone && pool[pool[e].b].a > kMaxDivisorInBounds)) {
+      note(root_, "multipleOf",
+           gramcore::cat("multiples of ", m.of, known ? " are not enforced beside other bounds" : " are not enforced"));
+      continue;
     }
+    if (alone) return e;
+    parts.push_back(m.negated ? pool.complement(e) : e);
+    plain |= m.negated;
+  }
+  parts.push_back(text_.number(integer, s.low, s.high));
+  if (plain && !integer && !s.low && !s.high) {
+    parts.push_back(text_.number(false, Bound{{true, std::string(41, '9'), ""}, false}, std::nullopt));
   }
   return pool.conj(std::move(parts));
 }
 
-// Numbers that are multiples: a regular expression, or a call of remainder rules; kEmpty where unsupported.
-ExprId SchemaCompiler::multiple_of(const std::string& divisor) {
+// Numbers that are multiples, without exponents; kEmpty where unsupported.
+ExprId SchemaCompiler::multiple_of(const std::string& divisor, bool point) {
   ExprPool& pool = grammar_.pool;
   Decimal d;
-  if (!to_decimal(divisor, &d) || d.is_zero()) return ExprPool::kEmpty;
-  const ExprId digit = pool.byte_class(ByteSet::range('0', '9')), zero = pool.byte('0');
-  const ExprId sign = pool.optional(pool.byte('-'));
-  const ExprId point_zeros = pool.optional(pool.cat(pool.byte('.'), pool.repeat(zero, 1, kUnbounded)));
-  if (d.whole.empty()) {  // 10^-k
-    if (d.fraction.find_first_not_of('0') + 1 != d.fraction.size() || d.fraction.back() != '1') return ExprPool::kEmpty;
-    const auto k = static_cast<std::uint32_t>(d.fraction.size());
-    return pool.cat(
-        {sign, pool.star(digit), pool.optional(pool.cat({pool.byte('.'), pool.repeat(digit, 1, k), pool.star(zero)}))});
-  }
-  if (!d.fraction.empty() || d.whole.size() > 3) return ExprPool::kEmpty;
-  const auto n = static_cast<std::uint32_t>(std::stoul(d.whole));
-  if (n == 1) return pool.cat({sign, pool.star(digit), point_zeros});
-  const auto first = static_cast<std::uint32_t>(grammar_.rules.size());
-  for (std::uint32_t r = 0; r < n; ++r) grammar_.add_rule("remainder");
-  const auto next = [&](std::uint32_t r, std::uint32_t from) {
-    std::vector<ExprId> kids;
-    for (std::uint32_t c = from; c < 10; ++c) {
-      kids.push_back(pool.cat(pool.byte(static_cast<std::uint8_t>('0' + c)), pool.call(first + (10 * r + c) % n)));
-    }
-    return kids;
-  };
-  for (std::uint32_t r = 0; r < n; ++r) {
-    auto kids = next(r, 0);
-    if (r == 0) kids.push_back(ExprPool::kEpsilon);
-    grammar_.rules[first + r].body = pool.alt(std::move(kids));
-  }
-  auto kids = next(0, 1);
-  kids.push_back(zero);
-  return pool.cat(sign, pool.alt(std::move(kids)));
+  if (!to_decimal(divisor, &d) || d.negative || d.is_zero()) return ExprPool::kEmpty;
+  std::string digits = d.whole + d.fraction;
+  digits.erase(0, digits.find_first_not_of('0'));
+  if (digits.size() > 9 || std::stoul(digits) > ExprPool::kMaxDivisor) return ExprPool::kEmpty;
+  const ExprId e = pool.multiple(static_cast<std::uint32_t>(std::stoul(digits)),
+                                 static_cast<std::uint32_t>(d.fraction.size()), point);
+  return pool.cat(pool.optional(pool.byte('-')), e);
 }
 
 // Puts the length bounds into one of `parts`, if that needs no intersection: a pattern is spelled text already, and one

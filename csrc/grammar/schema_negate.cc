@@ -26,9 +26,9 @@ Shapes SchemaCompiler::negated(const Json& node) {
   if (node.is(Type::kTrue)) return {};
   if (!node.is(Type::kObject)) refuse(node, "", "schema must be an object or a boolean");
   scan(node);
-  for (const char* keyword : {"oneOf", "multipleOf", "uniqueItems", "additionalProperties", "patternProperties",
-                              "prefixItems", "dependentRequired", "dependentSchemas", "dependencies", "propertyNames",
-                              "format", "additionalItems", "unevaluatedProperties", "unevaluatedItems"}) {
+  for (const char* keyword : {"oneOf", "uniqueItems", "additionalProperties", "patternProperties", "prefixItems",
+                              "dependentRequired", "dependentSchemas", "dependencies", "propertyNames", "format",
+                              "additionalItems", "unevaluatedProperties", "unevaluatedItems"}) {
     const Json* value = node.find(keyword);
     if (value != nullptr && !value->is(Type::kTrue) && !(value->is_bool() && std::string(keyword) == "uniqueItems")) {
       refuse(node, keyword, "it cannot be complemented (under not, oneOf or if)");
@@ -98,6 +98,10 @@ void SchemaCompiler::negate_numbers(const Json& node, Shapes* out) {
   if (s.high) {
     out->push_back(only(kIntegerBit | kFractionBit));
     out->back().low = flip(*s.high);
+  }
+  for (const Multiple& m : s.multiples) {
+    out->push_back(only(kIntegerBit | kFractionBit));
+    out->back().multiples.push_back({m.of, !m.negated});
   }
   if (s.min_length > 0) {
     out->push_back(only(kStringBit));

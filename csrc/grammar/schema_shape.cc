@@ -251,8 +251,8 @@ void SchemaCompiler::base(const Json& node, Shape* s) {
     const Bound b = bound(*below, node, "exclusiveMaximum", true);
     if (!s->high || tighter(b, *s->high, false)) s->high = b;
   }
-  if (const Json* m = node.find("multipleOf")) s->multiples.push_back(m->text);
-  if (const Json* m = node.find("divisibleBy")) s->multiples.push_back(m->text);
+  if (const Json* m = node.find("multipleOf")) s->multiples.push_back({m->text, false});
+  if (const Json* m = node.find("divisibleBy")) s->multiples.push_back({m->text, false});
   if (const Json* n = node.find("minLength")) s->min_length = count(*n, node, "minLength");
   if (const Json* n = node.find("maxLength")) s->max_length = count(*n, node, "maxLength");
   if (const Json* p = node.find("pattern")) {

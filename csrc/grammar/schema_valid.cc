@@ -82,9 +82,9 @@ bool SchemaCompiler::valid(const Json& v, const Shape& s) {
   if (bit & (kIntegerBit | kFractionBit)) {
     Decimal d;
     if (!to_decimal(v.text, &d)) return !s.low && !s.high && s.multiples.empty();
-    for (const std::string& m : s.multiples) {
+    for (const Multiple& m : s.multiples) {
       Decimal by;
-      if (!to_decimal(m, &by) || !is_multiple(d, by)) return false;
+      if (!to_decimal(m.of, &by) || is_multiple(d, by) == m.negated) return false;
     }
     const int low = s.low ? compare(d, s.low->value) : 1, high = s.high ? compare(d, s.high->value) : -1;
     return (low > 0 || (low == 0 && !s.low->exclusive)) && (high < 0 || (high == 0 && !s.high->exclusive));

@@ -48,9 +48,17 @@ GC_INLINE Vf load_f32(const bf16* p) {
   return reinterpret_cast<Vf>(__builtin_convertvector(h, Vu) << 16);
 }
 GC_INLINE Vf load_f32(const std::int8_t* p) {
+#if defined(__AVX512F__)  // the general form becomes code for single elements
+  return reinterpret_cast<Vf>(
+      _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Vf>(
+      _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))));
+#else
   Vb b;
   __builtin_memcpy(&b, p, sizeof(b));
   return __builtin_convertvector(__builtin_convertvector(b, Vi), Vf);
+#endif
 }
 GC_INLINE Vf load_f32(const f16* p) {
 #if defined(__AVX512F__)

@@ -12,7 +12,8 @@ namespace gramcore::kvcache {
 namespace {
 
 constexpr std::int64_t kScoreFloats = 320 * 1024;  // score rows of an item stay in the second-level cache
-constexpr std::int64_t kMaxRows = 96, kMaxOnlineRows = 256;
+constexpr std::int64_t kMinRows = 32, kMaxRows = 128, kMaxOnlineRows = 256;
+constexpr std::int64_t kGroupRows = 64;  // most rows a kernel multiplies at once
 constexpr float kLog2E = 1.44269504f;
 
 struct AlignedFree {
@@ -42,7 +43,8 @@ std::int64_t nodes_per_item(const AttentionProblem& p) {
   std::int64_t longest = 1;
   for (std::int64_t b = 0; b < p.batch; ++b) longest = std::max(longest, p.lengths[b] + p.nodes);
   const bool online = bf16_products(p) && tree_attention_kernels().bf16_online;
-  const std::int64_t rows = online ? kMaxOnlineRows : std::clamp<std::int64_t>(kScoreFloats / longest, 4, kMaxRows);
+  std::int64_t rows = online ? kMaxOnlineRows : std::clamp(kScoreFloats / longest, kMinRows, kMaxRows);
+  if (rows > kGroupRows) rows -= rows % kGroupRows;
   std::int64_t nodes = std::max<std::int64_t>(1, rows / group);
   const std::int64_t threads = num_threads(), heads = p.batch * p.kv_heads;
   // Split further only when there are fewer heads than threads, or they divide unevenly.

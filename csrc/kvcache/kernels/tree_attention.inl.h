@@ -17,188 +17,7 @@ namespace GC_ISA_NS {
 
 using namespace vec::GC_ISA_NS;
 
-constexpr int kRowBlock = 4;
-constexpr int kVecBlock = kLanes == 16 ? 4 : 2;  // vectors of keys or of dimensions per inner block
-
-// How 32-bit elements of the packed tiles multiply: one fp32 number, or a pair of bf16.
-struct F32Products {
-  static constexpr int kPer = 1;  // reduced elements in one 32-bit lane
-  GC_INLINE Vf madd(Vf acc, Vi tile, std::int32_t scalar) {
-    return acc + reinterpret_cast<Vf>(tile) * reinterpret_cast<Vf>(splat(scalar));
-  }
-  static std::int32_t one() { return 0x3f800000; }
-};
-
-#if defined(__AVX512BF16__)
-struct Bf16Products {
-  static constexpr int kPer = 2;
-  GC_INLINE Vf madd(Vf acc, Vi tile, std::int32_t scalar) {
-    return reinterpret_cast<Vf>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(acc), reinterpret_cast<__m512bh>(tile),
-                                                 reinterpret_cast<__m512bh>(splat(scalar))));
-  }
-  static std::int32_t one() { return 0x3f803f80; }
-};
-#endif
-
-GC_INLINE Vi load_bits(const std::int32_t* p) {
-  Vi v;
-  __builtin_memcpy(&v, p, sizeof(v));
-  return v;
-}
-
-GC_INLINE Vi times(Vi lanes, Vf factors) {
-  return reinterpret_cast<Vi>(reinterpret_cast<Vf>(lanes) * factors);
-}
-
-// Row `slot` of a cache, lanes [d, d + kLanes) of the reduced 32-bit form, zeros past head_dim.
-template <class Products, class T>
-GC_INLINE Vi key_lanes(const T* row, int d, int head_dim) {
-  if constexpr (Products::kPer == 1) {
-    return reinterpret_cast<Vi>(d + kLanes <= head_dim ? load_f32(row + d)
-                                                       : load_partial(row + d, head_dim > d ? head_dim - d : 0));
-  } else {
-    if (2 * (d + kLanes) <= head_dim) return load_bits(reinterpret_cast<const std::int32_t*>(row + 2 * d));
-    std::uint16_t pairs[2 * kLanes] = {};
-    for (int i = 0; i < 2 * kLanes && 2 * d + i < head_dim; ++i) pairs[i] = row[2 * d + i].bits;
-    return load_bits(reinterpret_cast<const std::int32_t*>(pairs));
-  }
-}
-
-// tile[step][key]: `count` keys from `first`, transposed; keys past `count` repeat nothing and are zero.
-template <class Products, class T>
-static void pack_keys(std::int32_t* tile, const AttentionBlock& b, std::int64_t first, int count, int steps) {
-  const T* keys = static_cast<const T*>(b.key) + first * b.key_step;
-  const int head_dim = static_cast<int>(b.head_dim);
-  for (int k = 0; k < static_cast<int>(kTileKeys); k += kLanes) {
-    for (int d = 0; d < steps; d += kLanes) {
-      Vi rows[kLanes];
-#pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) {
-        rows[i] = k + i < count ? key_lanes<Products, T>(keys + (k + i) * b.key_step, d, head_dim) : Vi{};
-        if constexpr (sizeof(T) == 1) {
-          if (k + i < count) rows[i] = times(rows[i], splat(b.key_scale[first + k + i]));
-        }
-      }
-      transpose(rows);
-#pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) __builtin_memcpy(tile + (d + i) * kTileKeys + k, &rows[i], sizeof(Vi));
-    }
-  }
-}
-
-// The same from keys that are stored transposed: widening, and zero rows past head_dim.
-template <class T>
-static void widen_keys(std::int32_t* tile, const AttentionBlock& b, std::int64_t first, int steps) {
-  const T* keys = static_cast<const T*>(b.key) + first * b.head_dim;
-  for (int d = 0; d < steps; ++d) {
-    for (int k = 0; k < static_cast<int>(kTileKeys); k += kLanes) {
-      Vi lanes = d < b.head_dim ? reinterpret_cast<Vi>(load_f32(keys + d * kTileKeys + k)) : Vi{};
-      if constexpr (sizeof(T) == 1) lanes = times(lanes, load(b.key_scale + first + k));
-      __builtin_memcpy(tile + d * kTileKeys + k, &lanes, sizeof(Vi));
-    }
-  }
-}
-
-// tile[step][dim]: values of kPer successive slots in one 32-bit lane; an odd last slot is paired with zero.
-template <class Products, class T>
-static void pack_values(std::int32_t* tile, const AttentionBlock& b, std::int64_t first, int count, int dim) {
-  const T* values = static_cast<const T*>(b.value) + first * b.value_step;
-  const int head_dim = static_cast<int>(b.head_dim);
-  for (int k = 0; k < count; k += Products::kPer) {
-    const T* row = values + k * b.value_step;
-    std::int32_t* to = tile + k / Products::kPer * dim;
-    for (int d = 0; d < dim; d += kLanes) {
-      const int left = head_dim > d ? head_dim - d : 0;
-      Vi lanes = reinterpret_cast<Vi>(left >= kLanes ? load_f32(row + d) : load_partial(row + d, left));
-      if constexpr (sizeof(T) == 1) lanes = times(lanes, splat(b.value_scale[first + k]));
-      if constexpr (Products::kPer == 2) {
-        Vi next = {};
-        if (k + 1 < count) {
-          const T* second = row + b.value_step;
-          next = reinterpret_cast<Vi>(left >= kLanes ? load_f32(second + d) : load_partial(second + d, left));
-        }
-        lanes =
-            reinterpret_cast<Vi>(reinterpret_cast<Vu>(lanes) >> 16) | (next & static_cast<std::int32_t>(0xffff0000));
-      }
-      __builtin_memcpy(to + d, &lanes, sizeof(Vi));
-    }
-  }
-}
-
-// scores[r][key] for kRows rows and the keys of one tile.
-template <class Products, int kRows>
-static void score_rows(float* scores, std::int64_t stride, const std::int32_t* query, std::int64_t dim,
-                       const std::int32_t* tile, int steps) {
-  for (int k = 0; k < static_cast<int>(kTileKeys); k += kVecBlock * kLanes) {
-    Vf acc[kRows][kVecBlock] = {};
-    for (int d = 0; d < steps; ++d) {
-      Vi keys[kVecBlock];
-#pragma GCC unroll 4
-      for (int u = 0; u < kVecBlock; ++u) keys[u] = load_bits(tile + d * kTileKeys + k + u * kLanes);
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) {
-        const std::int32_t x = query[r * dim + d];
-#pragma GCC unroll 4
-        for (int u = 0; u < kVecBlock; ++u) acc[r][u] = Products::madd(acc[r][u], keys[u], x);
-      }
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int u = 0; u < kVecBlock; ++u) store(scores + r * stride + k + u * kLanes, acc[r][u]);
-    }
-  }
-}
-
-// acc[r][dim] += sum over the tile's slots; sums[r][lane] += the weights themselves, in the same order.
-template <class Products, int kRows, int kVecs, bool kSum>
-static void add_values(float* acc_rows, float* sums, std::int64_t dim, const std::int32_t* weights, std::int64_t stride,
-                       const std::int32_t* tile, std::int64_t tile_step, int steps, int d) {
-  Vf acc[kRows][kVecs], total[kRows];
-#pragma GCC unroll 4
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int u = 0; u < kVecs; ++u) acc[r][u] = load(acc_rows + r * dim + d + u * kLanes);
-    if constexpr (kSum) total[r] = load(sums + r * 16);
-  }
-  const Vi ones = splat(Products::one());
-  for (int k = 0; k < steps; ++k) {
-    Vi values[kVecs];
-#pragma GCC unroll 4
-    for (int u = 0; u < kVecs; ++u) values[u] = load_bits(tile + k * tile_step + d + u * kLanes);
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) {
-      const std::int32_t w = weights[r * stride + k];
-      if constexpr (kSum) total[r] = Products::madd(total[r], ones, w);
-#pragma GCC unroll 4
-      for (int u = 0; u < kVecs; ++u) acc[r][u] = Products::madd(acc[r][u], values[u], w);
-    }
-  }
-#pragma GCC unroll 4
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int u = 0; u < kVecs; ++u) store(acc_rows + r * dim + d + u * kLanes, acc[r][u]);
-    if constexpr (kSum) store(sums + r * 16, total[r]);
-  }
-}
-
-template <class Products, int kRows>
-static void add_value_rows(float* acc, float* sums, std::int64_t dim, const std::int32_t* weights, std::int64_t stride,
-                           const std::int32_t* tile, std::int64_t tile_step, int steps) {
-  constexpr int kStep = kVecBlock * kLanes;
-  if (dim < kStep) {
-    add_values<Products, kRows, 1, true>(acc, sums, dim, weights, stride, tile, tile_step, steps, 0);
-  } else {
-    add_values<Products, kRows, kVecBlock, true>(acc, sums, dim, weights, stride, tile, tile_step, steps, 0);
-  }
-  int d = dim < kStep ? kLanes : kStep;
-  for (; d + kStep <= dim; d += kStep) {
-    add_values<Products, kRows, kVecBlock, false>(acc, sums, dim, weights, stride, tile, tile_step, steps, d);
-  }
-  for (; d < dim; d += kLanes) {
-    add_values<Products, kRows, 1, false>(acc, sums, dim, weights, stride, tile, tile_step, steps, d);
-  }
-}
+#include "kvcache/kernels/tree_attention_products.inl.h"
 
 // Of the scores of slots [first, first + padded), those of unseen slots become -inf.
 static void mask_row(float* s, const AttentionBlock& b, std::int64_t node, std::int64_t first, std::int64_t padded) {
@@ -213,6 +32,24 @@ static void mask_row(float* s, const AttentionBlock& b, std::int64_t node, std::
   for (std::int64_t j = known; j < end; ++j) s[j] = lowest;
 }
 
+// 2^x for x <= 0, relative error < 2e-7; 0 for -inf, NaN stays NaN.
+GC_INLINE Vf numerator(Vf x) {
+#if defined(__AVX512F__)
+  const auto raw = reinterpret_cast<__m512>(x);
+  const auto f =
+      reinterpret_cast<Vf>(_mm512_reduce_ps(raw, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));  // x - floor(x)
+  Vf p = splat(1.86713052e-3f);  // smallest relative error on [0, 1] with p(0) = 1
+  p = p * f + 9.01702885e-3f;
+  p = p * f + 5.57999127e-2f;
+  p = p * f + 2.40164444e-1f;
+  p = p * f + 6.93151295e-1f;
+  p = p * f + 1.0f;
+  return reinterpret_cast<Vf>(_mm512_scalef_ps(reinterpret_cast<__m512>(p), raw));  // p * 2^floor(x)
+#else
+  return exp2(x);
+#endif
+}
+
 // Scores to numerators 2^(s - max).
 static void softmax_row(float* s, std::int64_t padded) {
   const float lowest = -__builtin_inff();
@@ -220,7 +57,13 @@ static void softmax_row(float* s, std::int64_t padded) {
   for (std::int64_t j = 0; j < padded; j += kLanes) most = max(load(s + j), most);
   const float m = max_lane(most);
   const Vf offset = splat(m == lowest ? 0.0f : m);
-  for (std::int64_t j = 0; j < padded; j += kLanes) store(s + j, exp2(load(s + j) - offset));
+  for (std::int64_t j = 0; j < padded; j += kLanes) store(s + j, numerator(load(s + j) - offset));
+}
+
+// acc / total; zeros when nothing was seen.
+GC_INLINE void write_row(float* out, const float* acc, float total, std::int64_t head_dim) {
+  const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
+  for (std::int64_t d = 0; d < head_dim; ++d) out[d] = acc[d] * inverse;
 }
 
 #if defined(__AVX512BF16__)
@@ -252,35 +95,9 @@ static void pack_query(std::int32_t* to, const AttentionBlock& b, std::int64_t d
   }
 }
 
-// Calls Fn<rows>::call for the row blocks: full ones, then the rest.
-#define GC_FOR_ROW_BLOCKS(rows, r, ...)                        \
-  for (std::int64_t r = 0; r < (rows); r += kRowBlock) {       \
-    switch ((rows) - r < kRowBlock ? (rows) - r : kRowBlock) { \
-      case 1: {                                                \
-        constexpr int kRows = 1;                               \
-        __VA_ARGS__;                                           \
-        break;                                                 \
-      }                                                        \
-      case 2: {                                                \
-        constexpr int kRows = 2;                               \
-        __VA_ARGS__;                                           \
-        break;                                                 \
-      }                                                        \
-      case 3: {                                                \
-        constexpr int kRows = 3;                               \
-        __VA_ARGS__;                                           \
-        break;                                                 \
-      }                                                        \
-      default: {                                               \
-        constexpr int kRows = 4;                               \
-        __VA_ARGS__;                                           \
-        break;                                                 \
-      }                                                        \
-    }                                                          \
-  }
-
+// Few rows: lanes are keys, then dimensions.
 template <class Products, class T>
-static void attend_as(const AttentionBlock& b) {
+static void attend_few(const AttentionBlock& b) {
   const std::int64_t dim = padded_dim(b.head_dim), padded = round_up(b.num_keys, kTileKeys);
   const int key_steps = static_cast<int>(dim / Products::kPer);
   float* scores = b.scratch;
@@ -299,11 +116,13 @@ static void attend_as(const AttentionBlock& b) {
       keys = reinterpret_cast<const std::int32_t*>(static_cast<const T*>(b.key) + k * b.head_dim);
     } else if (Products::kPer == 1 && b.key_tiles) {
       widen_keys<T>(tile, b, k, key_steps);
+    } else if constexpr (sizeof(T) == 1) {
+      pack_short_keys(tile, b, k, count, key_steps);
     } else {
       pack_keys<Products, T>(tile, b, k, count, key_steps);
     }
-    GC_FOR_ROW_BLOCKS(
-        b.rows, r, score_rows<Products, kRows>(scores + r * padded + k, padded, query + r * dim, dim, keys, key_steps))
+    multiply<Products>(scores + k, padded, false, {query, dim, 1}, b.rows, keys, kTileKeys, kTileKeys, key_steps,
+                       nullptr);
   }
   for (std::int64_t r = 0; r < b.rows; ++r) {
     mask_row(scores + r * padded, b, b.first_node + r / b.group, 0, padded);
@@ -311,54 +130,68 @@ static void attend_as(const AttentionBlock& b) {
 #if defined(__AVX512BF16__)
     if constexpr (Products::kPer == 2) narrow_row(scores + r * padded, padded);
 #endif
-    for (std::int64_t d = 0; d < dim; ++d) acc[r * dim + d] = 0;
-    for (int lane = 0; lane < 16; ++lane) sums[r * 16 + lane] = 0;
   }
+  const Vi ones = splat(Products::one());
   for (std::int64_t k = 0; k < b.num_keys; k += kTileKeys) {
     const int count = static_cast<int>(b.num_keys - k < kTileKeys ? b.num_keys - k : kTileKeys);
     const int steps = (count + Products::kPer - 1) / Products::kPer;
-    if (!direct) pack_values<Products, T>(tile, b, k, count, static_cast<int>(dim));
+    if (!direct) pack_values<Products, T>(tile, b, k, count, dim);
     const std::int32_t* values =
         direct ? reinterpret_cast<const std::int32_t*>(static_cast<const T*>(b.value) + k * b.value_step) : tile;
-    const std::int64_t value_step = direct ? b.value_step : dim;
-    const auto* weights = reinterpret_cast<const std::int32_t*>(scores);
-    GC_FOR_ROW_BLOCKS(
-        b.rows, r,
-        add_value_rows<Products, kRows>(acc + r * dim, sums + r * 16, dim, weights + r * padded + k / Products::kPer,
-                                        padded, values, value_step, steps))
+    const Matrix weights = {reinterpret_cast<const std::int32_t*>(scores) + k / Products::kPer, padded, 1};
+    Fetch next(b, b.value, sizeof(T), b.value_step, direct ? k + kTileKeys : b.num_keys, b.rows * dim, steps);
+    multiply<Products>(acc, dim, k > 0, weights, b.rows, values, direct ? b.value_step : dim, dim, steps, &next);
+    multiply<Products>(sums, kLanes, k > 0, weights, b.rows, reinterpret_cast<const std::int32_t*>(&ones), 0, kLanes,
+                       steps, nullptr);
   }
   for (std::int64_t r = 0; r < b.rows; ++r) {
-    const float total = sums[r * 16];
-    const float inverse = total == 0.0f ? 0.0f : 1.0f / total;
-    for (std::int64_t d = 0; d < b.head_dim; ++d) b.out[r * b.head_dim + d] = acc[r * dim + d] * inverse;
+    write_row(b.out + r * b.head_dim, acc + r * dim, b.num_keys > 0 ? sums[r * kLanes] : 0.0f, b.head_dim);
   }
+}
+
+#include "kvcache/kernels/tree_attention_many.inl.h"
+// Whether this level multiplies the block in bf16.
+GC_INLINE bool bf16_products(const AttentionBlock& b) {
+#if defined(__AVX512BF16__)
+  return b.bf16_products && b.kv_dtype == DType::bf16;
+#else
+  return false && b.rows;
+#endif
+}
+// Whether lanes are rows; the bits are the same either way.
+GC_INLINE bool many_rows(const AttentionBlock& b) {
+  return b.rows > kLanes / 2 && !bf16_products(b);
 }
 
 #if defined(GC_ISA_IS_amx)
 #include "kvcache/kernels/tree_attention_amx.inl.h"
 #endif
 
-// Scores, packed queries, one packed tile, accumulators and sums.
 static std::int64_t scratch_floats(const AttentionBlock& b) {
 #if defined(GC_ISA_IS_amx)
-  if (b.bf16_products && b.kv_dtype == DType::bf16) return TileScratch::floats(b);
+  if (bf16_products(b)) return TileScratch::floats(b);
 #endif
-  const std::int64_t dim = padded_dim(b.head_dim);
-  return b.rows * round_up(b.num_keys, kTileKeys) + 2 * b.rows * dim + kTileKeys * dim + b.rows * 16;
+  if (many_rows(b)) return LaneScratch::floats(b);
+  const std::int64_t dim = padded_dim(b.head_dim);  // scores, sums, queries, one packed tile, sums of weights
+  return b.rows * round_up(b.num_keys, kTileKeys) + 2 * b.rows * dim + kTileKeys * dim + b.rows * kLanes;
+}
+
+template <class T>
+static void attend_as(const AttentionBlock& b) {
+  return many_rows(b) ? attend_many<T>(b) : attend_few<F32Products, T>(b);
 }
 
 static void attend(const AttentionBlock& b) {
-  switch (b.kv_dtype) {
-    case DType::bf16:
 #if defined(GC_ISA_IS_amx)
-      if (b.bf16_products) return attend_tiles(b);
+  if (bf16_products(b)) return attend_tiles(b);
 #elif defined(__AVX512BF16__)
-      if (b.bf16_products) return attend_as<Bf16Products, bf16>(b);
+  if (bf16_products(b)) return attend_few<Bf16Products, bf16>(b);
 #endif
-      return attend_as<F32Products, bf16>(b);
-    case DType::f16: return attend_as<F32Products, f16>(b);
-    case DType::i8: return attend_as<F32Products, std::int8_t>(b);
-    default: return attend_as<F32Products, float>(b);
+  switch (b.kv_dtype) {
+    case DType::bf16: return attend_as<bf16>(b);
+    case DType::f16: return attend_as<f16>(b);
+    case DType::i8: return attend_as<std::int8_t>(b);
+    default: return attend_as<float>(b);
   }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from bench.harness import Bench, Contender, peer_version
 from bench.ngram.corpus import corpus, documents
 
 QUERIES = 64
+LATENCIES = 400  # queries of which each is timed alone
 HELD_OUT = 20_000
 
 
@@ -29,6 +31,7 @@ def run(bench: Bench) -> None:
         index = Index(directory, load_to_ram=True)
         peer = _peer(directory)
         _single(bench, index, peer, np.asarray(text))
+        _latencies(bench, index, peer, np.asarray(text))
         _batch(bench, index, np.asarray(text))
         _passage(bench, index, peer, held_out)
     gramcore.set_num_threads(0)
@@ -94,6 +97,34 @@ def _single(bench: Bench, index: Index, peer: Any, text: npt.NDArray[np.uint16])
             check=_same(counts),
             units=QUERIES,
         )
+
+
+def _latencies(bench: Bench, index: Index, peer: Any, text: npt.NDArray[np.uint16]) -> None:
+    """Median and 99th percentile over distinct queries of the quickest of three calls each, one engine at a time."""
+    rng = np.random.default_rng(2)
+    for n in (1, 2, 3, 5, 8):
+        starts = rng.integers(0, len(text) - n - 1, LATENCIES)
+        queries = [(text[s : s + n].tolist(), int(text[s + n])) for s in starts]
+        for name, call in (
+            ("count", lambda engine, q, t: engine.count(q)),
+            ("prob", lambda engine, q, t: engine.prob(q, t)),
+            ("infgram_prob", lambda engine, q, t: engine.infgram_prob(q, t)),
+            ("ntd", lambda engine, q, t: engine.ntd(q)),
+        ):
+            texts = []
+            for engine in (index, peer):
+                if engine is None:
+                    continue
+                times = []
+                for q, t in queries[:: 4 if engine is peer else 1]:
+                    best = np.inf
+                    for _ in range(3):
+                        started = time.perf_counter()
+                        call(engine, q, t)
+                        best = min(best, time.perf_counter() - started)
+                    times.append(best * 1e6)
+                texts.append(f"{np.median(times):.2f} / {np.percentile(times, 99):.1f}")
+            bench.note(f"{name}, n = {n}, median / p99 us, warm: " + "; infini-gram ".join(texts))
 
 
 def _batch(bench: Bench, index: Index, text: npt.NDArray[np.uint16]) -> None:

@@ -1,7 +1,9 @@
-// Acceleration of one shard: the rank range of every token and of every pair of adjacent tokens, in a memory-mapped
-// file accel.N beside the index.  Complete, so a pair that is absent does not occur.  Optional and rebuildable.
+// Acceleration of one shard, in a memory-mapped file accel.N beside the index: the rank range of every token and of
+// every pair of adjacent tokens, hashed and in rank order, and the tokens behind the first two of every kStride-th
+// suffix.  Complete, so a pair that is absent does not occur.  Optional and rebuildable.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -42,6 +44,30 @@ class Accel {
       if (s.first == a && s.second == b) return checked(s.begin, s.count);
     }
   }
+  // fn(second, begin, end) in rank order for each pair whose ranks lie in `range`, that of one token without the suffix
+  // that ends after it.
+  template <class F>
+  void for_each_pair_in(RankRange range, F&& fn) const {
+    if (range.size() == 0) return;
+    const Run* run = std::lower_bound(runs_, runs_ + num_runs_, range.begin,
+                                      [](const Run& r, std::int64_t rank) { return r.begin < rank; });
+    for (std::int64_t begin = range.begin; begin < range.end; ++run) {
+      if (run >= runs_ + num_runs_ || run->begin != begin) [[unlikely]]
+        bad();
+      const std::int64_t end = run + 1 < runs_ + num_runs_ ? run[1].begin : num_tokens_;
+      if (end <= begin || end > range.end) [[unlikely]]
+        bad();
+      fn(run->second, begin, end);
+      begin = end;
+    }
+  }
+
+  // Sample i: eight bytes of tokens behind the first two of the suffix of rank i * kStride, as an integer in the order
+  // of suffixes; zeros where it ends.
+  static constexpr std::int64_t kStride = 16;
+  template <class T>
+  static constexpr std::size_t kSampleTokens = sizeof(std::uint64_t) / sizeof(T);
+  const std::uint64_t* samples() const { return samples_; }
 
  private:
   struct Single {
@@ -50,10 +76,13 @@ class Accel {
   struct Slot {
     std::uint32_t first, second, begin, count;  // count 0: empty
   };
+  struct Run {  // suffixes that agree in two tokens; the one that ends after a token is a run, with second 0
+    std::uint32_t second, begin;
+  };
   struct Header {
     char magic[8];
     std::uint32_t version, num_ids;
-    std::uint64_t num_tokens, fingerprint, num_slots, checksum;
+    std::uint64_t num_tokens, fingerprint, num_slots, num_runs;
   };
   static std::uint64_t hash(std::uint32_t a, std::uint32_t b) {
     std::uint64_t h = (std::uint64_t{a} << 32 | b) * 0x9e3779b97f4a7c15ull;
@@ -71,12 +100,17 @@ class Accel {
   }
   [[noreturn]] void bad() const;
   void locate();  // the arrays in the file
+  static std::uint64_t num_samples(std::int64_t num_tokens) {
+    return static_cast<std::uint64_t>((num_tokens + kStride - 1) / kStride);
+  }
   static std::uint64_t fingerprint(const Shard& shard);
 
   MappedFile file_;
   const Single* singles_ = nullptr;
   const Slot* slots_ = nullptr;
-  std::uint64_t num_slots_ = 0;
+  const Run* runs_ = nullptr;
+  const std::uint64_t* samples_ = nullptr;
+  std::uint64_t num_slots_ = 0, num_runs_ = 0;
   std::uint32_t num_ids_ = 0;
   std::int64_t num_tokens_ = 0;
 };

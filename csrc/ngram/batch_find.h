@@ -47,7 +47,7 @@ class BatchFinder {
 
  private:
   static constexpr int kLanes = 24;
-  enum class Step : std::uint8_t { pair, pointer, text, done };
+  enum class Step : std::uint8_t { pair, sample, pointer, text, done };
   enum class Side : std::uint8_t { any, left, right };
 
   struct Lane {
@@ -83,6 +83,37 @@ class BatchFinder {
       return;
     }
     search(lane, {0, view_.num_tokens});
+  }
+
+  // Looks for the samples next to the query, which lie in [low, high).
+  void search_samples(Lane& lane, RankRange range) {
+    const RankRange inside = view_.samples_of(range);
+    lane.result = range;
+    lane.low = inside.begin;
+    lane.high = inside.end;
+    lane.side = Side::left;
+    probe_sample(lane);
+  }
+  void probe_sample(Lane& lane) {
+    lane.middle = lane.low + (lane.high - lane.low) / 2;
+    __builtin_prefetch(view_.accel->samples() + lane.middle);
+    lane.step = Step::sample;
+  }
+  // Once a bound is found: the other, or the search of the ranks between.
+  void end_samples(Lane& lane) {
+    const RankRange range = lane.result, inside = view_.samples_of(range);
+    if (lane.side == Side::left) {
+      lane.right_low = lane.low;  // the first sample that is not below
+      lane.side = Side::right;
+      lane.high = inside.end;
+      probe_sample(lane);
+      return;
+    }
+    constexpr std::int64_t kStride = Accel::kStride;
+    const std::int64_t first = lane.right_low, last = lane.low;
+    if (first < inside.end && view_.is_short(first * kStride)) return search(lane, range);
+    search(lane, {first > inside.begin ? (first - 1) * kStride + 1 : range.begin,
+                  last < inside.end ? last * kStride : range.end});
   }
 
   void search(Lane& lane, RankRange range) {
@@ -135,9 +166,25 @@ class BatchFinder {
           return true;
         }
         lane.skip = 2;
-        search(lane, range);
+        if (view_.has_samples(range, lane.ids.size(), 2)) {
+          search_samples(lane, range);
+        } else {
+          search(lane, range);
+        }
         return false;
       }
+      case Step::sample:
+        if (lane.low < lane.high) {
+          const bool below =
+              SampleQuery<T>(lane.ids).below(view_.accel->samples()[lane.middle], lane.side == Side::right);
+          (below ? lane.low : lane.high) = below ? lane.middle + 1 : lane.middle;
+        }
+        if (lane.low < lane.high) {
+          probe_sample(lane);
+        } else {
+          end_samples(lane);
+        }
+        return lane.step == Step::done;
       case Step::pointer:
         lane.at = view_.pointer(lane.middle);
         __builtin_prefetch(view_.text + lane.at + lane.skip * sizeof(T));

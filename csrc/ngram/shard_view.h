@@ -35,6 +35,35 @@ class TypedQuery {
   bool possible_ = true;
 };
 
+// `have` tokens, or as many as fit, as Accel's samples hold them.
+template <class T, class F>
+std::uint64_t sample_key(std::size_t have, F&& token) {
+  std::uint64_t key = 0;
+  for (std::size_t i = 0; i < Accel::kSampleTokens<T>; ++i) {
+    if constexpr (sizeof(T) < 8) key <<= 8 * sizeof(T);
+    if (i < have) key |= rank_order(static_cast<T>(token(i)));
+  }
+  return key;
+}
+
+// The tokens of a query behind its first two, to be compared with samples.
+template <class T>
+struct SampleQuery {
+  std::uint64_t key, mask;
+  bool whole;  // nothing of the query is left out
+
+  template <class Id>
+  explicit SampleQuery(Span<const Id> query)
+      : key(sample_key<T>(query.size() - 2, [&](std::size_t i) { return query[i + 2]; })),
+        whole(query.size() - 2 <= Accel::kSampleTokens<T>) {
+    const std::size_t spare = whole ? 8 * (sizeof(key) - (query.size() - 2) * sizeof(T)) : 0;
+    mask = spare < 64 ? ~std::uint64_t{0} << spare : 0;
+  }
+  bool below(std::uint64_t sample, bool or_equal) const {  // is the sample below the query
+    return or_equal ? (sample & mask) <= key : (sample & mask) < key;
+  }
+};
+
 template <class T>
 struct ShardView {
   const unsigned char* text;
@@ -74,6 +103,45 @@ struct ShardView {
 
   // Ranks inside `range` (whose suffixes agree with the query on `skip` tokens) that begin with the query.
   RankRange narrow(RankRange range, Span<const T> query, std::size_t skip) const {
+    return has_samples(range, query.size(), skip) ? narrow_sampled(range, query, skip) : search(range, query, skip);
+  }
+  bool has_samples(RankRange range, std::size_t size, std::size_t skip) const {
+    return accel && skip >= 2 && size > 2 && skip < 2 + Accel::kSampleTokens<T> && range.size() > Accel::kStride;
+  }
+  // Samples of ranks in `range`, from the first to past the last.
+  RankRange samples_of(RankRange range) const {
+    return {(range.begin + Accel::kStride - 1) / Accel::kStride, (range.end + Accel::kStride - 1) / Accel::kStride};
+  }
+  // Whether a suffix is so short that its sample, filled up with zeros, may be taken for a longer one.
+  bool is_short(std::int64_t rank) const {
+    return pointer(rank) + (2 + Accel::kSampleTokens<T>)*sizeof(T) > text_bytes;
+  }
+  RankRange narrow_sampled(RankRange range, Span<const T> query, std::size_t skip) const {
+    constexpr std::int64_t kStride = Accel::kStride;
+    const SampleQuery<T> wanted(query);
+    const std::uint64_t* const samples = accel->samples();
+    const RankRange inside = samples_of(range);
+    const auto bound = [&](std::int64_t from, bool or_equal) {
+      return std::partition_point(samples + from, samples + inside.end,
+                                  [&](std::uint64_t s) { return wanted.below(s, or_equal); }) -
+             samples;
+    };
+    const std::int64_t first = bound(inside.begin, false), last = bound(first, true);  // samples that agree
+    if (first < inside.end && is_short(first * kStride)) return search(range, query, skip);
+    const std::int64_t low = first > inside.begin ? (first - 1) * kStride + 1 : range.begin;
+    const std::int64_t high = last < inside.end ? last * kStride : range.end;
+    if (first == last || !wanted.whole) {
+      if (high - low <= kStride) prefetch_texts(low, high, skip);
+      return search({low, high}, query, skip);
+    }
+    prefetch_texts(low, first * kStride, skip);
+    prefetch_texts((last - 1) * kStride + 1, high, skip);
+    return {lower(low, first * kStride, query, skip), upper((last - 1) * kStride + 1, high, query, skip)};
+  }
+  void prefetch_texts(std::int64_t begin, std::int64_t end, std::size_t skip) const {
+    for (std::int64_t r = begin; r < end; ++r) __builtin_prefetch(text + pointer_unchecked(r) + skip * sizeof(T));
+  }
+  RankRange search(RankRange range, Span<const T> query, std::size_t skip) const {
     std::int64_t low = range.begin, high = range.end;
     while (low < high) {
       const std::int64_t middle = low + (high - low) / 2;
@@ -131,34 +199,70 @@ struct ShardView {
   }
 
   // fn(token, begin, end) for each token that follows the first `depth` tokens of the suffixes in `range`, in rank
-  // order.  Runs are measured by doubling steps, so long runs cost their logarithm.  A suffix that ends after `depth`
-  // tokens comes first and is left out.
+  // order.  Runs are known to acceleration, or measured by doubling steps, so long ones cost their logarithm.  A suffix
+  // that ends after `depth` tokens comes first and is left out.
   template <class F>
   void for_each_next(RankRange range, std::size_t depth, F&& fn) const {
     const std::uint64_t skip = depth * sizeof(T);
     std::int64_t r = range.begin;
     if (r < range.end && pointer(r) + skip >= text_bytes) ++r;
+    if (accel && depth == 1) {
+      accel->for_each_pair_in({r, range.end}, [&](std::uint32_t token, std::int64_t begin, std::int64_t end) {
+        fn(static_cast<T>(token), begin, end);
+      });
+      return;
+    }
+    std::int64_t primed = -1;  // stretch whose text was prefetched
     const auto token_of = [&](std::int64_t rank) {
+      if (rank / Accel::kStride != primed) {
+        primed = rank / Accel::kStride;
+        prefetch_texts(rank, std::min((primed + 1) * Accel::kStride, range.end), depth);
+      }
       const std::uint64_t at = pointer(rank) + skip;
       if (at >= text_bytes) [[unlikely]]
         shard->bad_pointer(rank);
       return token_at(at);
     };
+    const bool sampled = accel && depth >= 2 && depth < 2 + Accel::kSampleTokens<T>;
     while (r < range.end) {
       const T token = token_of(r);
-      std::int64_t inside = r, step = 1;
-      while (inside + step < range.end && token_of(inside + step) == token) {
-        inside += step;
-        step *= 2;
+      // Last rank known to be inside the run, first known to be outside, or the range's end.
+      RankRange edge = sampled ? last_sample(r, range.end, depth, token) : RankRange{r, range.end};
+      for (std::int64_t step = 1; edge.begin + step < edge.end; step *= 2) {
+        if (token_of(edge.begin + step) != token) {
+          edge.end = edge.begin + step;
+          break;
+        }
+        edge.begin += step;
       }
-      std::int64_t outside = std::min(inside + step, range.end);
-      while (outside - inside > 1) {
-        const std::int64_t middle = inside + (outside - inside) / 2;
-        (token_of(middle) == token ? inside : outside) = middle;
+      while (edge.end - edge.begin > 1) {
+        const std::int64_t middle = edge.begin + edge.size() / 2;
+        (token_of(middle) == token ? edge.begin : edge.end) = middle;
       }
-      fn(token, r, outside);
-      r = outside;
+      fn(token, r, edge.end);
+      r = edge.end;
     }
+  }
+  // Where samples say that the run of `token` from rank r on ends: {a rank inside, one outside or `end`}.
+  RankRange last_sample(std::int64_t r, std::int64_t end, std::size_t depth, T token) const {
+    const RankRange inside = samples_of({r + 1, end});
+    const std::size_t shift = 8 * (sizeof(std::uint64_t) - (depth - 1) * sizeof(T));
+    const auto agrees = [&](std::int64_t i) {
+      return static_cast<T>(accel->samples()[i] >> shift) == rank_order(token);
+    };
+    std::int64_t in = inside.begin - 1, out = inside.end;
+    for (std::int64_t step = 1; in + step < out; step *= 2) {
+      if (!agrees(in + step)) {
+        out = in + step;
+        break;
+      }
+      in += step;
+    }
+    while (out - in > 1) {
+      const std::int64_t middle = in + (out - in) / 2;
+      (agrees(middle) ? in : out) = middle;
+    }
+    return {std::max(r, in * Accel::kStride), std::min(end, out * Accel::kStride)};
   }
 };
 

@@ -144,6 +144,32 @@ def test_reversed_indexes(tmp_path: Path) -> None:
             case.index.ntd([1])
 
 
+@pytest.mark.parametrize("dtype", MAX_ID)
+@pytest.mark.parametrize("ending", [[0, 0, 0], [1, 0], [2]])
+def test_acceleration_changes_no_answer(tmp_path: Path, dtype: str, ending: list[int]) -> None:
+    """Ranges of hundreds of ranks, so that searches and distributions go by samples; zeros to the end of the text."""
+    rng = np.random.default_rng(6)
+    ids = np.array([0, 1, 2, 255, 256, 65534])
+    ids = ids[ids <= MAX_ID[dtype]]
+    text = np.concatenate([rng.choice(ids, 4000, p=np.r_[0.5, np.full(len(ids) - 1, 0.5 / (len(ids) - 1))]), ending])
+    build_index([text], tmp_path, token_dtype=dtype, accel=True)
+    fast, plain = Index(tmp_path), Index(tmp_path, use_accel=False)
+    starts = rng.integers(0, len(text) - 12, 400)
+    queries = [text[s : s + n] for s, n in zip(starts, rng.integers(1, 13, 400), strict=True)]
+    queries += [rng.choice(ids, n) for n in rng.integers(1, 9, 300)]
+    queries += [text[-n:] for n in range(1, 9)]
+    for q in queries:
+        assert fast.find(q).segment_by_shard == plain.find(q).segment_by_shard
+        ours, want = fast.ntd(q), plain.ntd(q)
+        assert (ours.prompt_cnt, ours.token_ids.tolist(), ours.cont_cnts.tolist()) == (
+            want.prompt_cnt,
+            want.token_ids.tolist(),
+            want.cont_cnts.tolist(),
+        )
+        assert fast.prob(q, int(ids[-1])) == plain.prob(q, int(ids[-1]))
+    assert fast.count_batch(queries).tolist() == plain.count_batch(queries).tolist()
+
+
 def test_damaged_acceleration_is_refused_or_harmless(tmp_path: Path) -> None:
     build_index([np.random.default_rng(0).integers(0, 9, 200)], tmp_path)
     accelerate(tmp_path)
@@ -162,6 +188,7 @@ def test_damaged_acceleration_is_refused_or_harmless(tmp_path: Path) -> None:
         try:
             index = Index(tmp_path)
             for a in range(9):
+                index.ntd([a])
                 index.ntd([a, 1])
                 index.count([a, 1, 2])
         except FormatError:

@@ -188,8 +188,9 @@ def _tokenize(
 def accelerate(path: str | os.PathLike[str], *, token_dtype: str | None = None) -> int:
     """Write acceleration files (``accel.N``) beside the shards of an index; returns their bytes.
 
-    They hold the rank range of every token and every pair of adjacent tokens, about one byte per corpus token: a count
-    then starts where its first two tokens lie. An index works without them; they may be deleted or made again.
+    They hold the rank range of every token and every pair of adjacent tokens, and eight bytes of tokens of every
+    sixteenth suffix: a search starts where its first two tokens lie and reads single suffixes only between two samples.
+    One to two bytes per corpus token. An index works without them; they may be deleted or made again.
 
     Raises: LimitError for a shard of 2^32 tokens or more; errors of :class:`Index`.
 

@@ -56,15 +56,18 @@ class BatchFinder {
     std::int64_t right_low, right_high;  // bounds of the right edge once a match is known
     std::uint64_t at;                    // text pointer of `middle`
     RankRange result;
+    SampleQuery<T> sample;
     std::uint32_t skip;
     Step step;
     Side side;
+    bool near;  // what is left of the table lies in cache
   };
 
   void start(Lane& lane, const QueryBatch& batch, std::int64_t number) {
     lane.ids = batch.query(number);
     lane.number = number;
     lane.skip = 0;
+    lane.near = false;
     lane.result = {0, 0};
     for (const std::uint32_t id : lane.ids) {
       if (id > separator<T>()) {
@@ -88,6 +91,7 @@ class BatchFinder {
   // Looks for the samples next to the query, which lie in [low, high).
   void search_samples(Lane& lane, RankRange range) {
     const RankRange inside = view_.samples_of(range);
+    lane.sample = SampleQuery<T>(lane.ids);
     lane.result = range;
     lane.low = inside.begin;
     lane.high = inside.end;
@@ -99,21 +103,42 @@ class BatchFinder {
     __builtin_prefetch(view_.accel->samples() + lane.middle);
     lane.step = Step::sample;
   }
-  // Once a bound is found: the other, or the search of the ranks between.
-  void end_samples(Lane& lane) {
-    const RankRange range = lane.result, inside = view_.samples_of(range);
-    if (lane.side == Side::left) {
-      lane.right_low = lane.low;  // the first sample that is not below
-      lane.side = Side::right;
-      lane.high = inside.end;
-      probe_sample(lane);
-      return;
+  void advance_sample(Lane& lane) {
+    const std::uint64_t* const samples = view_.accel->samples();
+    const bool right = lane.side == Side::right;
+    if (lane.low < lane.high) {
+      const bool below = lane.sample.below(samples[lane.middle], right);
+      (below ? lane.low : lane.high) = below ? lane.middle + 1 : lane.middle;
     }
+    if (lane.low < lane.high) return probe_sample(lane);
+    const RankRange range = lane.result, inside = view_.samples_of(range);
+    if (!right) {
+      lane.right_low = lane.low;  // the first sample that is not below; mostly no other agrees
+      for (int near = 0; near < 8 && lane.low < inside.end; ++near, ++lane.low) {
+        if (!lane.sample.below(samples[lane.low], true)) break;
+      }
+      if (lane.low - lane.right_low == 8 && lane.low < inside.end) {
+        lane.side = Side::right;
+        lane.high = inside.end;
+        return probe_sample(lane);
+      }
+    }
+    search_between(lane, range, lane.right_low, lane.low);
+  }
+  // Samples [first, last) agree with the query as far as they go.
+  void search_between(Lane& lane, RankRange range, std::int64_t first, std::int64_t last) {
     constexpr std::int64_t kStride = Accel::kStride;
-    const std::int64_t first = lane.right_low, last = lane.low;
-    if (first < inside.end && view_.is_short(first * kStride)) return search(lane, range);
-    search(lane, {first > inside.begin ? (first - 1) * kStride + 1 : range.begin,
-                  last < inside.end ? last * kStride : range.end});
+    const RankRange inside = view_.samples_of(range);
+    if (first < inside.end && view_.misleads(lane.sample, first)) return search(lane, range);
+    const std::int64_t low = first > inside.begin ? (first - 1) * kStride + 1 : range.begin;
+    const std::int64_t high = last < inside.end ? last * kStride : range.end;
+    if (first == last || !lane.sample.whole) return search(lane, {low, high});
+    lane.side = Side::left;
+    lane.low = low;
+    lane.high = first * kStride;
+    lane.right_low = (last - 1) * kStride + 1;
+    lane.right_high = high;
+    probe(lane);
   }
 
   void search(Lane& lane, RankRange range) {
@@ -140,10 +165,18 @@ class BatchFinder {
       lane.side = Side::right;
       lane.low = lane.right_low;
       lane.high = lane.right_high;
+      lane.near &= lane.high - lane.low <= Accel::kStride;
     }
     lane.middle = lane.low + (lane.high - lane.low) / 2;
+    if (lane.near) return read_pointer(lane);
+    lane.near = lane.high - lane.low <= Accel::kStride;
     view_.prefetch_table(lane.middle);
     lane.step = Step::pointer;
+  }
+  void read_pointer(Lane& lane) {
+    lane.at = view_.pointer(lane.middle);
+    __builtin_prefetch(view_.text + lane.at + lane.skip * sizeof(T));
+    lane.step = Step::text;
   }
 
   int compare(const Lane& lane) const {
@@ -173,23 +206,8 @@ class BatchFinder {
         }
         return false;
       }
-      case Step::sample:
-        if (lane.low < lane.high) {
-          const bool below =
-              SampleQuery<T>(lane.ids).below(view_.accel->samples()[lane.middle], lane.side == Side::right);
-          (below ? lane.low : lane.high) = below ? lane.middle + 1 : lane.middle;
-        }
-        if (lane.low < lane.high) {
-          probe_sample(lane);
-        } else {
-          end_samples(lane);
-        }
-        return lane.step == Step::done;
-      case Step::pointer:
-        lane.at = view_.pointer(lane.middle);
-        __builtin_prefetch(view_.text + lane.at + lane.skip * sizeof(T));
-        lane.step = Step::text;
-        return false;
+      case Step::sample: advance_sample(lane); return lane.step == Step::done;
+      case Step::pointer: read_pointer(lane); return false;
       case Step::text: {
         const int sign = compare(lane);
         if (sign == 0 && lane.side == Side::any) {

@@ -49,9 +49,10 @@ std::uint64_t sample_key(std::size_t have, F&& token) {
 // The tokens of a query behind its first two, to be compared with samples.
 template <class T>
 struct SampleQuery {
-  std::uint64_t key, mask;
-  bool whole;  // nothing of the query is left out
+  std::uint64_t key = 0, mask = 0;
+  bool whole = false;  // nothing of the query is left out
 
+  SampleQuery() = default;
   template <class Id>
   explicit SampleQuery(Span<const Id> query)
       : key(sample_key<T>(query.size() - 2, [&](std::size_t i) { return query[i + 2]; })),
@@ -62,6 +63,8 @@ struct SampleQuery {
   bool below(std::uint64_t sample, bool or_equal) const {  // is the sample below the query
     return or_equal ? (sample & mask) <= key : (sample & mask) < key;
   }
+  // Whether a suffix that ends within its sample, filled up with zeros, would look like the query.
+  bool ends_in_zero() const { return (key & (mask ^ mask << 8 * sizeof(T))) == 0; }
 };
 
 template <class T>
@@ -112,22 +115,27 @@ struct ShardView {
   RankRange samples_of(RankRange range) const {
     return {(range.begin + Accel::kStride - 1) / Accel::kStride, (range.end + Accel::kStride - 1) / Accel::kStride};
   }
-  // Whether a suffix is so short that its sample, filled up with zeros, may be taken for a longer one.
-  bool is_short(std::int64_t rank) const {
-    return pointer(rank) + (2 + Accel::kSampleTokens<T>)*sizeof(T) > text_bytes;
+  // Whether a sample only looks like the query because its suffix ends and zeros follow.
+  bool misleads(const SampleQuery<T>& wanted, std::int64_t sample) const {
+    return wanted.ends_in_zero() && (accel->samples()[sample] & wanted.mask) == wanted.key &&
+           pointer(sample * Accel::kStride) + (2 + Accel::kSampleTokens<T>)*sizeof(T) > text_bytes;
   }
   RankRange narrow_sampled(RankRange range, Span<const T> query, std::size_t skip) const {
     constexpr std::int64_t kStride = Accel::kStride;
     const SampleQuery<T> wanted(query);
     const std::uint64_t* const samples = accel->samples();
     const RankRange inside = samples_of(range);
-    const auto bound = [&](std::int64_t from, bool or_equal) {
-      return std::partition_point(samples + from, samples + inside.end,
+    const auto bound = [&](std::int64_t from, std::int64_t to, bool or_equal) {
+      return std::partition_point(samples + from, samples + to,
                                   [&](std::uint64_t s) { return wanted.below(s, or_equal); }) -
              samples;
     };
-    const std::int64_t first = bound(inside.begin, false), last = bound(first, true);  // samples that agree
-    if (first < inside.end && is_short(first * kStride)) return search(range, query, skip);
+    const std::int64_t first = bound(inside.begin, inside.end, false);
+    std::int64_t last = first;  // samples [first, last) agree, mostly few
+    for (std::int64_t step = 1; last < inside.end && wanted.below(samples[last], true); step *= 2) {
+      last = bound(last, std::min(last + step, inside.end), true);
+    }
+    if (first < inside.end && misleads(wanted, first)) return search(range, query, skip);
     const std::int64_t low = first > inside.begin ? (first - 1) * kStride + 1 : range.begin;
     const std::int64_t high = last < inside.end ? last * kStride : range.end;
     if (first == last || !wanted.whole) {

@@ -6,6 +6,7 @@
 #include "core/thread_pool.h"
 #include "optim/kernels/blocks.h"
 #include "optim/kernels/codecs.h"
+#include "optim/kernels/coded.h"
 #include "optim/kernels/gauss.h"
 #include "optim/kernels/rows.h"
 
@@ -70,6 +71,7 @@ class Stepper {
         options_(options),
         rules_(rules_kernels()),
         codecs_(codecs_kernels()),
+        coded_(coded_kernels()),
         blocks_(blocks_kernels()),
         gauss_(gauss_kernels()),
         rows_(rows_kernels()),
@@ -90,6 +92,7 @@ class Stepper {
       if (options_.zero_grad) clear_grad(t, piece.begin, block.n);
       return;
     }
+    if (const CodedFn step = coded_form(t)) return run_coded(t, piece, step);
     Buffers buffers;
     for (std::int64_t i = piece.begin; i < piece.end; i += kBlock) {
       block.n = std::min(kBlock, piece.end - i);
@@ -109,6 +112,33 @@ class Stepper {
     if (state == Storage::bf16) return options_.stochastic ? kBf16Stochastic : kBf16;
     if (state == Storage::f32) return options_.stochastic ? kBf16F32Stochastic : kBf16F32;
     return -1;
+  }
+
+  // The kernel that leaves moments in their codes, or null.
+  CodedFn coded_form(const StepTensor& t) const {
+    if (slots_ == 0 || t.param_storage != t.grad_storage || t.param_low || t.cols > 0) return nullptr;
+    const Storage state = t.slot[0].storage;
+    if ((state != Storage::q8 && state != Storage::q4) || (slots_ > 1 && t.slot[1].storage != state)) return nullptr;
+    const bool narrow = t.param_storage == Storage::bf16;
+    if (!narrow && t.param_storage != Storage::f32) return nullptr;
+    const CodedForm form = !narrow ? kCodedF32 : options_.stochastic ? kCodedBf16Stochastic : kCodedBf16;
+    return coded_.step[state == Storage::q4][form][options_.rule];
+  }
+
+  void run_coded(const StepTensor& t, const Piece& piece, CodedFn step) const {
+    CodedBlock block{};
+    std::memcpy(block.c, t.c, sizeof block.c);
+    block.key = NoiseKey{options_.seed, t.step, t.id, piece.begin};
+    block.p = at(t.param, t.param_storage, piece.begin);
+    block.g = at(t.grad, t.grad_storage, piece.begin);
+    block.n = piece.end - piece.begin;
+    const bool wide = t.slot[0].storage == Storage::q8;
+    for (int k = 0; k < slots_; ++k) {
+      block.codes[k] = static_cast<std::uint8_t*>(t.slot[k].data) + (wide ? piece.begin : piece.begin / 2);
+      block.scales[k] = t.slot[k].scales + piece.begin / (wide ? kBlock8 : kBlock4);
+    }
+    step(block);
+    if (options_.zero_grad) clear_grad(t, piece.begin, block.n);
   }
 
   void run_block(const StepTensor& t, std::int64_t i, RuleBlock& block, Buffers& buffers) const {
@@ -216,6 +246,7 @@ class Stepper {
   const StepOptions& options_;
   const RulesKernels& rules_;
   const CodecsKernels& codecs_;
+  const CodedKernels& coded_;
   const BlocksKernels& blocks_;
   const GaussKernels& gauss_;
   const RowsKernels& rows_;

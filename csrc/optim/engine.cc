@@ -9,6 +9,7 @@
 #include "optim/kernels/coded.h"
 #include "optim/kernels/gauss.h"
 #include "optim/kernels/rows.h"
+#include "optim/rank1.h"
 
 namespace gramcore::optim {
 namespace {
@@ -77,6 +78,32 @@ class Stepper {
         rows_(rows_kernels()),
         slots_(rule_slots(options.rule)) {}
 
+  // The largest values of rows and columns that slot k will have after this step, into its `fresh`.
+  void measure(const StepTensor& t, int k) const {
+    constexpr std::int64_t kTasks = 16;
+    const Rank1Scales fresh = scales_of(t.slot[k], t.slot[k].fresh, t.numel);
+    const std::int64_t blocks = (t.numel + kBlock - 1) / kBlock, share = (blocks + kTasks - 1) / kTasks;
+    std::mutex mutex;
+    parallel_chunks((blocks + share - 1) / share, [&](std::int64_t task) {
+      const std::int64_t begin = task * share * kBlock, end = std::min(begin + share * kBlock, t.numel);
+      Rank1Maxima maxima(rank1_, fresh, begin, end);
+      Buffers buffers;
+      RuleBlock block{};
+      std::memcpy(block.c, t.c, sizeof block.c);
+      for (std::int64_t i = begin; i < end; i += kBlock) {
+        block.n = std::min(kBlock, end - i);
+        load_block(t, i, block, buffers);
+        if (block.p != buffers.p) {  // the parameter's own memory
+          std::memcpy(buffers.p, block.p, static_cast<std::size_t>(block.n) * sizeof(float));
+          block.p = buffers.p;
+        }
+        rules_.rule[kF32][options_.rule](block);
+        maxima.add(buffers.s[k], i, block.n);
+      }
+      maxima.merge(mutex);
+    });
+  }
+
   void run_piece(const Piece& piece) const {
     const StepTensor& t = tensors_[piece.tensor];
     RuleBlock block{};
@@ -141,17 +168,19 @@ class Stepper {
     if (options_.zero_grad) clear_grad(t, piece.begin, block.n);
   }
 
-  void run_block(const StepTensor& t, std::int64_t i, RuleBlock& block, Buffers& buffers) const {
+  // fp32 arrays for the rule: the tensor's own memory where it is fp32, else buffers.
+  void load_block(const StepTensor& t, std::int64_t i, RuleBlock& block, Buffers& buffers) const {
     block.key.element = i;
-    float* const p = load_param(t, i, block.n, buffers.p);
-    float* s[kMaxSlots] = {};
-    for (int k = 0; k < slots_; ++k) s[k] = load_slot(t.slot[k], k, i, block.n, buffers.s[k]);
-    block.p = p;
+    block.p = load_param(t, i, block.n, buffers.p);
     block.g = load_grad(t, i, block.n, buffers.g);
-    for (int k = 0; k < slots_; ++k) block.s[k] = s[k];
+    for (int k = 0; k < slots_; ++k) block.s[k] = load_slot(t.slot[k], k, i, t.numel, block.n, buffers.s[k]);
+  }
+
+  void run_block(const StepTensor& t, std::int64_t i, RuleBlock& block, Buffers& buffers) const {
+    load_block(t, i, block, buffers);
     rules_.rule[kF32][options_.rule](block);
-    store_param(t, i, p, block);
-    for (int k = 0; k < slots_; ++k) store_slot(s[k], t.slot[k], k, i, block);
+    store_param(t, i, static_cast<float*>(block.p), block);
+    for (int k = 0; k < slots_; ++k) store_slot(static_cast<float*>(block.s[k]), t, k, i, block);
     if (options_.zero_grad) clear_grad(t, i, block.n);
   }
 
@@ -199,25 +228,34 @@ class Stepper {
     }
   }
 
-  float* load_slot(const Slot& slot, int k, std::int64_t i, std::int64_t n, float* buffer) const {
+  static Rank1Scales scales_of(const Slot& slot, float* scales, std::int64_t numel) {
+    return {scales, scales + numel / slot.cols, slot.cols};
+  }
+
+  float* load_slot(const Slot& slot, int k, std::int64_t i, std::int64_t numel, std::int64_t n, float* buffer) const {
     const auto* codes = static_cast<const std::uint8_t*>(slot.data);
     const int map = slot_is_signed(k) ? 0 : 1;
     if (slot.storage == Storage::q8) {
       blocks_.load8[map](codes + i, slot.scales + i / kBlock8, buffer, n);
     } else if (slot.storage == Storage::q4) {
       blocks_.load4[map](codes + i / 2, slot.scales + i / kBlock4, buffer, n);
+    } else if (slot.storage == Storage::rank1) {
+      rank1_.load(codes, scales_of(slot, slot.scales, numel), i, buffer, n);
     } else {
       return load(slot.data, slot.storage, i, n, buffer);
     }
     return buffer;
   }
-  void store_slot(const float* from, const Slot& slot, int k, std::int64_t i, const RuleBlock& block) const {
+  void store_slot(float* from, const StepTensor& t, int k, std::int64_t i, const RuleBlock& block) const {
+    const Slot& slot = t.slot[k];
     auto* codes = static_cast<std::uint8_t*>(slot.data);
     const int map = slot_is_signed(k) ? 0 : 1;
     if (slot.storage == Storage::q8) {
       blocks_.store8[map](from, codes + i, slot.scales + i / kBlock8, block.n);
     } else if (slot.storage == Storage::q4) {
       blocks_.store4[map](from, codes + i / 2, slot.scales + i / kBlock4, block.n);
+    } else if (slot.storage == Storage::rank1) {
+      rank1_.store(from, codes, scales_of(slot, slot.fresh, t.numel), i, block.n);
     } else {
       store(from, slot.data, slot.storage, i, block, k + 1);
     }
@@ -250,15 +288,36 @@ class Stepper {
   const BlocksKernels& blocks_;
   const GaussKernels& gauss_;
   const RowsKernels& rows_;
+  const Rank1 rank1_;
   int slots_;
 };
+
+std::int64_t scale_count(const StepTensor& t, const Slot& slot) {
+  return t.numel / slot.cols + slot.cols;
+}
 
 }  // namespace
 
 void run_step(Span<StepTensor> tensors, const StepOptions& options) {
   const Plan plan(tensors);
   const Stepper stepper(tensors, options);
+  std::vector<std::vector<float>> fresh;
+  for (StepTensor& t : tensors) {
+    for (int k = 0; k < rule_slots(options.rule); ++k) {
+      Slot& slot = t.slot[k];
+      if (slot.storage != Storage::rank1 || t.numel == 0) continue;
+      fresh.emplace_back(static_cast<std::size_t>(scale_count(t, slot)));
+      slot.fresh = fresh.back().data();
+      stepper.measure(t, k);
+    }
+  }
   plan.run([&](const Piece& piece) { stepper.run_piece(piece); });
+  for (StepTensor& t : tensors) {
+    for (Slot& slot : t.slot) {
+      if (slot.fresh)
+        std::memcpy(slot.scales, slot.fresh, static_cast<std::size_t>(scale_count(t, slot)) * sizeof(float));
+    }
+  }
 }
 
 double sum_squares(Span<const StepTensor> tensors) {

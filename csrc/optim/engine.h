@@ -18,13 +18,16 @@ inline constexpr std::int64_t kBlock = 1024;
 inline constexpr std::int64_t kChunk = 32768;
 
 // q8 and q4 (moments only): codes and one fp32 scale per block, see kernels/blocks.h.  drawn (gradients only): the
-// directions of StepOptions::draws, see kernels/gauss.h.
-enum class Storage : std::uint8_t { none, f32, bf16, f16, q8, q4, drawn };
+// directions of StepOptions::draws, see kernels/gauss.h.  rank1 (second moments of matrices only): 4-bit codes, with
+// the largest values of rows and then of columns as scales, see kernels/rank1.h.
+enum class Storage : std::uint8_t { none, f32, bf16, f16, q8, q4, rank1, drawn };
 
 struct Slot {
   void* data = nullptr;
   Storage storage = Storage::none;
   float* scales = nullptr;
+  std::int64_t cols = 0;   // rank1: columns of the matrix in memory order
+  float* fresh = nullptr;  // rank1: the scales after this step; run_step's own
 };
 
 struct StepTensor {

@@ -45,6 +45,7 @@ CASES: dict[str, tuple[Make, dict[str, Any], float]] = {
     "clipped": (AdamW, {"lr": 1e-2, "max_grad_norm": 0.01}, 1e-4),
     "int8": (AdamW, {"lr": 1e-2, "state": "int8"}, 0.02),
     "int4": (AdamW, {"lr": 1e-2, "state": "int4"}, 0.02),
+    "int4-rank1": (AdamW, {"lr": 1e-2, "state": "int4-rank1"}, 0.1),
     "lion": (Lion, {"lr": 1e-3}, 0.02),
     "grams": (Grams, {"lr": 1e-2, "state": "bf16"}, 0.02),
     "momentum": (SGD, {"lr": 1e-1, "momentum": 0.9, "state": "int8"}, 0.02),
@@ -129,7 +130,8 @@ def check_state_is_sharded(name: str, sharded: Any, whole: Any) -> None:
     replicated = sum(t.numel() * t.element_size() for t in tensors if not hasattr(t, "full_tensor"))
     rank = CASES[name][1].get("rank", 16 if name == "frugal-svd" else 1)
     assert all(t.numel() <= 192 * rank for t in tensors if not hasattr(t, "full_tensor")), name
-    assert sharded.state_bytes() - replicated <= (whole.state_bytes() - replicated) / 2 + 16, name
+    slack = 1024 if name == "int4-rank1" else 16  # largest values of the columns of each shard
+    assert sharded.state_bytes() - replicated <= (whole.state_bytes() - replicated) / 2 + slack, name
 
 
 def run(name: str, rank: int, even: bool) -> None:

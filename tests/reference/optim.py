@@ -128,6 +128,22 @@ def requantise(state: dict[str, Array], bits: int) -> None:
             part[...] = (table[codes] * scale).astype(part.dtype)
 
 
+def rank1_codes(v: Array) -> tuple[Array, Array, Array]:
+    """Li et al. 2023, section 4.2, rank-1/linear: codes, row maxima, column maxima of a matrix >= 0."""
+    rows, columns = v.max(axis=1), v.max(axis=0)
+    codes = np.zeros(v.shape, np.int64)
+    for i in range(v.shape[0]):
+        for j in range(v.shape[1]):
+            bound = min(rows[i], columns[j])
+            codes[i, j] = np.abs(v[i, j] / bound - LINEAR_4BIT).argmin() if bound > 0 else 0
+    return codes, rows, columns
+
+
+def rank1_values(codes: Array, rows: Array, columns: Array) -> Array:
+    """What :func:`rank1_codes` stands for."""
+    return np.asarray(LINEAR_4BIT[codes] * np.minimum(rows[:, None], columns[None, :]))
+
+
 def adamw_scale(p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float, **numbers: Any) -> Array:
     """nanoT5: AdamW with lr multiplied by the RMS of the weight, at least 10^-3."""
     rms = max(1e-3, float(np.sqrt(np.mean(np.square(p.astype(np.float64))))) if p.size else 1e-3)

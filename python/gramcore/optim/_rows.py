@@ -50,6 +50,14 @@ register(
         fixed={"state": "int4"},
     ),
     _row(
+        "AdamW-4bit-rank1",
+        "adamw:AdamW",
+        "4-bit AdamW, second moments normalised by row and column",
+        "Li et al. 2023, arXiv:2309.01507",
+        lr=1e-2,
+        fixed={"state": "int4-rank1"},
+    ),
+    _row(
         "AdamWScale",
         "adamw:AdamW",
         "AdamW with steps scaled by the RMS of each weight",

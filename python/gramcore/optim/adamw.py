@@ -54,7 +54,8 @@ class AdamW(FusedOptimizer):
             from the Hugging Face AdamW do.
         decay: ``"before"`` shrinks W before the update, ``"after"`` shrinks the updated W.
         rms_scale: multiply lr by max(10⁻³, RMS(W)) per tensor, as nanoT5 does; T5's weights differ much in size.
-        options: see :class:`~gramcore.optim.FusedOptimizer`; ``state="int8"`` gives 8-bit AdamW.
+        options: see :class:`~gramcore.optim.FusedOptimizer`; ``state="int8"`` gives 8-bit AdamW, ``state="int4-rank1"``
+            the 4-bit AdamW of arXiv:2309.01507, which looks at each second moment twice per step.
 
     Raises:
         ValueError: a number outside its interval.  TypeError: a parameter or gradient of another kind.
@@ -75,6 +76,7 @@ class AdamW(FusedOptimizer):
 
     rule = "adam"
     slots = ("exp_avg", "exp_avg_sq")
+    storages = (*FusedOptimizer.storages, "int4-rank1")
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ __all__ = ["FusedOptimizer", "GradientError"]
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _STATE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 #: Elements per scale of quantised moments, and the size below which a tensor keeps fp32 moments.
-_BLOCK = {"int8": 256, "int4": 128}
+_BLOCK = {"int8": 256, "int4": 128, "int4-rank1": 128}
 MIN_QUANTISED = 4096
 
 #: Options every optimizer takes beside its rule's numbers.
@@ -62,7 +62,9 @@ class FusedOptimizer(torch.optim.Optimizer):
 
             * ``state``: storage of the moments. ``"fp32"``, ``"bf16"``, ``"int8"`` (dynamic map, one scale per 256
               elements) or ``"int4"`` (signed dynamic map for the first moment, linear zero-free map for the second,
-              one scale per 128). Tensors of fewer than 4096 elements keep fp32 when quantised.
+              one scale per 128). Tensors of fewer than 4096 elements keep fp32 when quantised. AdamW and Grams also
+              take ``"int4-rank1"``: as ``"int4"``, but the second moment of a matrix is divided by the smaller of its
+              row's and its column's largest value instead of its block's.
             * ``rounding``: how bf16 is stored. ``"nearest"``; ``"stochastic"``, right on average, with random bits
               that are a function of (seed, step, parameter, element); ``"compensated"``, a second bf16 tensor keeps
               what rounding of the parameter lost.
@@ -83,6 +85,8 @@ class FusedOptimizer(torch.optim.Optimizer):
     _step_supports_amp_scaling = True
     #: Names of the moments, in the order the rule reads them.
     slots: tuple[str, ...]
+    #: What ``state`` may be.
+    storages: tuple[str, ...] = ("fp32", "bf16", "int8", "int4")
 
     def __init__(self, params: Any, numbers: dict[str, Any], options: dict[str, Any]) -> None:
         own = dict(options)
@@ -247,6 +251,7 @@ class FusedOptimizer(torch.optim.Optimizer):
                 seed=group["seed"],
                 zero_grad=self.zero_grads,
                 noise=self._noise,
+                rank1=group["state"] == "int4-rank1",
             )
         batch.write_back(self.zero_grads)
 
@@ -285,7 +290,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def _check_group(self, group: Mapping[str, Any]) -> None:
         check_lr(group["lr"])
-        check_choice("state", group["state"], (*_STATE_DTYPES, *_BLOCK))
+        check_choice("state", group["state"], self.storages)
         check_choice("rounding", group["rounding"], ("nearest", "stochastic", "compensated"))
         check_choice("on_nonfinite", group["on_nonfinite"], ("propagate", "skip", "raise"))
         check_int("seed", group["seed"], low=0, high=2**64 - 1)
@@ -325,9 +330,10 @@ def moment_state(name: str, like: torch.Tensor, storage: str) -> dict[str, torch
     # The size of the whole tensor decides, so that sharding does not change how a tensor is stored.
     if storage in _STATE_DTYPES or like.numel() < MIN_QUANTISED:
         return {name: torch.zeros_like(like, dtype=_STATE_DTYPES.get(storage, torch.float32), requires_grad=False)}
-    numel = local(like).numel()
+    numel, wide, first = local(like).numel(), storage == "int8", name == "exp_avg"
     scales = -(-numel // _BLOCK[storage])
-    zero = {"int8": 127, "int4": 0x77} if name == "exp_avg" else {"int8": 0, "int4": 0}
-    size = numel if storage == "int8" else (numel + 1) // 2
-    codes = torch.full((size,), zero[storage], dtype=torch.uint8)
+    if storage == "int4-rank1" and not first and like.ndim == 2 and numel:
+        scales = sum(local(like).shape)
+    size, zero = (numel, 127) if wide else ((numel + 1) // 2, 0x77)
+    codes = torch.full((size,), zero if first else 0, dtype=torch.uint8)
     return {name: like_sharded(codes, like), f"{name}_scale": like_sharded(torch.zeros(scales), like)}

@@ -48,6 +48,7 @@ class Grams(FusedOptimizer):
 
     rule = "grams"
     slots = ("exp_avg", "exp_avg_sq")
+    storages = (*FusedOptimizer.storages, "int4-rank1")
 
     def __init__(
         self,

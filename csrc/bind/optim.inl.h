@@ -148,36 +148,36 @@ inline void fill_params(Lists& lists, const py::object& params, const py::object
   }
 }
 
-// A moment: a float tensor laid out as the parameter, or codes (one or half a byte per element) with scales; `rank1`:
-// one scale per row and column of a matrix.
-inline optim::Slot parse_slot(const TensorView& s, const TensorArg* scales, const TensorView& p, bool rank1,
-                              std::size_t index) {
+// A moment: a float tensor laid out as the parameter, or codes (one or half a byte per element) with scales.  `storage`
+// says which (int8, int4, or int4-rank1 with one scale per row and column of a matrix), and there may then be more
+// codes and scales than needed; if it is empty, their number does.
+inline optim::Slot parse_slot(const TensorView& s, const TensorArg* scales, const TensorView& p,
+                              const std::string& storage, bool first, std::size_t index) {
   if (!scales) {
     check_layout(s, p, "slots", index);
     return {s.data, float_storage(s, "slots"), nullptr};
   }
   check_cpu(s, "slots");
   const std::int64_t n = p.numel(), bytes8 = n, bytes4 = (n + 1) / 2;
-  GC_CHECK_AS(TypeMismatch, s.dtype == DType::u8 && is_dense(s) && (s.numel() == bytes8 || s.numel() == bytes4),
+  const bool told = !storage.empty(), wide = told ? storage == "int8" : s.numel() == bytes8;
+  GC_CHECK_AS(TypeMismatch,
+              s.dtype == DType::u8 && is_dense(s) &&
+                  (told ? s.numel() >= (wide ? bytes8 : bytes4) : s.numel() == bytes8 || s.numel() == bytes4),
               "quantised slots must be dense uint8 of ", bytes8, " or ", bytes4, " bytes, got ", dtype_name(s.dtype),
               " ", shape_string(s), " (tensor ", index, ")");
-  const bool wide = s.numel() == bytes8;
+  const bool rank1 = storage == "int4-rank1" && !first && p.rank == 2 && n > 0;
   const std::int64_t block = wide ? optim::kBlock8 : optim::kBlock4;
+  const std::int64_t wanted = rank1 ? p.shape[0] + p.shape[1] : (n + block - 1) / block;
   auto span = scales->span<float>("scales");
-  if (rank1 && p.rank == 2) {
-    const std::int64_t rows = p.shape[0], cols = p.shape[1];
-    GC_CHECK(n > 0 && s.numel() == bytes4 && static_cast<std::int64_t>(span.size()) == rows + cols,
-             "rank-1 slots must come with ", bytes4, " bytes of codes and one scale per row and column, got ",
-             s.numel(), " and ", span.size(), " for ", shape_string(p), " (tensor ", index, ")");
-    return {s.data, Storage::rank1, span.data(), p.is_contiguous() ? cols : rows};
-  }
-  GC_CHECK(static_cast<std::int64_t>(span.size()) == (n + block - 1) / block, "scales must hold one value per ", block,
-           " elements, got ", span.size(), " for ", n, " (tensor ", index, ")");
+  const auto given = static_cast<std::int64_t>(span.size());
+  GC_CHECK(told ? given >= wanted : given == wanted, "scales must hold ", wanted, " values, got ", given, " for ", n,
+           " elements (tensor ", index, ")");
+  if (rank1) return {s.data, Storage::rank1, span.data(), p.is_contiguous() ? p.shape[1] : p.shape[0]};
   return {s.data, wide ? Storage::q8 : Storage::q4, span.data()};
 }
 
 inline void fill_slots(Lists& lists, const std::vector<py::object>& slots, const std::vector<py::object>& scales,
-                       int wanted, bool rank1) {
+                       int wanted, const std::string& storage) {
   const std::size_t n = lists.tensors.size();
   GC_CHECK(slots.size() == static_cast<std::size_t>(wanted), "slots must hold ", wanted, " lists for this rule, got ",
            slots.size());
@@ -189,8 +189,8 @@ inline void fill_slots(Lists& lists, const std::vector<py::object>& slots, const
              "slots and scales must hold one tensor per parameter, got ", lists.slots[k].size(), " for ", n);
     for (std::size_t i = 0; i < n; ++i) {
       const TensorArg* scale = scales.empty() ? nullptr : &lists.scales[k][i];
-      const bool second = rank1 && !optim::slot_is_signed(static_cast<int>(k));
-      lists.tensors[i].slot[k] = parse_slot(lists.slots[k][i].view(), scale, lists.params[i].view(), second, i);
+      const bool first = optim::slot_is_signed(static_cast<int>(k));
+      lists.tensors[i].slot[k] = parse_slot(lists.slots[k][i].view(), scale, lists.params[i].view(), storage, first, i);
     }
   }
 }
@@ -236,13 +236,13 @@ inline void step(const std::string& rule_name, const HyperMap& hyper_values, con
                  const std::vector<std::uint32_t>& ids, const std::vector<py::object>& scales,
                  const py::object& remainders, const std::vector<double>& lr_scales, bool stochastic,
                  std::uint64_t seed, bool zero_grad, const std::optional<Noise>& noise, const py::object& row,
-                 const py::object& column, bool rank1) {
+                 const py::object& column, const std::string& storage) {
   GC_CHECK(grads.is_none() == (noise.has_value()), "noise must be given when grads is None, and only then");
   const optim::RuleId rule = optim::parse_rule(rule_name);
   const Hyper hyper = parse_hyper(hyper_values);
   Lists lists;
   fill_params(lists, params, grads);
-  fill_slots(lists, slots, scales, optim::rule_slots(rule), rank1);
+  fill_slots(lists, slots, scales, optim::rule_slots(rule), storage);
   fill_lows(lists, remainders);
   fill_factors(lists, row, column);
   GC_CHECK(steps.size() == lists.tensors.size() && ids.size() == steps.size(),
@@ -322,7 +322,7 @@ inline void bind_optim(pybind11::module_& parent) {
         py::arg("slots"), py::arg("steps"), py::arg("ids"), py::arg("scales") = std::vector<py::object>{},
         py::arg("remainders") = py::none(), py::arg("lr_scales") = std::vector<double>{}, py::arg("stochastic") = false,
         py::arg("seed") = 0, py::arg("zero_grad") = false, py::arg("noise") = py::none(), py::arg("row") = py::none(),
-        py::arg("column") = py::none(), py::arg("rank1") = false,
+        py::arg("column") = py::none(), py::arg("storage") = "",
         "One step of `rule` over lists of CPU tensors, in place.");
   m.def("factored_pass", &optim_bind::factored_pass, py::arg("x"), py::arg("row_means"), py::arg("column_means"),
         py::arg("moment") = py::none(), py::arg("row") = py::none(), py::arg("column") = py::none(),

@@ -13,15 +13,21 @@ import torch.distributed as dist
 from gramcore.optim import (
     CAME,
     COSMOS,
+    LAWA,
+    MKOR,
+    SAM,
     SGD,
     Adafactor,
     AdamMini,
     AdamW,
     Factor4bit,
+    FusedBackward,
     Grams,
     Lion,
+    Sophia,
     apollo,
     apollo_mini,
+    create,
     fira,
     frugal,
     galore,
@@ -29,6 +35,12 @@ from gramcore.optim import (
     gradnorm_lorp,
     grass,
     gwt,
+    mezo,
+)
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
 )
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard
@@ -159,6 +171,97 @@ def run(name: str, rank: int, even: bool) -> None:
         check_state_is_sharded(name, resumed, whole)
 
 
+def mean_loss(model: torch.nn.Module, part: slice, t: int) -> Callable[[], torch.Tensor]:
+    return lambda: loss_of(model, part, t)
+
+
+def train_lomo(model: torch.nn.Module, part: slice) -> None:
+    with FusedBackward(SGD(model.parameters(), lr=0.1), max_grad_norm=0.01) as fused:
+        for t in range(3):
+            fused.backward(loss_of(model, part, t))
+
+
+def train_mkor(model: torch.nn.Module, part: slice) -> None:
+    optimizer = MKOR(model, SGD(model.parameters(), lr=0.1), update_every=2)
+    for t in range(3):
+        optimizer.base.zero_grad()
+        with optimizer.collecting():
+            loss_of(model, part, t).backward()
+        optimizer.step()
+
+
+def train_sam(model: torch.nn.Module, part: slice) -> None:
+    optimizer = SAM(SGD(model.parameters(), lr=0.1))
+
+    def closure(t: int) -> torch.Tensor:
+        optimizer.base.zero_grad()
+        loss = loss_of(model, part, t)
+        loss.backward()
+        return loss
+
+    for t in range(3):
+        optimizer.step(lambda t=t: closure(t))
+
+
+def train_sophia(model: torch.nn.Module, part: slice) -> None:
+    optimizer = Sophia(model.parameters(), lr=1e-2)
+    lawa = LAWA(model.parameters(), every=1, window=2)
+    for t in range(3):
+        with optimizer.gauss_newton_bartlett(batch=ROWS):
+            loss_of(model, part, t + 10).backward()
+        optimizer.zero_grad()
+        loss_of(model, part, t).backward()
+        optimizer.step()
+        lawa.step()
+    with torch.no_grad():
+        for p, mean in zip(model.parameters(), lawa.mean(), strict=True):
+            p.copy_(mean)
+
+
+def train_mezo(model: torch.nn.Module, part: slice) -> None:
+    optimizer = mezo(model.parameters(), lr=1e-3)
+    if part != slice(0, ROWS):
+        optimizer.group = dist.group.WORLD
+    for t in range(3):
+        optimizer.step(mean_loss(model, part, t))
+
+
+def around(rank: int) -> None:
+    """What works around a step: the same result on shards or replicas as on one process."""
+    half = slice(ROWS // 2 * rank, ROWS // 2 * (rank + 1))
+    for train_it, sharded in (
+        (train_lomo, True),
+        (train_sam, True),
+        (train_sophia, True),
+        (train_mkor, True),
+        (train_mkor, False),
+        (train_mezo, False),
+    ):
+        alone, spread = make_model(), make_model()
+        train_it(alone, slice(0, ROWS))
+        if sharded:
+            fully_shard(spread)
+        elif train_it is train_mkor:
+            spread = DistributedDataParallel(spread)
+        train_it(spread, half)
+        close(spread, alone, make_model(), 1e-3, train_it.__name__)
+
+
+def checkpoint(name: str, half: slice, **numbers: Any) -> None:
+    """torch.distributed.checkpoint's form of the state, for rows that do not divide: resuming equals continuing."""
+    one, two = make_model(False), make_model(False)
+    fully_shard(one)
+    fully_shard(two)
+    optimizer, resumed = (create(name, m, lr=1e-2, **numbers) for m in (one, two))
+    train(one, optimizer, half, 0, 2)
+    two.load_state_dict(one.state_dict())
+    saved = get_optimizer_state_dict(one, optimizer, options=StateDictOptions(cpu_offload=True))
+    set_optimizer_state_dict(two, resumed, saved)
+    train(one, optimizer, half, 2, 2)
+    train(two, resumed, half, 2, 2)
+    assert all(torch.equal(full(a), full(b)) for a, b in zip(one.parameters(), two.parameters(), strict=True)), name
+
+
 def refuse() -> None:
     """Shards that are not rows are refused by what needs whole matrices, before anything is changed."""
     for make in (lambda ps: CAME(ps), lambda ps: galore(ps, rank=8), lambda ps: AdamMini(ps)):
@@ -179,7 +282,18 @@ if __name__ == "__main__":
         for even in (True, False):
             if even or ("bit" not in case and "int" not in case):  # blocks of codes begin at the shard
                 run(case, int(os.environ["RANK"]), even)
-    refuse()
+    if not sys.argv[1:]:
+        rank = int(os.environ["RANK"])
+        around(rank)
+        for case, numbers in (
+            ("AdamW", {}),
+            ("AdamW-8bit", {}),
+            ("AdamW-4bit", {}),
+            ("CAME", {}),
+            ("GaLore", {"rank": 8}),
+        ):
+            checkpoint(case, slice(ROWS // 2 * rank, ROWS // 2 * (rank + 1)), **numbers)
+        refuse()
     dist.barrier()
     # All checks have passed. Leave without static destructors: the communication threads sometimes call
     # std::terminate there, about one run in ten, after everything is done.

@@ -42,7 +42,9 @@ def adam_step(
     n = p.numel()
     first, blocks = torch.full(((n + 1) // 2,), 0x77, dtype=torch.uint8), torch.zeros(-(-n // 128))
     hyper = {"lr": 0.0, "beta1": 0.0, "beta2": beta2, "eps": 1.0, "correct_bias": 0.0, **numbers}
-    _core.optim.step("adam", hyper, [p], [g], [[first], [codes]], [1], [0], scales=[[blocks], [scales]], rank1=True)
+    _core.optim.step(
+        "adam", hyper, [p], [g], [[first], [codes]], [1], [0], scales=[[blocks], [scales]], storage="int4-rank1"
+    )
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -15,7 +15,7 @@ def factored_pass(x: typing.Any, row_means: typing.Any, column_means: typing.Any
     """
     With u = scale x row column: moment += weight (u - moment), then row and column means of u^2 + eps, or of (u - moment)^2 + eps with `residual`.
     """
-def step(rule: str, hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], params: typing.Any, grads: typing.Any, slots: collections.abc.Sequence[typing.Any], steps: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], scales: collections.abc.Sequence[typing.Any] = [], remainders: typing.Any = None, lr_scales: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [], stochastic: bool = False, seed: typing.SupportsInt | typing.SupportsIndex = 0, zero_grad: bool = False, noise: Noise | None = None, row: typing.Any = None, column: typing.Any = None, rank1: bool = False) -> None:
+def step(rule: str, hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], params: typing.Any, grads: typing.Any, slots: collections.abc.Sequence[typing.Any], steps: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], scales: collections.abc.Sequence[typing.Any] = [], remainders: typing.Any = None, lr_scales: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [], stochastic: bool = False, seed: typing.SupportsInt | typing.SupportsIndex = 0, zero_grad: bool = False, noise: Noise | None = None, row: typing.Any = None, column: typing.Any = None, storage: str = '') -> None:
     """
     One step of `rule` over lists of CPU tensors, in place.
     """

@@ -11,7 +11,7 @@ import torch
 
 from gramcore import _core
 from gramcore._checks import check_choice, check_int, check_real
-from gramcore.optim.layout import Batch, global_norm, like_sharded, local
+from gramcore.optim.layout import Batch, flat_like, global_norm, local
 
 __all__ = ["FusedOptimizer", "GradientError"]
 
@@ -251,7 +251,7 @@ class FusedOptimizer(torch.optim.Optimizer):
                 seed=group["seed"],
                 zero_grad=self.zero_grads,
                 noise=self._noise,
-                rank1=group["state"] == "int4-rank1",
+                storage=group["state"],
             )
         batch.write_back(self.zero_grads)
 
@@ -330,10 +330,17 @@ def moment_state(name: str, like: torch.Tensor, storage: str) -> dict[str, torch
     # The size of the whole tensor decides, so that sharding does not change how a tensor is stored.
     if storage in _STATE_DTYPES or like.numel() < MIN_QUANTISED:
         return {name: torch.zeros_like(like, dtype=_STATE_DTYPES.get(storage, torch.float32), requires_grad=False)}
-    numel, wide, first = local(like).numel(), storage == "int8", name == "exp_avg"
-    scales = -(-numel // _BLOCK[storage])
-    if storage == "int4-rank1" and not first and like.ndim == 2 and numel:
-        scales = sum(local(like).shape)
-    size, zero = (numel, 127) if wide else ((numel + 1) // 2, 0x77)
-    codes = torch.full((size,), zero if first else 0, dtype=torch.uint8)
-    return {name: like_sharded(codes, like), f"{name}_scale": like_sharded(torch.zeros(scales), like)}
+    wide, first = storage == "int8", name == "exp_avg"
+    by_axes = storage == "int4-rank1" and not first and like.ndim == 2
+
+    def codes(shape: torch.Size) -> int:
+        return shape.numel() if wide else (shape.numel() + 1) // 2
+
+    def scales(shape: torch.Size) -> int:
+        return sum(shape) if by_axes else -(-shape.numel() // _BLOCK[storage])
+
+    zero = (127 if wide else 0x77) if first else 0
+    return {
+        name: flat_like(codes, zero, torch.uint8, like),
+        f"{name}_scale": flat_like(scales, 0, torch.float32, like),
+    }

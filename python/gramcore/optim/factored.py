@@ -316,5 +316,6 @@ class Factor4bit(_Factored):
             scales=[[state["exp_avg_scale"]]] if "exp_avg_scale" in state else [],
             stochastic=group["rounding"] == "stochastic",
             seed=group["seed"],
+            storage=group["state"],
         )
         return m

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from gramcore import _core
 from gramcore._checks import check_int, check_real
 from gramcore.optim.base import FusedOptimizer, GradientError
-from gramcore.optim.layout import dense, local
+from gramcore.optim.layout import global_norm
 
 __all__ = ["FusedBackward"]
 
@@ -145,7 +144,7 @@ class FusedBackward:
         def run(p: torch.Tensor) -> None:
             assert p.grad is not None
             if self._measuring:
-                self._total += _core.optim.sum_squares([dense(local(p.grad))])
+                self._total += global_norm([p.grad]) ** 2
             else:
                 with torch.no_grad():
                     if self.clip_value is not None:

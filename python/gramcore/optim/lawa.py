@@ -64,7 +64,7 @@ class LAWA:
             raise ValueError(f"mean needs a snapshot, got none after {self.num_steps} steps; one comes at {self.every}")
         out = []
         for i, p in enumerate(self.params):
-            total = torch.zeros(p.shape, dtype=torch.float32)
+            total = torch.zeros_like(self._snapshots[0][i], dtype=torch.float32)
             for k, snapshot in enumerate(self._snapshots):
                 total += (snapshot[i].float() - total) / (k + 1)
             out.append(total.to(p.dtype))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from gramcore import _core
 
-__all__ = ["Batch", "dense", "global_norm", "like_sharded", "local", "rms"]
+__all__ = ["Batch", "dense", "flat_like", "global_norm", "local", "rms"]
 
 
 def local(t: torch.Tensor) -> torch.Tensor:
@@ -17,14 +17,22 @@ def local(t: torch.Tensor) -> torch.Tensor:
     return t._local_tensor if hasattr(t, "_local_tensor") else t
 
 
-def like_sharded(flat: torch.Tensor, like: Any) -> torch.Tensor:
-    """A flat tensor of this process as a distributed one, split as ``like`` is, when ``like`` is distributed."""
+def flat_like(size: Callable[[torch.Size], int], fill: int, dtype: torch.dtype, like: Any) -> torch.Tensor:
+    """A filled tensor of ``size(shape)`` elements, one per process when ``like`` is distributed.
+
+    It is then distributed itself, (processes, size of the largest shard), so that checkpoints see equal parts.
+    """
     if not hasattr(like, "_local_tensor"):
-        return flat
+        return torch.full((size(like.shape),), fill, dtype=dtype)
     from torch.distributed.tensor import DTensor, Replicate, Shard
 
+    largest = list(like.shape)
+    for axis, placement in enumerate(like.placements):
+        if placement.is_shard():
+            largest[placement.dim] = -(-largest[placement.dim] // like.device_mesh.size(axis))
+    part = torch.full((1, size(torch.Size(largest))), fill, dtype=dtype)
     placements = [Shard(0) if p.is_shard() else Replicate() for p in like.placements]
-    return DTensor.from_local(flat, like.device_mesh, placements, run_check=False)
+    return DTensor.from_local(part, like.device_mesh, placements, run_check=False)
 
 
 def global_norm(grads: Sequence[torch.Tensor]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 
 from gramcore._checks import check_choice, check_int, check_real
+from gramcore.optim.layout import local
+from gramcore.optim.rows import rows_of
 
 __all__ = ["MKOR"]
 
@@ -33,6 +36,8 @@ class MKOR:
         max_entry: a factor whose largest magnitude exceeds this, > 0, is drawn towards the identity.
         damping: ζ in [0, 1]: then L⁻¹ ← ζ L⁻¹ + (1−ζ) I.
         exclude: names of modules left alone, for example ``("lm_head",)``.
+        group: processes over which statistics are averaged; found by itself when ``model`` is a DistributedDataParallel
+            or went through ``fully_shard``.
 
     Raises:
         ValueError: a number outside its interval, or no linear layer.
@@ -63,6 +68,7 @@ class MKOR:
         max_entry: float = 100.0,
         damping: float = 0.1,
         exclude: tuple[str, ...] = (),
+        group: Any = None,
     ) -> None:
         self.base = base
         self.decay = check_real("decay", decay, low=0.0, high=1.0, low_open=True, high_open=True)
@@ -75,6 +81,7 @@ class MKOR:
         }
         if not self.layers:
             raise ValueError("model must have a torch.nn.Linear to precondition, got none outside exclude")
+        self.group = _group_of(model, self.layers) if group is None else group
         self.num_steps = 0
         self.factors = {name: (torch.eye(m.out_features), torch.eye(_inputs(m))) for name, m in self.layers.items()}
         self._sums: dict[str, tuple[torch.Tensor, torch.Tensor, int]] = {}
@@ -97,6 +104,10 @@ class MKOR:
         """Update the factors from what was collected, and step the base optimizer on preconditioned gradients."""
         for name, (a, g, count) in self._sums.items():
             left, right = self.factors[name]
+            if self.group is not None:
+                for x in (a, g):
+                    torch.distributed.all_reduce(x, group=self.group)
+                count *= torch.distributed.get_world_size(self.group)
             self._fold(left, g / count)
             self._fold(right, a / count)
         self._sums = {}
@@ -157,16 +168,27 @@ class MKOR:
     def _precondition(self, name: str, module: torch.nn.Linear) -> None:
         left, right = self.factors[name]
         assert module.weight.grad is not None
-        g = module.weight.grad.float()
+        rows = rows_of(module.weight)
+        g = rows.whole(local(module.weight.grad).float())
         bias_grad = module.bias.grad if module.bias is not None else None
         if bias_grad is not None:
-            g = torch.cat([g, bias_grad.float()[:, None]], dim=1)
+            g = torch.cat([g, rows.whole(local(bias_grad).float())[:, None]], dim=1)
         columns = right if g.shape[1] == right.shape[0] else right[: g.shape[1], : g.shape[1]]
-        u = left @ g @ columns
-        u *= g.norm() / u.norm().clamp_min(1e-30)
-        module.weight.grad = u[:, : module.in_features].to(module.weight.dtype)
+        u = rows.part(left) @ g @ columns
+        u *= float(g.norm()) / max(math.sqrt(rows.total_of(float(u.norm()) ** 2)), 1e-30)
+        module.weight.grad = rows.spread(u[:, : module.in_features].to(module.weight.dtype))
         if bias_grad is not None:
-            module.bias.grad = u[:, -1].to(module.bias.dtype)
+            module.bias.grad = rows.spread(u[:, -1].to(module.bias.dtype))
+
+
+def _group_of(model: torch.nn.Module, layers: dict[str, torch.nn.Linear]) -> Any:
+    """The processes that train ``model`` together, or None."""
+    if isinstance(model, torch.nn.parallel.DistributedDataParallel):
+        return model.process_group
+    meshes = [m.weight.device_mesh for m in layers.values() if hasattr(m.weight, "device_mesh")]
+    if not meshes:
+        return None
+    return meshes[0].get_group() if meshes[0].ndim == 1 else meshes[0]._flatten().get_group()
 
 
 def _inputs(module: torch.nn.Linear) -> int:

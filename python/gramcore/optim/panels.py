@@ -124,6 +124,7 @@ class PanelStep:
             scales=[[scales] for _, scales in slots if scales is not None],
             stochastic=self.group["rounding"] == "stochastic",
             seed=self.group["seed"],
+            storage=self.group["state"],
         )
         if self.summed:
             n[: self.own.begin] = 0.0
@@ -182,5 +183,7 @@ class PanelStep:
         if scales is None:
             return values[s], None
         begin, end = s.start * self.rank, s.stop * self.rank
-        per_byte, block = (1, 256) if values.numel() == self.own.count * self.rank else (2, 128)
-        return values[begin // per_byte : -(-end // per_byte)], scales[begin // block : -(-end // block)]
+        per_byte, block = (1, 256) if self.group["state"] == "int8" else (2, 128)
+        return values.flatten()[begin // per_byte : -(-end // per_byte)], scales.flatten()[
+            begin // block : -(-end // block)
+        ]

@@ -153,6 +153,7 @@ class ProjectedOptimizer(DirectionOptimizer):
             scales=[[state[f"{name}_scale"]] for name in self.slots] if quantised else [],
             stochastic=group["rounding"] == "stochastic",
             seed=group["seed"],
+            storage=group["state"],
         )
         return n
 

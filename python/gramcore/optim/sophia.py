@@ -114,6 +114,11 @@ class Sophia(FusedOptimizer):
 
         Args: generator: of u; None for torch's own.
         """
+        if any(hasattr(p, "_local_tensor") for g in self.param_groups for p in g["params"]):
+            raise TypeError(
+                "hutchinson needs whole parameters, got distributed ones, whose backward passes keep no graph; use "
+                "gauss_newton_bartlett"
+            )
         with self._own_gradients() as params, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Using backward.. with create_graph=True")
             yield

@@ -169,6 +169,10 @@ class ZerothOrder:
             passes; ``base`` must be without state.
         seed: in [0, 2⁶⁴).
 
+    Attributes:
+        group: processes that hold replicas and get a part of each batch: slopes are averaged over them, so that
+            replicas stay the same. None, as made: this process is alone.
+
     Raises:
         ValueError: a number outside its interval, or a base with state for ``conservative``.
         TypeError: a base that is not elementwise, or distributed parameters.
@@ -217,7 +221,10 @@ class ZerothOrder:
             raise ValueError("weight_decay must be 0 for conservative steps, got another; steps must undo each other")
         params = [p for g in base.param_groups for p in g["params"]]
         if any(hasattr(p, "_local_tensor") for p in params):
-            raise TypeError("zeroth-order steps need whole parameters, got distributed ones; use DDP-style replicas")
+            raise TypeError(
+                "zeroth-order steps need whole parameters, got distributed ones; use replicas and the attribute group"
+            )
+        self.group: Any = None
         self.directions = Directions(params, seed, keep_frac)
         trained = [p for p in params if p.requires_grad]
         self.blocks = [[p for p in block if p.requires_grad] for block in blocks] if blocks else [trained]
@@ -241,7 +248,7 @@ class ZerothOrder:
         for block in self.blocks:
             draws = []
             for query in range(draw, draw + self.queries):
-                slope = self.estimator.slope(self.directions, block, query, closure)
+                slope = self._shared(self.estimator.slope(self.directions, block, query, closure))
                 self.slopes.append(slope)
                 amount = float(slope > 0) - float(slope < 0) if self.sign else slope
                 draws.append((query, amount / self.queries))
@@ -275,11 +282,19 @@ class ZerothOrder:
         finally:
             self.base._noise = None
 
+    def _shared(self, value: float) -> float:
+        """Mean of a number over the replicas."""
+        if self.group is None:
+            return value
+        total = torch.tensor(value, dtype=torch.float64)
+        torch.distributed.all_reduce(total, group=self.group)
+        return total.item() / torch.distributed.get_world_size(self.group)
+
     def _choose(self, block: Sequence[torch.Tensor], draws: Sequence[tuple[int, float]], closure: Closure) -> None:
         # We stand at W − step.  Go on to W and W + step, then back to the best of the three.
-        losses = [float(closure())]
+        losses = [self._shared(float(closure()))]
         for _ in range(2):
             self._apply(block, [(d, -a) for d, a in draws])
-            losses.append(float(closure()))
+            losses.append(self._shared(float(closure())))
         for _ in range(2 - losses.index(min(losses))):
             self._apply(block, draws)

@@ -10,13 +10,18 @@ namespace gramcore::grammar {
 
 using Facts = std::vector<std::uint8_t>;  // one flag per rule
 
-// The smallest set of rules with test(g, set, body) for each.
+// The smallest set of rules with test(g, set, body) for each.  Rules are gone through to and fro, since front ends
+// write some parts before and some behind what is made of them.
 template <class Test>
 Facts fixpoint(Grammar& g, Test test) {
   Facts facts(g.rules.size(), 0);
+  const std::size_t n = g.rules.size();
+  bool forth = false;
   for (bool changed = true; changed;) {
     changed = false;
-    for (std::size_t r = 0; r < g.rules.size(); ++r) {
+    forth = !forth;
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::size_t r = forth ? i : n - 1 - i;
       if (!facts[r] && test(g, facts, g.rules[r].body)) facts[r] = changed = true;
     }
   }

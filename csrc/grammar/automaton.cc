@@ -5,8 +5,8 @@
 namespace gramcore::grammar {
 
 Automaton::Automaton(Grammar grammar, Limits limits) : grammar_(std::move(grammar)), limits_(limits) {
-  states_.push_back({0, 0, false});
-  rows_.emplace_back();
+  add_state(0, false);
+  edges_.emplace_back();
   stacks_.assign(2, {ExprPool::kEpsilon, kBottom});
   begin();
   accepting_ = true;
@@ -16,8 +16,17 @@ Automaton::Automaton(Grammar grammar, Limits limits) : grammar_(std::move(gramma
 
 std::size_t Automaton::bytes() const {
   return states_.capacity() * sizeof(State) + threads_.capacity() * sizeof(Thread) +
-         stacks_.capacity() * sizeof(Stack) + num_rows_ * 256 * sizeof(StateId) + rows_.capacity() * sizeof(void*) +
-         state_table_.bytes() + stack_table_.bytes() + closure_bytes_ + grammar_.pool.bytes();
+         stacks_.capacity() * sizeof(Stack) + row_blocks_.size() * kRowsPerBlock * 256 * sizeof(StateId) +
+         edges_.capacity() * sizeof(Edge) + state_table_.bytes() + stack_table_.bytes() + closure_bytes_ +
+         grammar_.pool.bytes();
+}
+
+void Automaton::add_state(std::uint32_t threads, bool accepting) {
+  State s{};
+  s.first = static_cast<std::uint32_t>(threads_.size());
+  s.count = threads;
+  s.accepting = accepting;
+  states_.push_back(s);
 }
 
 StackId Automaton::push(ExprId next, StackId parent) {
@@ -91,10 +100,8 @@ StateId Automaton::finish() {
              },
              [&] {
                check_budget();
-               states_.push_back({static_cast<std::uint32_t>(threads_.size()),
-                                  static_cast<std::uint32_t>(ready_.size()), accepting_});
+               add_state(static_cast<std::uint32_t>(ready_.size()), accepting_);
                threads_.insert(threads_.end(), ready_.begin(), ready_.end());
-               rows_.emplace_back();
                return static_cast<std::uint32_t>(states_.size() - 2);
              }) +
          1;
@@ -119,16 +126,32 @@ StateId Automaton::compute(StateId state, std::uint8_t byte) {
     if (pool[t.top].nullable) add(popped_[t.stack]);
   }
   const StateId next = finish();
-  if (!rows_[state]) {
-    rows_[state] = std::make_unique<StateId[]>(256);
-    std::fill_n(rows_[state].get(), 256, kUnknown);
-    ++num_rows_;
-  }
-  StateId* row = rows_[state].get();
-  for (unsigned b = 0; b < 256; ++b) {
-    if (same.has(static_cast<std::uint8_t>(b))) row[b] = next;
-  }
+  remember(state, same, next);
   return next;
+}
+
+// The transition of a state by the bytes of a set.
+void Automaton::remember(StateId state, const ByteSet& set, StateId to) {
+  State& s = states_[state];
+  const auto write = [&](const ByteSet& bytes, StateId target) {
+    for (unsigned b = 0; b < 256; ++b) {
+      if (bytes.has(static_cast<std::uint8_t>(b))) s.row[b] = target;
+    }
+  };
+  if (s.row == nullptr) {
+    unsigned count = 0;
+    for (std::uint32_t e = s.edges; e != 0; e = edges_[e].older) ++count;
+    if (count < kFewEdges) {
+      edges_.push_back({set, to, s.edges});
+      s.edges = static_cast<std::uint32_t>(edges_.size() - 1);
+      return;
+    }
+    if (num_rows_ % kRowsPerBlock == 0) row_blocks_.emplace_back(new StateId[kRowsPerBlock * 256]);
+    s.row = row_blocks_.back().get() + 256 * (num_rows_++ % kRowsPerBlock);
+    std::fill_n(s.row, 256, kUnknown);
+    for (std::uint32_t e = s.edges; e != 0; e = edges_[e].older) write(edges_[e].set, edges_[e].to);
+  }
+  write(set, to);
 }
 
 StateId Automaton::popped(StackId stack) {

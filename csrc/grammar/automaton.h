@@ -38,8 +38,14 @@ class Automaton {
   void start_clock() { started_ = std::chrono::steady_clock::now(); }
   // The state behind one more byte; kDead if no text continues so.
   StateId step(StateId state, std::uint8_t byte) {
-    const StateId* row = rows_[state].get();
-    if (row != nullptr && row[byte] != kUnknown) return row[byte];
+    const State& s = states_[state];
+    if (s.row != nullptr) {
+      if (s.row[byte] != kUnknown) return s.row[byte];
+    } else {
+      for (std::uint32_t e = s.edges; e != 0; e = edges_[e].older) {
+        if (edges_[e].set.has(byte)) return edges_[e].to;
+      }
+    }
     return compute(state, byte);
   }
   bool accepting(StateId state) const { return states_[state].accepting; }
@@ -61,8 +67,17 @@ class Automaton {
   static constexpr StateId kUnknown = 0xFFFFFFFFu;
   struct State {
     std::uint32_t first, count;
+    std::uint32_t edges = 0;  // the newest one, 0: none; unless there is a row
     bool accepting;
+    StateId* row = nullptr;  // by byte, of states with many edges
   };
+  // Bytes that lead from a state to another one.  Most states are left by few bytes and need no row.
+  struct Edge {
+    ByteSet set;
+    StateId to;
+    std::uint32_t older;  // of the same state
+  };
+  static constexpr unsigned kFewEdges = 4, kRowsPerBlock = 8;
   struct Stack {
     ExprId next;
     StackId parent;
@@ -76,7 +91,9 @@ class Automaton {
   static constexpr StackId kBase = 1;  // on which closures are found
 
   StateId compute(StateId state, std::uint8_t byte);
+  void remember(StateId state, const ByteSet& set, StateId to);
   StackId push(ExprId next, StackId parent);
+  void add_state(std::uint32_t threads, bool accepting);
   void begin();
   void add(StateId state);
   const Closure& closure(ExprId e);
@@ -94,7 +111,8 @@ class Automaton {
   std::vector<State> states_;
   std::vector<Thread> threads_;
   std::vector<Stack> stacks_;
-  std::vector<std::unique_ptr<StateId[]>> rows_;
+  std::vector<Edge> edges_;
+  std::vector<std::unique_ptr<StateId[]>> row_blocks_;
   std::vector<StateId> popped_;
   InternTable state_table_, stack_table_;
   std::unordered_map<ExprId, std::pair<ExprId, ExprId>> splits_;

@@ -138,6 +138,13 @@ const std::vector<Piece>& ExprPool::pieces(ExprId e) {
 }
 
 ExprId ExprPool::derivative(ExprId e, std::uint8_t b, ByteSet* same) {
+  const Node& n = nodes_[e];
+  if (n.kind == Kind::kCat && nodes_[n.a].kind == Kind::kClass) {  // one letter of a text: nothing to remember
+    const ByteSet& set = set_of(n.a);
+    const bool in = set.has(b);
+    *same = *same & (in ? set : ~set);
+    return in ? n.b : kEmpty;
+  }
   ByteSet none = ByteSet::all();
   for (const Piece& p : pieces(e)) {
     if (p.set.has(b)) {

@@ -87,11 +87,14 @@ const Lexeme& Lexemes::of(ExprId e) {
   const ExprPool::Hash hash = pool_.hash(e);  // a copy: the pool grows
   const std::vector<ExprId> parts = alternatives(e);
   for (const ExprId part : parts) of(part);  // now, since one lexeme is made at a time
+  const ExprId wide = parts.empty() && !vocab_.lexemes().find(hash) ? widened(e) : ExprPool::kEmpty;
+  const Lexeme* from = wide != ExprPool::kEmpty ? &of(wide) : nullptr;
   Shared found = shared(hash, [&](Lexeme* made) {
     for (const ExprId part : parts) unite(*of_[part], made);
     if (!parts.empty()) return;
-    at_[0] = e;
-    if (!cover_pieces(e, 0, made)) cover(1, vocab_.trie().nodes[0].end, made);
+    if (from != nullptr && !from->dense.empty() && narrow_down(e, wide, *from, made)) return;
+    if (cover_pieces(e, 0, made) || cover_letters(e, made)) return;
+    descend(e, 0, made);
   });
   return *(of_[e] = std::move(found));
 }
@@ -151,6 +154,7 @@ void Lexemes::forget() {
   of_.clear();
   pairs_.clear();
   rows_.clear();
+  few_.clear();
   pieces_of_.clear();
   counted_.clear();
   counted_at_.clear();
@@ -173,6 +177,59 @@ void Lexemes::finish(Lexeme* made) {
   if (made->exits.size() > kManyExits) made->tails = std::make_unique<const Tails>(trie, made->exits);
 }
 
+const Lexemes::Few& Lexemes::few(ExprId e) {
+  if (few_.size() <= e) few_.resize(std::max<std::size_t>(e + 1, pool_.size()));
+  if (few_[e].count != Few::kUnknown) return few_[e];
+  Few made;
+  made.count = 0;
+  const Node n = pool_[e];
+  const auto add = [&](const ByteSet& set, ExprId target) {
+    if (made.count == Few::kMany || pool_.is_empty(target)) return;
+    if (made.count + set.size() > Few::kMost) {
+      made.count = Few::kMany;
+      return;
+    }
+    for (unsigned b = 0; b < 256; ++b) {
+      if (!set.has(static_cast<std::uint8_t>(b))) continue;
+      made.bytes[made.count] = static_cast<std::uint8_t>(b);
+      made.targets[made.count++] = target;
+    }
+  };
+  if (n.kind == Kind::kCat && pool_[n.a].kind == Kind::kClass) {
+    add(pool_.set_of(n.a), n.b);
+  } else {
+    for (const Piece& p : std::vector<Piece>(pool_.pieces(e))) add(p.set, p.target);
+  }
+  return few_[e] = made;
+}
+
+// Adds what lies below a trie node behind whose string `e` is left.
+void Lexemes::descend(ExprId e, std::uint32_t node, Lexeme* made) {
+  constexpr std::uint16_t kDeep = 256;  // longer tokens are walked without recursion
+  const Trie& trie = vocab_.trie();
+  at_[trie.nodes[node].depth] = e;
+  const Few next = few(e);
+  if (next.count == Few::kMany || trie.nodes[node].depth >= kDeep) return cover(node + 1, trie.nodes[node].end, made);
+  for (unsigned i = 0; i < next.count; ++i) {
+    const std::uint32_t child = vocab_.children().find(node, next.bytes[i]);
+    if (child != 0 && enter(next.targets[i], child, made) && trie.nodes[child].end > child + 1) {
+      descend(next.targets[i], child, made);
+    }
+  }
+}
+
+// Adds the tokens that end at a node, behind whose string `e` is left, and the node as an exit.  Returns false if what
+// lies below is dealt with too.
+bool Lexemes::enter(ExprId e, std::uint32_t i, Lexeme* made) {
+  if (cover_pieces(e, i, made)) return false;
+  const Trie& trie = vocab_.trie();
+  const Trie::Node& node = trie.nodes[i];
+  const std::uint32_t last = trie.nodes[i + 1].first_token;
+  made->sparse.insert(made->sparse.end(), trie.tokens.begin() + node.first_token, trie.tokens.begin() + last);
+  if (node.end > i + 1 && pool_[e].nullable) made->exits.push_back(i);
+  return true;
+}
+
 // Adds the tokens and exits of trie nodes [first, end); the expressions of shallower nodes stand in at_.
 void Lexemes::cover(std::uint32_t first, std::uint32_t end, Lexeme* made) {
   const Trie& trie = vocab_.trie();
@@ -182,15 +239,18 @@ void Lexemes::cover(std::uint32_t first, std::uint32_t end, Lexeme* made) {
     const ExprId d = rows_.size() > before && rows_[before] && rows_[before][node.byte] != kUnknown
                          ? rows_[before][node.byte]
                          : step(before, node.byte);
-    if (d == ExprPool::kEmpty || cover_pieces(d, i, made)) {
+    if (d == ExprPool::kEmpty || !enter(d, i, made)) {
       i = node.end;
       continue;
     }
     at_[node.depth] = d;
-    const std::uint32_t last = trie.nodes[i + 1].first_token;
-    made->sparse.insert(made->sparse.end(), trie.tokens.begin() + node.first_token, trie.tokens.begin() + last);
-    if (node.end > i + 1 && pool_[d].nullable) made->exits.push_back(i);
-    ++i;
+    const std::uint32_t wide = i + 8;  // a subtree in which looking for the bytes that may come pays
+    if (node.end > wide && few(d).count != Few::kMany) {
+      descend(d, i, made);
+      i = node.end;
+    } else {
+      ++i;
+    }
   }
 }
 
@@ -199,8 +259,7 @@ void Lexemes::cover_behind(const Lexeme& first, ExprId then, Lexeme* made) {
   const Trie& trie = vocab_.trie();
   if (!first.tails) {
     for (const std::uint32_t exit : first.exits) {
-      at_[trie.nodes[exit].depth] = then;
-      cover(exit + 1, trie.nodes[exit].end, made);
+      descend(then, exit, made);
     }
     return;
   }

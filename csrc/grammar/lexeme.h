@@ -94,14 +94,30 @@ class Lexemes {
     std::uint32_t min = 0, max = 0;
     std::vector<std::uint8_t> starts;  // bytes that begin R and follow some X^k in a token
   };
+  // Derivatives of an expression that few bytes begin.
+  struct Few {
+    static constexpr unsigned kMost = 4, kUnknown = 0xFE, kMany = 0xFF;
+    std::uint8_t count = kUnknown;
+    std::array<std::uint8_t, kMost> bytes;
+    std::array<ExprId, kMost> targets;
+  };
+  const Few& few(ExprId e);
   template <class Cover>
   Shared shared(const ExprPool::Hash& hash, Cover cover);
   void finish(Lexeme* made);
+  void descend(ExprId e, std::uint32_t node, Lexeme* made);
+  bool enter(ExprId e, std::uint32_t node, Lexeme* made);
   void cover(std::uint32_t first, std::uint32_t end, Lexeme* made);
   void cover_behind(const Lexeme& first, ExprId then, Lexeme* made);
   std::vector<ExprId> alternatives(ExprId e);
   ByteSet first_bytes(ExprId e);
   void unite(const Lexeme& part, Lexeme* made);
+  ExprId widened(ExprId e);
+  ByteSet differing(ExprId e, ExprId wide);
+  bool narrow_down(ExprId e, ExprId wide, const Lexeme& from, Lexeme* made);
+  ExprId repeated_letter(ExprId e);
+  bool outlasts(ExprId e, ExprId x, ByteSet* others);
+  bool cover_letters(ExprId e, Lexeme* made);
   bool cover_pieces(ExprId e, std::uint32_t node, Lexeme* made);
   void add_ranges(Lexeme* made);
   const Counted& counted(ExprId e);
@@ -117,6 +133,7 @@ class Lexemes {
   std::vector<Shared> of_;                           // per expression, null: not made yet
   std::unordered_map<std::uint64_t, Shared> pairs_;  // by both expressions
   std::vector<std::unique_ptr<ExprId[]>> rows_;      // per expression: derivatives by byte
+  std::vector<Few> few_;                             // per expression
   std::vector<ExprId> at_;                           // expressions by depth, for cover()
   Ranges ranges_;                                    // of the lexeme being made
   std::unordered_map<ExprId, std::shared_ptr<const Pieces>> pieces_of_;

@@ -86,9 +86,10 @@ const Masks::Mask& Masks::mask(StateId state) {
   }
   bytes_ += bits.size() * sizeof(std::int32_t);
   mask_of_[state] = static_cast<std::int32_t>(masks_.size());
-  std::size_t count = 0;
-  for (const std::int32_t w : bits) count += static_cast<std::size_t>(__builtin_popcount(static_cast<unsigned>(w)));
-  masks_.push_back({std::move(bits), count == vocab_.size()});
+  const bool all = std::all_of(bits.begin(), bits.end() - 1, [](std::int32_t w) { return w == -1; });
+  const std::size_t rest = vocab_.size() - 32 * (bits.size() - 1);  // tokens of the last word
+  const bool full = all && static_cast<std::uint32_t>(bits.back()) == 0xFFFFFFFFu >> (32 - rest);
+  masks_.push_back({std::move(bits), full});
   return masks_.back();
 }
 

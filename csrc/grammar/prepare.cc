@@ -53,6 +53,52 @@ ExprId without_dead(Grammar* g, const Facts& alive, ExprId e) {
   }
 }
 
+// Whether nothing reachable from `e` calls a rule that matches nothing or is itself such a part.
+bool all_alive(Grammar* g, const Facts& alive, ExprId e, std::vector<std::uint8_t>* seen) {
+  if (e == ExprPool::kEmpty) return false;
+  for (;;) {
+    if ((*seen)[e]) return true;
+    (*seen)[e] = 1;
+    const Node n = g->pool[e];
+    if (!n.has_call) return !g->pool.is_empty(e);
+    switch (n.kind) {
+      case Kind::kCat:
+        if (!all_alive(g, alive, n.a, seen)) return false;
+        e = n.b;
+        break;
+      case Kind::kRepeat: e = n.a; break;
+      case Kind::kCall: return alive[n.a];
+      case Kind::kKeys: return false;  // what its members are is looked at one by one
+      default:
+        for (std::uint32_t i = 0; i < n.b; ++i) {
+          if (!all_alive(g, alive, g->pool.kids(e)[i], seen)) return false;
+        }
+        return true;
+    }
+  }
+}
+
+bool all_alive(Grammar* g, const Facts& alive) {
+  std::vector<std::uint8_t> seen(g->pool.size(), 0);
+  for (const Rule& rule : g->rules) {
+    if (!all_alive(g, alive, rule.body, &seen)) return false;
+  }
+  return g->key_sets.empty() && all_alive(g, alive, g->start, &seen);
+}
+
+void remove_dead(Grammar* g, const Facts& alive) {
+  for (Rule& rule : g->rules) rule.body = without_dead(g, alive, rule.body);
+  g->start = without_dead(g, alive, g->start);
+  for (std::size_t k = 0; k < g->key_sets.size(); ++k) {
+    for (std::size_t i = 0; i < g->key_sets[k].members.size(); ++i) {
+      const ExprId member = without_dead(g, alive, g->key_sets[k].members[i]);
+      g->key_sets[k].members[i] = member;
+    }
+    const ExprId open = without_dead(g, alive, g->key_sets[k].open);
+    g->key_sets[k].open = open;
+  }
+}
+
 void check_calls(const Grammar& g, ExprId e) {
   const Node& n = g.pool[e];
   if (n.kind == Kind::kCall) {
@@ -65,16 +111,7 @@ void check_calls(const Grammar& g, ExprId e) {
 void prepare(Grammar* g) {
   for (std::uint32_t e = 0; e < g->pool.size(); ++e) check_calls(*g, e);
   const Facts alive = fixpoint(*g, productive);
-  for (Rule& rule : g->rules) rule.body = without_dead(g, alive, rule.body);
-  g->start = without_dead(g, alive, g->start);
-  for (std::size_t k = 0; k < g->key_sets.size(); ++k) {
-    for (std::size_t i = 0; i < g->key_sets[k].members.size(); ++i) {
-      const ExprId member = without_dead(g, alive, g->key_sets[k].members[i]);
-      g->key_sets[k].members[i] = member;
-    }
-    const ExprId open = without_dead(g, alive, g->key_sets[k].open);
-    g->key_sets[k].open = open;
-  }
+  if (!all_alive(g, alive)) remove_dead(g, alive);
   const Node& n = g->pool[g->start];
   GC_CHECK(n.has_call ? g->start != ExprPool::kEmpty : !g->pool.is_empty(g->start),
            "grammar must match at least one text, got one that matches none");

@@ -38,6 +38,21 @@ Trie build_trie(std::vector<std::pair<std::string_view, std::uint32_t>>* strings
   return trie;
 }
 
+Children::Children(const Trie& trie) {
+  const std::uint32_t n = static_cast<std::uint32_t>(trie.size());
+  first_.reserve(n + 1);
+  nodes_.reserve(n);
+  bytes_.reserve(n);
+  for (std::uint32_t node = 0; node < n; ++node) {
+    first_.push_back(static_cast<std::uint32_t>(nodes_.size()));
+    for (std::uint32_t c = node + 1; c < trie.nodes[node].end; c = trie.nodes[c].end) {
+      nodes_.push_back(c);
+      bytes_.push_back(trie.nodes[c].byte);
+    }
+  }
+  first_.push_back(static_cast<std::uint32_t>(nodes_.size()));
+}
+
 Vocab::Vocab(std::vector<std::uint8_t> bytes, std::vector<std::uint64_t> offsets, std::vector<std::uint32_t> special,
              std::vector<std::uint32_t> stop)
     : bytes_(std::move(bytes)), offsets_(std::move(offsets)), stop_(std::move(stop)) {
@@ -66,16 +81,15 @@ Vocab::Vocab(std::vector<std::uint8_t> bytes, std::vector<std::uint64_t> offsets
     strings.push_back({{reinterpret_cast<const char*>(t.data()), t.size()}, static_cast<std::uint32_t>(i)});
   }
   trie_ = build_trie(&strings);
+  children_ = Children(trie_);
   lexemes_ = std::make_shared<LexemeCache>();
 }
 
 bool Vocab::extends(Span<const std::uint8_t> prefix) const {
   std::uint32_t node = 0;
   for (const std::uint8_t b : prefix) {
-    std::uint32_t child = node + 1;
-    while (child < trie_.nodes[node].end && trie_.nodes[child].byte != b) child = trie_.nodes[child].end;
-    if (child >= trie_.nodes[node].end) return false;
-    node = child;
+    node = children_.find(node, b);
+    if (node == 0) return false;
   }
   return trie_.nodes[node].end > node + 1;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -30,6 +31,23 @@ struct Trie {
 // Builds the trie of strings (string, id); sorts its argument.
 Trie build_trie(std::vector<std::pair<std::string_view, std::uint32_t>>* strings);
 
+// The children of the nodes of a trie by their byte.
+class Children {
+ public:
+  Children() = default;
+  explicit Children(const Trie& trie);
+  // The child of a node by a byte, 0 if there is none.
+  std::uint32_t find(std::uint32_t node, std::uint8_t byte) const {
+    const std::uint32_t from = first_[node], count = first_[node + 1] - from;
+    const void* at = count == 0 ? nullptr : std::memchr(bytes_.data() + from, byte, count);
+    return at == nullptr ? 0 : nodes_[static_cast<std::size_t>(static_cast<const std::uint8_t*>(at) - bytes_.data())];
+  }
+
+ private:
+  std::vector<std::uint32_t> first_, nodes_;  // nodes_[first_[n] .. first_[n + 1]) are the children of n
+  std::vector<std::uint8_t> bytes_;
+};
+
 class LexemeCache;
 
 class Vocab {
@@ -48,6 +66,7 @@ class Vocab {
   bool is_stop(std::size_t id) const { return stop_bits_.test(id); }
   const std::vector<std::uint32_t>& stop() const { return stop_; }
   const Trie& trie() const { return trie_; }
+  const Children& children() const { return children_; }
   std::size_t max_token_bytes() const { return max_token_bytes_; }
   // Whether some token begins with these bytes and goes on.
   bool extends(Span<const std::uint8_t> prefix) const;
@@ -62,6 +81,7 @@ class Vocab {
   Bitset special_, stop_bits_;
   std::size_t max_token_bytes_ = 0;
   Trie trie_;
+  Children children_;
   std::shared_ptr<LexemeCache> lexemes_;
 };
 

@@ -17,8 +17,8 @@ Automaton::Automaton(Grammar grammar, Limits limits) : grammar_(std::move(gramma
 std::size_t Automaton::bytes() const {
   return states_.capacity() * sizeof(State) + threads_.capacity() * sizeof(Thread) +
          stacks_.capacity() * sizeof(Stack) + row_blocks_.size() * kRowsPerBlock * 256 * sizeof(StateId) +
-         edges_.capacity() * sizeof(Edge) + state_table_.bytes() + stack_table_.bytes() + closure_bytes_ +
-         grammar_.pool.bytes();
+         edges_.capacity() * sizeof(Edge) + state_table_.bytes() + stack_table_.bytes() + union_table_.bytes() +
+         (members_.capacity() + unions_.capacity()) * sizeof(StackId) + closure_bytes_ + grammar_.pool.bytes();
 }
 
 void Automaton::add_state(std::uint32_t threads, bool accepting) {
@@ -88,6 +88,7 @@ StateId Automaton::finish() {
   GC_CHECK_AS(GrammarTooComplex, ready_.size() <= limits_.max_closure, "grammar must go on in at most ",
               limits_.max_closure, " ways between two bytes, got ", ready_.size(), "; simplify it");
   merge_ready();
+  unite_ready();
   if (ready_.empty() && !accepting_) return kDead;
   std::uint64_t h = accepting_ ? 3 : 5;
   for (const Thread& t : ready_) h = mix(mix(h, t.top), t.stack);
@@ -159,6 +160,12 @@ StateId Automaton::popped(StackId stack) {
   if (known(stack)) return popped_[stack];
   std::vector<StackId> open;  // stacks whose continuations are needed, the last one first
   for (StackId s = stack; !known(s); s = stacks_[s].parent) {
+    if (stacks_[s].next == kUnion) {
+      const StateId state = pop_union(s);
+      popped_.resize(stacks_.size(), kUnknown);
+      popped_[s] = state;
+      break;
+    }
     open.push_back(s);
     if (!closure(stacks_[s].next).nullable) break;
   }

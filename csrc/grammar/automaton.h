@@ -1,6 +1,8 @@
 // A lazy pushdown automaton.  A state is an interned set of threads (expression, stack); stacks are interned lists
 // of what remains to be matched after the expression.  States are never changed once made, so remembering one is
-// remembering a place in the text: fork and rollback cost nothing.
+// remembering a place in the text: fork and rollback cost nothing.  Threads that differ in their stacks alone are one
+// thread over the union of these, so that alternatives which look alike so far are followed once however deep they
+// nest.
 #pragma once
 
 #include <chrono>
@@ -79,9 +81,10 @@ class Automaton {
   };
   static constexpr unsigned kFewEdges = 4, kRowsPerBlock = 8;
   struct Stack {
-    ExprId next;
-    StackId parent;
+    ExprId next;     // kUnion: any of several stacks
+    StackId parent;  // of a union: its number
   };
+  static constexpr ExprId kUnion = 0xFFFFFFFFu;
   // What can come next when an expression begins, over any stack.
   struct Closure {
     std::vector<Stack> frames;    // pushed on that stack, which is [0]; a parent is an index of an earlier frame
@@ -94,6 +97,10 @@ class Automaton {
   void remember(StateId state, const ByteSet& set, StateId to);
   StackId push(ExprId next, StackId parent);
   void add_state(std::uint32_t threads, bool accepting);
+  StackId unite(std::vector<StackId> stacks);
+  Span<const StackId> members(StackId stack) const;
+  StateId pop_union(StackId stack);
+  void unite_ready();
   void begin();
   void add(StateId state);
   const Closure& closure(ExprId e);
@@ -113,8 +120,10 @@ class Automaton {
   std::vector<Stack> stacks_;
   std::vector<Edge> edges_;
   std::vector<std::unique_ptr<StateId[]>> row_blocks_;
+  std::vector<StackId> members_;  // of all unions: of number n, [unions_[n], unions_[n + 1])
+  std::vector<std::uint32_t> unions_{0};
   std::vector<StateId> popped_;
-  InternTable state_table_, stack_table_;
+  InternTable state_table_, stack_table_, union_table_;
   std::unordered_map<ExprId, std::pair<ExprId, ExprId>> splits_;
   std::size_t num_rows_ = 0;
   StateId start_ = kDead;

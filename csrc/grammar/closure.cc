@@ -115,12 +115,16 @@ std::pair<ExprId, ExprId> Automaton::split(ExprId e) {
 }
 
 void Automaton::pop(StackId stack) {
-  if (stack == kBase) {
+  if (stack == kBase || stack == kBottom) {
     accepting_ = true;
     return;
   }
   const Stack s = stacks_[stack];
-  work_.push_back({s.next, s.parent});
+  if (s.next != kUnion) {
+    work_.push_back({s.next, s.parent});
+    return;
+  }
+  for (const StackId member : members(stack)) pop(member);  // none is a union
 }
 
 }  // namespace gramcore::grammar

@@ -48,8 +48,8 @@ std::vector<ExprId> in_order(const Grammar& g) {
     }
   };
   for (const KeySet& set : g.key_sets) {
-    for (const ExprId m : set.members) visit(m);
-    for (const ExprId e : {set.open, set.comma, set.close}) visit(e);
+    for (const KeySet::Member& m : set.members) visit(m.e);
+    for (const ExprId e : {set.comma, set.close}) visit(e);
   }
   for (const Rule& r : g.rules) visit(r.body);
   visit(g.start);
@@ -149,8 +149,8 @@ ExprId include(Grammar* g, const Grammar& part) {
   }
   for (std::size_t r = 0; r < part.rules.size(); ++r) g->rules[first_rule + r].body = made.at(part.rules[r].body);
   for (KeySet set : part.key_sets) {
-    for (ExprId& m : set.members) m = made.at(m);
-    for (ExprId* e : {&set.open, &set.comma, &set.close}) *e = made.at(*e);
+    for (KeySet::Member& m : set.members) m.e = made.at(m.e);
+    for (ExprId* e : {&set.comma, &set.close}) *e = made.at(*e);
     std::fill(set.bodies.begin(), set.bodies.end(), ExprPool::kEmpty);
     g->key_sets.push_back(std::move(set));
   }
@@ -191,12 +191,11 @@ std::string to_bytes(const Grammar& g) {
   w.put(static_cast<std::uint32_t>(g.key_sets.size()));
   for (const KeySet& set : g.key_sets) {
     w.put(static_cast<std::uint32_t>(set.members.size()));
-    for (std::size_t i = 0; i < set.members.size(); ++i) {
-      w.put(number.at(set.members[i]));
-      w.put(static_cast<std::uint8_t>(set.required[i]));
-    }
-    for (const ExprId e : {set.open, set.comma, set.close}) w.put(number.at(e));
-    w.put(set.least), w.put(set.most);
+    for (const KeySet::Member& m : set.members) w.put(number.at(m.e)), w.put(m.key), w.put(m.marks);
+    w.put(static_cast<std::uint32_t>(set.required.size()));
+    for (const bool required : set.required) w.put(static_cast<std::uint8_t>(required));
+    for (const ExprId e : {set.comma, set.close}) w.put(number.at(e));
+    w.put(set.num_marks), w.put(set.least), w.put(set.most);
   }
   return w.take();
 }
@@ -278,10 +277,20 @@ Grammar from_bytes(std::string_view data) {
     KeySet set;
     const auto members = r.get<std::uint32_t>();
     for (std::uint32_t i = 0; i < members; ++i) {
-      set.members.push_back(expr());
-      set.required.push_back(r.get<std::uint8_t>() != 0);
+      const ExprId e = expr();
+      const auto key = r.get<std::uint32_t>();
+      set.members.push_back({e, key, r.get<std::uint32_t>()});
     }
-    for (ExprId* e : {&set.open, &set.comma, &set.close}) *e = expr();
+    const auto keys = r.get<std::uint32_t>();
+    for (std::uint32_t i = 0; i < keys; ++i) set.required.push_back(r.get<std::uint8_t>() != 0);
+    for (ExprId* e : {&set.comma, &set.close}) *e = expr();
+    set.num_marks = r.get<std::uint32_t>();
+    GC_CHECK_AS(FormatError, set.num_marks <= KeySet::kMaxMarks, "key set must have at most ", KeySet::kMaxMarks,
+                " marks, got ", set.num_marks);
+    for (const KeySet::Member& m : set.members) {
+      GC_CHECK_AS(FormatError, (m.key < keys || m.key == KeySet::kOpen) && m.marks >> set.num_marks == 0,
+                  "key must be < ", keys, " and its marks < ", 1u << set.num_marks, ", got ", m.key, " and ", m.marks);
+    }
     set.least = r.get<std::uint32_t>();
     set.most = r.get<std::uint32_t>();
     add_key_set(&g, std::move(set));
@@ -298,9 +307,9 @@ ExprPool::Hash structure_of(const Grammar& g) {
   for (const KeySet& set : g.key_sets) {
     for (std::size_t i = 0; i < 2; ++i) {
       h[i] = mix(mix(h[i], set.least), set.most);
-      for (std::size_t k = 0; k < set.members.size(); ++k)
-        h[i] = mix(h[i], g.pool.hash(set.members[k])[i] + set.required[k]);
-      for (const ExprId e : {set.open, set.comma, set.close}) h[i] = mix(h[i], g.pool.hash(e)[i]);
+      for (const KeySet::Member& m : set.members) h[i] = mix(mix(mix(h[i], g.pool.hash(m.e)[i]), m.key), m.marks);
+      for (const bool required : set.required) h[i] = mix(h[i], required);
+      for (const ExprId e : {set.comma, set.close}) h[i] = mix(h[i], g.pool.hash(e)[i]);
     }
   }
   return h;

@@ -10,6 +10,13 @@ namespace {
 bool has(const KeySet::State& s, std::size_t i) {
   return (s.used[i / 64] >> (i % 64)) & 1u;
 }
+void use(KeySet::State* s, const KeySet::Member& m) {
+  s->marks |= m.marks;
+  if (m.key != KeySet::kOpen) s->used[m.key / 64] |= std::uint64_t{1} << (m.key % 64);
+}
+bool fits(const KeySet::State& s, const KeySet::Member& m) {
+  return (m.key == KeySet::kOpen || !has(s, m.key)) && (s.marks & m.marks) == 0;
+}
 
 }  // namespace
 
@@ -22,9 +29,48 @@ std::uint32_t KeySet::number_of(State state) {
   return at->second;
 }
 
+std::uint32_t KeySet::need(const State& state, const std::vector<bool>& alive) const {
+  const std::uint32_t all = (1u << num_marks) - 1, missing = all & ~state.marks;
+  if (missing == 0) {
+    std::uint32_t count = 0;
+    for (std::size_t i = 0; i < required.size(); ++i) count += required[i] && !has(state, i);
+    return count;
+  }
+  std::uint32_t best = kUnbounded;
+  for (std::size_t i = 0; i < members.size(); ++i) {  // which one sets the first mark that is missing
+    const Member& m = members[i];
+    if (!alive[i] || (m.marks & missing & ~(missing - 1)) == 0 || !fits(state, m)) continue;
+    State next = state;
+    use(&next, m);
+    const std::uint32_t more = need(next, alive);
+    if (more != kUnbounded) best = std::min(best, more + 1);
+  }
+  return best;
+}
+
+bool KeySet::possible(const std::vector<bool>& alive) const {
+  std::vector<bool> may(required.size(), false);
+  bool open = false;
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    if (!alive[i] || members[i].marks != 0) continue;
+    if (members[i].key == kOpen) {
+      open = true;
+    } else {
+      may[members[i].key] = true;
+    }
+  }
+  std::uint32_t count = 0;
+  for (std::size_t i = 0; i < required.size(); ++i) {
+    if (required[i] && !may[i]) return false;
+    count += may[i];
+  }
+  const std::uint32_t least_members = need(first(), alive);
+  return least_members != kUnbounded && least_members <= most && (open || count >= least);
+}
+
 ExprId add_key_set(Grammar* g, KeySet set) {
   const auto number = static_cast<std::uint32_t>(g->key_sets.size());
-  const std::uint32_t first = set.number_of({std::vector<std::uint64_t>(set.members.size() / 64 + 1, 0), 0});
+  const std::uint32_t first = set.number_of(set.first());
   g->key_sets.push_back(std::move(set));
   return g->pool.keys(number, first);
 }
@@ -35,25 +81,24 @@ ExprId key_set_body(Grammar* g, std::uint32_t number, std::uint32_t state) {
   KeySet& set = g->key_sets[number];
   const KeySet::State here = set.states[state];
   const std::uint32_t cap = std::max({set.least, set.most == kUnbounded ? 0 : set.most, 1u});
-  const std::uint32_t next_count = std::min(here.count + 1, cap);
-  std::uint32_t missing = 0;
-  for (std::size_t i = 0; i < set.members.size(); ++i) missing += set.required[i] && !has(here, i);
-  const auto room_for = [&](bool required) {  // the required ones must still fit
-    return set.most == kUnbounded || here.count + missing + (required ? 0 : 1) <= set.most;
-  };
+  std::vector<bool> alive;
+  for (const KeySet::Member& m : set.members) alive.push_back(m.e != ExprPool::kEmpty);
+  const bool free = set.most == kUnbounded && set.num_marks == 0;  // no member can be one too many
   std::vector<ExprId> members;
-  for (std::size_t i = 0; i < set.members.size(); ++i) {
-    if (has(here, i) || set.members[i] == ExprPool::kEmpty || !room_for(set.required[i])) continue;
-    KeySet::State next{here.used, next_count};
-    next.used[i / 64] |= std::uint64_t{1} << (i % 64);
-    members.push_back(pool.cat(set.members[i], pool.keys(number, set.number_of(std::move(next)))));
-  }
-  if (set.open != ExprPool::kEmpty && room_for(false)) {
-    members.push_back(pool.cat(set.open, pool.keys(number, set.number_of({here.used, next_count}))));
+  for (const KeySet::Member& m : set.members) {
+    if (m.e == ExprPool::kEmpty || !fits(here, m)) continue;
+    KeySet::State next = here;
+    use(&next, m);
+    next.count = std::min(here.count + 1, cap);
+    if (!free) {
+      const std::uint32_t need = set.need(next, alive);
+      if (need == kUnbounded || (set.most != kUnbounded && here.count + 1 + need > set.most)) continue;
+    }
+    members.push_back(pool.cat(m.e, pool.keys(number, set.number_of(std::move(next)))));
   }
   ExprId more = pool.alt(std::move(members));
   if (here.count > 0) more = pool.cat(set.comma, more);
-  const bool may_end = missing == 0 && here.count >= set.least;
+  const bool may_end = here.count >= set.least && set.need(here, alive) == 0;
   const ExprId body = may_end ? pool.alt({set.close, more}) : more;
   set.bodies[state] = body;
   return body;

@@ -16,14 +16,11 @@ bool productive(Grammar& g, const Facts& rules, ExprId e) {
     case Kind::kRepeat: return n.min == 0 || productive(g, rules, n.a);
     case Kind::kCall: return rules[n.a];
     case Kind::kKeys: {
-      const KeySet& set = g.key_sets[n.a];
-      std::uint32_t possible = 0;
-      for (std::size_t i = 0; i < set.members.size(); ++i) {
-        const bool may = productive(g, rules, set.members[i]);
-        if (set.required[i] && !may) return false;
-        possible += may;
+      std::vector<bool> may;
+      for (std::size_t i = 0; i < g.key_sets[n.a].members.size(); ++i) {
+        may.push_back(productive(g, rules, g.key_sets[n.a].members[i].e));
       }
-      return possible >= set.least || productive(g, rules, set.open);
+      return g.key_sets[n.a].possible(may);
     }
     default:
       for (std::uint32_t i = 0; i < n.b; ++i) {
@@ -91,11 +88,9 @@ void remove_dead(Grammar* g, const Facts& alive) {
   g->start = without_dead(g, alive, g->start);
   for (std::size_t k = 0; k < g->key_sets.size(); ++k) {
     for (std::size_t i = 0; i < g->key_sets[k].members.size(); ++i) {
-      const ExprId member = without_dead(g, alive, g->key_sets[k].members[i]);
-      g->key_sets[k].members[i] = member;
+      const ExprId member = without_dead(g, alive, g->key_sets[k].members[i].e);
+      g->key_sets[k].members[i].e = member;
     }
-    const ExprId open = without_dead(g, alive, g->key_sets[k].open);
-    g->key_sets[k].open = open;
   }
 }
 

@@ -63,9 +63,16 @@ struct Multiple {
   std::string of;
   bool negated;
 };
+// Items from index `from` on, of which so many match.
 struct ContainsPart {
   SchemaKey key;
   std::uint32_t min, max;
+  std::uint32_t from = 0;
+};
+// Some property has a name like this (spelled content) and a value that matches.
+struct Witness {
+  ExprId names;
+  SchemaKey key;
 };
 
 // What the keywords of a schema and of the schemas applied in its place have looked at, for unevaluated*.
@@ -88,7 +95,9 @@ struct Shape {
   std::vector<ArrayPart> arrays;
   std::vector<ContainsPart> contains;
   std::uint32_t min_items = 0, max_items = kUnbounded;
+  const Json* unique = nullptr;  // the schema that says uniqueItems
   std::vector<ObjectPart> objects;
+  std::vector<Witness> witnesses;
   std::vector<std::string> required;
   SchemaKey names;
   std::uint32_t min_properties = 0, max_properties = kUnbounded;
@@ -108,17 +117,27 @@ class SchemaCompiler {
   // schema_shape.cc: schemas to shapes
   Shapes shapes_of(const SchemaKey& key);
   Shapes shapes(const Json& node);
-  Shapes negated(const Json& node);
   Shapes product(Shapes a, const Shapes& b);
   Shapes exactly_one(const Json& list);
   static bool disjoint(const Shape& a, const Shape& b);
-  static void meet(Shape* a, const Shape& b);
+  bool apart(const Shape& a, const Shape& b);
+  void meet(Shape* a, const Shape& b);
+  bool clashes(const Shape& shape);
   void base(const Json& node, Shape* shape);
   void base_object(const Json& node, Shape* shape);
   void base_array(const Json& node, Shape* shape);
   Shapes applicators(const Json& node, Shapes result);
   Shapes any_of(const Json& list);
   Shapes conditional(const Json& node, const Json& condition);
+  // schema_negate.cc
+  Shapes negated(const Json& node);
+  Shapes differing(const std::vector<const Json*>& values);
+  void negate_scalars(const Json& node, Shapes* out);
+  void negate_arrays(const Json& node, Shapes* out);
+  void negate_objects(const Json& node, Shapes* out);
+  void negate_members(const Json& node, const ObjectPart& part, Shapes* out);
+  void negate_one_of(const Json& list, Shapes* out);
+  void negate_dependencies(const Json& node, Shapes* out);
   // schema_reference.cc
   void index_references(const Json& node, std::string base);
   const Json& resolve(const Json& node, const std::string& ref);
@@ -126,8 +145,6 @@ class SchemaCompiler {
   // schema_unevaluated.cc
   bool annotates(const Json& node) const;
   void close_unevaluated(const Json& node, Shapes* shapes);
-  void negate_numbers(const Json& node, Shapes* out);
-  void negate_objects(const Json& node, Shapes* out);
   // schema_keyword.cc
   unsigned type_bits(const Json& type, const Json& node);
   Bound bound(const Json& value, const Json& node, const char* keyword, bool exclusive);
@@ -157,9 +174,30 @@ class SchemaCompiler {
   ExprId multiple_of(const std::string& divisor, bool point);
   ExprId emit_string_content(const Shape& shape);
   bool bound_length(const Shape& s, ExprId letter, std::vector<ExprId>* parts);
+  // schema_array.cc
   ExprId emit_array(const Shape& shape);
+  ExprId emit_contains(const Shape& shape, std::size_t prefix);
+  std::optional<ExprId> emit_unique(const Shape& shape);
+  std::optional<std::vector<const Json*>> finite_values(const SchemaKey& key);
+  SchemaKey item_key(const Shape& shape, std::size_t index);
   // schema_object.cc
+  struct Variant {        // of one member
+    std::string quoted;   // its name, or empty
+    ExprId rest;          // what follows the name, or the whole member
+    std::uint32_t marks;  // witnesses that its value is
+  };
+  struct Members {
+    std::vector<std::vector<Variant>> declared;  // in order
+    std::vector<bool> required;
+    std::vector<Variant> open;
+    std::uint32_t least, most, num_marks;
+  };
   ExprId emit_object(const Shape& shape);
+  ExprId emit_in_order(const Members& members);
+  ExprId member(const Variant& variant, ExprId then);
+  std::vector<Variant> declared_variants(const Shape& shape, const std::string& name, const SchemaKey& key);
+  std::vector<Variant> open_variants(const Shape& shape, const std::vector<std::string>& declared);
+  ExprId name_content(const SchemaKey& names);
   SchemaKey key_for(const Shape& shape, const std::string& name);
   std::vector<std::pair<ExprId, SchemaKey>> open_keys(const Shape& shape, const std::vector<std::string>& declared);
 
@@ -172,6 +210,7 @@ class SchemaCompiler {
   std::vector<ReportEntry> report_;
   std::set<std::string> noted_;
   std::vector<std::unique_ptr<Json>> synthetic_;
+  std::map<std::string, const Json*> constants_;  // of synthetic_, by text
   std::vector<const Json*> resolving_;
   std::map<std::string, const Json*> resources_, anchors_;  // by URI; by URI and fragment
   std::map<const Json*, std::string> bases_;                // URIs that references of a schema are relative to

@@ -88,11 +88,6 @@ ExprId SchemaCompiler::emit(const Shape& s) {
     const ExprId content = emit_string_content(s);
     if (content != ExprPool::kEmpty) kids.push_back(text_.quoted(content));
   }
-  for (const Json* v : s.excluded) {
-    if ((v->is(Type::kArray) && (s.types & kArrayBit)) || (v->is(Type::kObject) && (s.types & kObjectBit))) {
-      note(*v, "not", "a given array or object is not excluded");
-    }
-  }
   if (s.types & kArrayBit) kids.push_back(emit_array(s));
   if (s.types & kObjectBit) kids.push_back(emit_object(s));
   return pool.alt(std::move(kids));
@@ -172,67 +167,6 @@ ExprId SchemaCompiler::emit_string_content(const Shape& s) {
   if (!bound_length(s, letter, &parts)) parts.push_back(pool.repeat(letter, s.min_length, s.max_length));
   const ExprId e = pool.conj(std::move(parts));
   return pool.is_empty(e) ? ExprPool::kEmpty : e;
-}
-
-ExprId SchemaCompiler::emit_array(const Shape& s) {
-  ExprPool& pool = grammar_.pool;
-  const ExprId space = text_.space(), open = pool.byte('['), close = pool.cat(space, pool.byte(']'));
-  const ExprId comma = pool.cat({space, pool.byte(','), space});
-  std::size_t prefix = 0;
-  SchemaKey rest_key;
-  for (const ArrayPart& p : s.arrays) {
-    prefix = std::max(prefix, p.prefix.size());
-    rest_key = join(rest_key, p.items);
-  }
-  if (s.min_items > s.max_items) return ExprPool::kEmpty;
-  const ExprId rest = value(rest_key);
-  if (!s.contains.empty()) {
-    const ContainsPart& c = s.contains[0];
-    if (s.contains.size() > 1 || prefix > 0 || s.max_items != kUnbounded || s.min_items > c.min || c.key.size() > 1) {
-      note(root_, "contains", "contains is not enforced together with other array keywords");
-    } else {
-      const Json& node = c.key.empty() ? synthetic("{}") : *c.key[0].node;
-      const bool flip = !c.key.empty() && c.key[0].negated;
-      const ExprId hit = value(join(rest_key, c.key)), miss = value(join(rest_key, {{&node, !flip}}));
-      const ExprId misses = pool.star(pool.cat(comma, miss));
-      const ExprId one = pool.cat(misses, pool.cat(comma, hit));  // after a first element
-      const ExprId more = c.max == kUnbounded
-                              ? pool.star(pool.cat(comma, rest))
-                              : pool.cat(pool.repeat(one, 0, c.max > c.min ? c.max - c.min : 0), misses);
-      std::vector<ExprId> kids;
-      if (c.min == 0) kids.push_back(ExprPool::kEpsilon);
-      const std::uint32_t need = c.min;
-      kids.push_back(pool.cat({miss, pool.repeat(one, need, need), more}));
-      if (need > 0) {
-        kids.push_back(pool.cat({hit, pool.repeat(one, need - 1, need - 1), more}));
-      } else if (c.max > 0) {
-        const ExprId after = c.max == kUnbounded ? more : pool.cat(pool.repeat(one, 0, c.max - 1), misses);
-        kids.push_back(pool.cat(hit, after));
-      }
-      return pool.cat({open, space, pool.alt(std::move(kids)), close});
-    }
-  }
-  // from the last fixed position backwards; then a counted repetition of the rest
-  const auto fixed = static_cast<std::uint32_t>(std::min<std::size_t>(prefix, s.max_items));
-  const std::uint32_t least = s.min_items > fixed ? s.min_items - fixed : 0;
-  const std::uint32_t most = s.max_items == kUnbounded ? kUnbounded : s.max_items - fixed;
-  if (fixed == 0) {
-    ExprId items = ExprPool::kEpsilon;
-    if (most > 0) {
-      items = pool.cat(rest,
-                       pool.repeat(pool.cat(comma, rest), least ? least - 1 : 0, most == kUnbounded ? most : most - 1));
-      if (least == 0) items = pool.optional(items);
-    }
-    return pool.cat({open, space, items, close});
-  }
-  ExprId tail = pool.repeat(pool.cat(comma, rest), least, most);
-  for (std::uint32_t i = fixed; i-- > 0;) {
-    SchemaKey key;
-    for (const ArrayPart& p : s.arrays) key = join(key, i < p.prefix.size() ? p.prefix[i] : p.items);
-    tail = pool.cat({i ? comma : ExprPool::kEpsilon, value(key), tail});
-    if (i >= s.min_items) tail = pool.optional(tail);
-  }
-  return pool.cat({open, space, tail, close});
 }
 
 }  // namespace gramcore::grammar

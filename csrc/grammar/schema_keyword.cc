@@ -104,11 +104,12 @@ void SchemaCompiler::scan(const Json& node) {
 }
 
 const Json& SchemaCompiler::synthetic(std::string_view text) {
-  for (const auto& s : synthetic_) {
-    if (text == "false" && s->is(Type::kFalse)) return *s;
+  const auto [at, fresh] = constants_.try_emplace(std::string(text), nullptr);
+  if (fresh) {
+    synthetic_.push_back(std::make_unique<Json>(parse_json(text)));
+    at->second = synthetic_.back().get();
   }
-  synthetic_.push_back(std::make_unique<Json>(parse_json(text)));
-  return *synthetic_.back();
+  return *at->second;
 }
 
 unsigned SchemaCompiler::type_bits(const Json& type, const Json& node) {

@@ -1,6 +1,5 @@
-// Objects: declared properties in order, then open ones.
+// Objects: declared properties, in order or not, and open ones anywhere between them.
 #include <algorithm>
-#include <unordered_map>
 #include <unordered_set>
 
 #include "grammar/schema.h"
@@ -8,7 +7,7 @@
 namespace gramcore::grammar {
 namespace {
 
-constexpr std::size_t kMaxPatterns = 5;
+constexpr std::size_t kMaxPatterns = 5, kMaxMemberRules = 50000;
 
 }  // namespace
 
@@ -59,20 +58,7 @@ std::vector<std::pair<ExprId, SchemaKey>> SchemaCompiler::open_keys(const Shape&
     for (const std::string& name : declared) spelled.push_back(spell(name));
     base.push_back(pool.complement(pool.choice({spelled.begin(), spelled.end()})));
   }
-  if (!s.names.empty()) {
-    std::vector<ExprId> kids;
-    for (const Shape& name : shapes_of(s.names)) {
-      if (!(name.types & kStringBit)) continue;
-      if (name.values) {
-        for (const Json* v : *name.values) {
-          if (valid(*v, name)) kids.push_back(pool.literal(spell(v->text)));
-        }
-      } else {
-        kids.push_back(emit_string_content(name));
-      }
-    }
-    base.push_back(pool.alt(std::move(kids)));
-  }
+  if (!s.names.empty()) base.push_back(name_content(s.names));
   std::vector<std::pair<ExprId, SchemaKey>> out;
   for (std::size_t set = 0; set < (std::size_t{1} << patterns.size()); ++set) {
     std::vector<ExprId> parts = base;
@@ -97,12 +83,92 @@ std::vector<std::pair<ExprId, SchemaKey>> SchemaCompiler::open_keys(const Shape&
   return out;
 }
 
+// The spelled names that a conjunction of schemas allows.
+ExprId SchemaCompiler::name_content(const SchemaKey& names) {
+  ExprPool& pool = grammar_.pool;
+  std::vector<ExprId> kids;
+  for (const Shape& name : shapes_of(names)) {
+    if (!(name.types & kStringBit)) continue;
+    if (name.values) {
+      for (const Json* v : *name.values) {
+        if (v->is(Json::Type::kString) && valid(*v, name)) kids.push_back(pool.literal(spell(v->text)));
+      }
+    } else {
+      kids.push_back(emit_string_content(name));
+    }
+  }
+  return pool.alt(std::move(kids));
+}
+
+ExprId SchemaCompiler::member(const Variant& v, ExprId then) {
+  return v.quoted.empty() ? grammar_.pool.cat(v.rest, then)
+                          : grammar_.pool.text(v.quoted, grammar_.pool.cat(v.rest, then));
+}
+
+// A declared member: as it is, and as one that is some of the witnesses too.
+std::vector<SchemaCompiler::Variant> SchemaCompiler::declared_variants(const Shape& s, const std::string& name,
+                                                                       const SchemaKey& key) {
+  ExprPool& pool = grammar_.pool;
+  if (!s.names.empty()) {
+    Json text;
+    text.type = Json::Type::kString;
+    text.text = name;
+    if (!valid(text, s.names)) return {};
+  }
+  const ExprId space = text_.space(), colon = pool.cat({space, pool.byte(':'), space});
+  std::vector<Variant> out;
+  for (std::uint32_t marks = 0; marks < 1u << s.witnesses.size(); ++marks) {
+    SchemaKey all = key;
+    bool fits = true;
+    for (std::size_t w = 0; w < s.witnesses.size() && fits; ++w) {
+      if (!((marks >> w) & 1)) continue;
+      fits = matches(s.witnesses[w].names, name);
+      all = join(all, s.witnesses[w].key);
+    }
+    if (!fits) continue;
+    const ExprId rest = pool.cat(colon, value(all));
+    if (rest != ExprPool::kEmpty) out.push_back({gramcore::cat('"', spell(name), '"'), rest, marks});
+  }
+  return out;
+}
+
+// The same for members that are not declared.
+std::vector<SchemaCompiler::Variant> SchemaCompiler::open_variants(const Shape& s,
+                                                                   const std::vector<std::string>& declared) {
+  ExprPool& pool = grammar_.pool;
+  const ExprId space = text_.space(), colon = pool.cat({space, pool.byte(':'), space});
+  const auto keys = open_keys(s, declared);
+  std::vector<Variant> out;
+  for (std::uint32_t marks = 0; marks < 1u << s.witnesses.size(); ++marks) {
+    std::vector<ExprId> members;
+    for (const auto& [content, key] : keys) {
+      std::vector<ExprId> names{content};
+      SchemaKey all = key;
+      for (std::size_t w = 0; w < s.witnesses.size(); ++w) {
+        if (!((marks >> w) & 1)) continue;
+        names.push_back(s.witnesses[w].names);
+        all = join(all, s.witnesses[w].key);
+      }
+      if (marks != 0) names.push_back(text_.any_spelled());
+      const ExprId name = pool.conj(std::move(names));
+      if (!pool.is_empty(name)) members.push_back(pool.cat({text_.quoted(name), colon, value(all)}));
+    }
+    const ExprId any = pool.alt(std::move(members));
+    if (any != ExprPool::kEmpty) out.push_back({"", any, marks});
+  }
+  return out;
+}
+
 ExprId SchemaCompiler::emit_object(const Shape& s) {
   ExprPool& pool = grammar_.pool;
+  if (s.witnesses.size() > KeySet::kMaxMarks) {
+    refuse(root_, "not", "more than five complements of properties would have to hold at once");
+  }
   const ExprId space = text_.space(), close = pool.cat(space, pool.byte('}'));
-  const ExprId comma = pool.cat({space, pool.byte(','), space}), colon = pool.cat({space, pool.byte(':'), space});
+  const ExprId comma = pool.cat({space, pool.byte(','), space});
   std::vector<std::string> names;
-  std::unordered_set<std::string_view> seen, required(s.required.begin(), s.required.end());
+  std::unordered_set<std::string_view> seen;
+  const std::unordered_set<std::string_view> required(s.required.begin(), s.required.end());
   for (const ObjectPart& part : s.objects) {
     for (const auto& [name, key] : part.properties) {
       if (seen.insert(name).second) names.push_back(name);
@@ -111,91 +177,102 @@ ExprId SchemaCompiler::emit_object(const Shape& s) {
   // most schemas say once what a key holds, and the i-th name is the i-th of them
   const bool in_order =
       s.objects.size() == 1 && s.objects[0].patterns.empty() && names.size() == s.objects[0].properties.size();
+  const std::size_t num_declared = names.size();
   for (const std::string& name : s.required) {
     if (seen.insert(name).second) names.push_back(name);
   }
-  const auto open = open_keys(s, names);
-  std::vector<ExprId> open_members;
-  for (const auto& [content, key] : open) {
-    open_members.push_back(pool.cat({text_.quoted(content), colon, value(key)}));
-  }
-  const ExprId open_member = pool.alt(std::move(open_members));
   const std::size_t n = names.size();
-  std::vector<std::string> quoted(n);
-  std::vector<ExprId> values(n);              // kEmpty: no member of this name
-  std::vector<std::size_t> needed(n + 1, 0);  // required among names[i..]
+  Members all{{},
+              {},
+              open_variants(s, names),
+              s.min_properties,
+              s.max_properties,
+              static_cast<std::uint32_t>(s.witnesses.size())};
+  all.declared.resize(n);
   for (std::size_t i = n; i-- > 0;) {
-    const SchemaKey key =
-        in_order && i < s.objects[0].properties.size() ? s.objects[0].properties[i].second : key_for(s, names[i]);
-    Json name;
-    name.type = Json::Type::kString;
-    if (!s.names.empty()) name.text = names[i];
-    values[i] = s.names.empty() || valid(name, s.names) ? value(key) : ExprPool::kEmpty;
-    quoted[i] = gramcore::cat('"', spell(names[i]), '"');
-    needed[i] = needed[i + 1] + required.count(names[i]);
+    all.declared[i] = declared_variants(
+        s, names[i], in_order && i < num_declared ? s.objects[0].properties[i].second : key_for(s, names[i]));
   }
-  const auto member = [&](std::size_t i, ExprId then) {
-    return pool.text(quoted[i], pool.cat({colon, values[i], then}));
-  };
-  // counts matter up to `cap`; without bounds on the number of properties there is one row of rules
-  std::uint32_t least = s.min_properties, most = s.max_properties;
-  if (least <= needed[0]) least = 0;
-  if (open_member == ExprPool::kEmpty && most >= n) most = kUnbounded;
-  if (least > most || needed[0] > most) return ExprPool::kEmpty;
-  if (n == 0) {  // a plain map
+  for (const std::string& name : names) all.required.push_back(required.count(name) != 0);
+  // bounds that do not matter
+  if (all.least <= required.size()) all.least = 0;
+  if (all.open.empty() && all.most >= n) all.most = kUnbounded;
+  if (all.least > all.most || required.size() > all.most) return ExprPool::kEmpty;
+  const std::uint32_t least = all.least, most = all.most;
+  if (n == 0 && all.num_marks == 0) {  // a plain map
     if (most == 0) return pool.cat({pool.byte('{'), space, pool.byte('}')});
-    ExprId all = pool.cat(open_member, pool.repeat(pool.cat(comma, open_member), least ? least - 1 : 0,
-                                                   most == kUnbounded ? most : most - 1));
-    if (least == 0) all = pool.optional(all);
-    return pool.cat({pool.byte('{'), space, all, close});
+    const ExprId any = all.open.empty() ? ExprPool::kEmpty : all.open[0].rest;
+    ExprId map =
+        pool.cat(any, pool.repeat(pool.cat(comma, any), least ? least - 1 : 0, most == kUnbounded ? most : most - 1));
+    if (least == 0) map = pool.optional(map);
+    return pool.cat({pool.byte('{'), space, map, close});
   }
-  if (options_.any_order) {
-    KeySet set;
-    for (std::size_t i = 0; i < n; ++i) {
-      set.members.push_back(member(i, ExprPool::kEpsilon));
-      set.required.push_back(required.count(names[i]) != 0);
-    }
-    set.open = open_member;
-    set.comma = comma;
-    set.close = close;
-    set.least = least;
-    set.most = most;
-    return pool.cat({pool.byte('{'), space, add_key_set(&grammar_, std::move(set))});
+  if (!options_.any_order) return pool.cat({pool.byte('{'), space, emit_in_order(all), close});
+  KeySet set;
+  for (std::uint32_t i = 0; i < n; ++i) {
+    for (const Variant& v : all.declared[i]) set.members.push_back({member(v, ExprPool::kEpsilon), i, v.marks});
   }
+  for (const Variant& v : all.open) set.members.push_back({v.rest, KeySet::kOpen, v.marks});
+  set.required = all.required;
+  set.num_marks = all.num_marks;
+  set.comma = comma;
+  set.close = close;
+  set.least = least;
+  set.most = most;
+  return pool.cat({pool.byte('{'), space, add_key_set(&grammar_, std::move(set))});
+}
+
+// Declared members in their order, open ones anywhere.  Counts matter up to a cap; without bounds on the number of
+// properties there is one row of rules.
+ExprId SchemaCompiler::emit_in_order(const Members& all) {
+  ExprPool& pool = grammar_.pool;
+  const ExprId space = text_.space(), comma = pool.cat({space, pool.byte(','), space});
+  const std::vector<bool>& required = all.required;
+  const std::size_t n = all.declared.size();
+  const std::uint32_t least = all.least, most = all.most;
   const std::uint32_t cap = std::max(least, most == kUnbounded ? 0 : most);
-  GC_CHECK_AS(GrammarTooComplex, (n + 1) * (static_cast<std::size_t>(cap) + 1) < 50000,
-              "schema must count at most 50000 combinations of properties, got more; lower minProperties");
-  // after[i][c]: what may follow when names[..i) are decided and c were written; next[i][c]: a member must follow
-  const std::size_t width = static_cast<std::size_t>(cap) + 1;
-  std::vector<ExprId> after((n + 1) * width), next((n + 1) * width);
+  const std::uint32_t all_marks = (1u << all.num_marks) - 1;
+  std::vector<std::size_t> needed(n + 1, 0);  // required among names[i..]
+  for (std::size_t i = n; i-- > 0;) needed[i] = needed[i + 1] + required[i];
+  const std::size_t width = static_cast<std::size_t>(cap) + 1, depth = all_marks + 1u;
+  GC_CHECK_AS(GrammarTooComplex, (n + 1) * width * depth < kMaxMemberRules, "schema must count at most ",
+              kMaxMemberRules, " combinations of properties, got more; lower minProperties");
+  // after: what may follow when names[..i) are decided, c were written and marks are set; next: a member must follow
+  const auto at = [&](std::size_t i, std::size_t c, std::uint32_t marks) { return (i * width + c) * depth + marks; };
+  std::vector<ExprId> after((n + 1) * width * depth), next((n + 1) * width * depth);
   for (std::size_t i = n + 1; i-- > 0;) {
     for (std::size_t c = width; c-- > 0;) {
-      const bool may_end = needed[i] == 0 && c >= least && (most == kUnbounded || c <= most);
-      const bool full = most != kUnbounded && c >= most;
-      const std::size_t c1 = cap == 0 ? 0 : std::min<std::size_t>(c + 1, cap);
-      const std::uint32_t rule = grammar_.add_rule("members");
-      const ExprId follow = pool.call(rule);  // after[i][c], once it is known that a member may follow
-      std::vector<ExprId> choices;            // of the member that comes next; open ones may stand anywhere
-      if (!full && open_member != ExprPool::kEmpty) {
-        choices.push_back(pool.cat(open_member, c1 == c ? follow : after[i * width + c1]));
+      for (std::uint32_t marks = all_marks + 1; marks-- > 0;) {
+        const bool may_end = needed[i] == 0 && c >= least && (most == kUnbounded || c <= most) && marks == all_marks;
+        const bool full = most != kUnbounded && c >= most;
+        const std::size_t c1 = cap == 0 ? 0 : std::min<std::size_t>(c + 1, cap);
+        const std::uint32_t rule = grammar_.add_rule("members");
+        const ExprId follow = pool.call(rule);  // after[here], once it is known that a member may follow
+        std::vector<ExprId> choices;            // of the member that comes next; open ones may stand anywhere
+        for (const Variant& v : all.open) {
+          if (full || (v.marks & marks) != 0) continue;
+          const bool same = c1 == c && v.marks == 0;
+          choices.push_back(member(v, same ? follow : after[at(i, c1, marks | v.marks)]));
+        }
+        for (std::size_t k = 0; i < n && !full && k < all.declared[i].size(); ++k) {
+          const Variant& v = all.declared[i][k];
+          if ((v.marks & marks) == 0) choices.push_back(member(v, after[at(i + 1, c1, marks | v.marks)]));
+        }
+        if (i < n && !required[i]) choices.push_back(next[at(i + 1, c, marks)]);
+        const ExprId here = pool.alt(std::move(choices));
+        next[at(i, c, marks)] = here == ExprPool::kEmpty ? here : pool.call(grammar_.add_rule("member", here));
+        std::vector<ExprId> kids;
+        if (may_end) kids.push_back(ExprPool::kEpsilon);
+        if (here != ExprPool::kEmpty) kids.push_back(pool.cat(comma, next[at(i, c, marks)]));
+        grammar_.rules[rule].body = pool.alt(std::move(kids));
+        after[at(i, c, marks)] = follow;
       }
-      if (i < n) {
-        if (!full) choices.push_back(member(i, after[(i + 1) * width + c1]));
-        if (!required.count(names[i])) choices.push_back(next[(i + 1) * width + c]);
-      }
-      const ExprId here = pool.alt(std::move(choices));
-      next[i * width + c] = here == ExprPool::kEmpty ? here : pool.call(grammar_.add_rule("member", here));
-      std::vector<ExprId> kids;
-      if (may_end) kids.push_back(ExprPool::kEpsilon);
-      if (here != ExprPool::kEmpty) kids.push_back(pool.cat(comma, next[i * width + c]));
-      grammar_.rules[rule].body = pool.alt(std::move(kids));
-      after[i * width + c] = follow;
     }
   }
   std::vector<ExprId> kids;
-  if (needed[0] == 0 && least == 0) kids.push_back(ExprPool::kEpsilon);
-  kids.push_back(next[0]);
-  return pool.cat({pool.byte('{'), space, pool.alt(std::move(kids)), close});
+  if (needed[0] == 0 && least == 0 && all_marks == 0) kids.push_back(ExprPool::kEpsilon);
+  kids.push_back(next[at(0, 0, 0)]);
+  return pool.alt(std::move(kids));
 }
 
 }  // namespace gramcore::grammar

@@ -53,9 +53,20 @@ bool SchemaCompiler::disjoint(const Shape& a, const Shape& b) {
   return std::none_of(a.values->begin(), a.values->end(), in_b);
 }
 
-// Narrows `a`, which is not disjoint with `b`, to what both allow.
+// The same, looking at required properties too.
+bool SchemaCompiler::apart(const Shape& a, const Shape& b) {
+  if (disjoint(a, b)) return true;
+  if ((a.types & b.types) != kObjectBit) return false;
+  Shape both = a;
+  meet(&both, b);
+  return both.types == 0;
+}
+
+// Narrows `a`, which is not disjoint with `b`, to what both allow; no types are left where that is plainly nothing.
 void SchemaCompiler::meet(Shape* a, const Shape& b) {
   Shape& s = *a;
+  const auto speaks = [](const Shape& x) { return !x.objects.empty() || !x.required.empty(); };
+  const bool both_speak = (a->types & b.types & kObjectBit) && speaks(*a) && speaks(b);
   s.types &= b.types;
   if (b.values && s.values) {
     auto& v = *s.values;
@@ -75,9 +86,11 @@ void SchemaCompiler::meet(Shape* a, const Shape& b) {
   append(&s.patterns, b.patterns);
   append(&s.arrays, b.arrays);
   append(&s.contains, b.contains);
+  if (s.unique == nullptr) s.unique = b.unique;
   s.min_items = std::max(s.min_items, b.min_items);
   s.max_items = std::min(s.max_items, b.max_items);
   append(&s.objects, b.objects);
+  append(&s.witnesses, b.witnesses);
   append(&s.required, b.required);
   s.names = join(s.names, b.names);
   s.min_properties = std::max(s.min_properties, b.min_properties);
@@ -88,6 +101,51 @@ void SchemaCompiler::meet(Shape* a, const Shape& b) {
   s.evaluated.prefix = std::max(s.evaluated.prefix, b.evaluated.prefix);
   s.evaluated.all_items |= b.evaluated.all_items;
   append(&s.evaluated.contained, b.evaluated.contained);
+  if (both_speak && clashes(s)) s.types &= ~static_cast<unsigned>(kObjectBit);
+}
+
+// Whether a required property plainly has no value: what is listed for it, or its types, exclude each other.
+bool SchemaCompiler::clashes(const Shape& s) {
+  return std::any_of(s.required.begin(), s.required.end(), [&](const std::string& name) {
+    unsigned types = kAllBits;
+    std::optional<std::vector<const Json*>> values;
+    std::vector<const Json*> excluded;
+    const auto narrow = [&](const SchemaRef& ref) {
+      const Json& node = *ref.node;
+      if (trivial(node) || node.is(Type::kFalse)) return ref.negated == trivial(node);
+      const Json *one = node.find("const"), *list = node.find("enum");
+      std::vector<const Json*> listed;
+      if (one != nullptr) listed.push_back(one);
+      for (std::size_t i = 0; one == nullptr && list != nullptr && i < list->items.size(); ++i) {
+        listed.push_back(&list->items[i]);
+      }
+      if (ref.negated) {
+        if (node.keys.size() == 1) append(&excluded, listed);
+        return false;
+      }
+      if (const Json* type = node.find("type")) types &= type_bits(*type, node);
+      if (one == nullptr && list == nullptr) return types == 0;
+      if (!values) values = listed;
+      const auto is_listed = [&](const Json* v) {
+        return std::any_of(listed.begin(), listed.end(), [&](const Json* x) { return *x == *v; });
+      };
+      values->erase(std::remove_if(values->begin(), values->end(), [&](const Json* v) { return !is_listed(v); }),
+                    values->end());
+      return types == 0;
+    };
+    for (const ObjectPart& part : s.objects) {
+      bool known = !part.patterns.empty();
+      for (const auto& [declared, key] : part.properties) {
+        if (declared != name) continue;
+        known = true;
+        if (std::any_of(key.begin(), key.end(), narrow)) return true;
+      }
+      if (!known && std::any_of(part.additional.begin(), part.additional.end(), narrow)) return true;
+    }
+    return values && std::all_of(values->begin(), values->end(), [&](const Json* v) {
+             return std::any_of(excluded.begin(), excluded.end(), [&](const Json* x) { return *x == *v; });
+           });
+  });
 }
 
 Shapes SchemaCompiler::product(Shapes a, const Shapes& b) {
@@ -105,6 +163,7 @@ Shapes SchemaCompiler::product(Shapes a, const Shapes& b) {
         out.push_back(std::move(x));
       }
       meet(&out.back(), b[i]);
+      if (out.back().types == 0) out.pop_back();
     }
   }
   return out;
@@ -207,18 +266,23 @@ Shapes SchemaCompiler::exactly_one(const Json& list) {
     Shapes mine = each[i];
     for (std::size_t j = 0; j < each.size(); ++j) {
       if (j == i || std::all_of(mine.begin(), mine.end(), [&](const Shape& a) {
-            return std::all_of(each[j].begin(), each[j].end(), [&](const Shape& b) { return disjoint(a, b); });
+            return std::all_of(each[j].begin(), each[j].end(), [&](const Shape& b) { return apart(a, b); });
           })) {
         continue;
       }
       const std::size_t resolving = resolving_.size();
       const int annotating = annotating_;
-      try {
-        mine = product(mine, negated(list.items[j]));
-      } catch (const InvalidArgument&) {  // strict mode refuses here, in note()
+      const auto overlaps = [&](const std::exception& error) {
         resolving_.resize(resolving);
         annotating_ = annotating;
-        note(list, "oneOf", "texts that match several alternatives are not excluded");
+        note(list, "oneOf", gramcore::cat("texts that match several alternatives are not excluded: ", error.what()));
+      };
+      try {
+        mine = product(mine, negated(list.items[j]));
+      } catch (const InvalidArgument& error) {  // strict mode refuses here, in note()
+        overlaps(error);
+      } catch (const GrammarTooComplex& error) {
+        overlaps(error);
       }
     }
     append(&out, mine);
@@ -297,9 +361,7 @@ void SchemaCompiler::base_array(const Json& node, Shape* s) {
     if (s->contains.back().min > s->contains.back().max) s->types &= ~static_cast<unsigned>(kArrayBit);
   }
   const Json* unique = node.find("uniqueItems");
-  if (unique != nullptr && unique->is(Type::kTrue)) {
-    note(node, "uniqueItems", "equal items are not excluded");
-  }
+  if (unique != nullptr && unique->is(Type::kTrue)) s->unique = &node;
 }
 
 void SchemaCompiler::base_object(const Json& node, Shape* s) {

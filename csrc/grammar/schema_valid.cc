@@ -106,8 +106,15 @@ bool SchemaCompiler::valid_array(const Json& v, const Shape& s) {
     }
   }
   for (const ContainsPart& c : s.contains) {
-    const auto n = std::count_if(v.items.begin(), v.items.end(), [&](const Json& x) { return valid(x, c.key); });
+    const auto from = v.items.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(c.from, v.items.size()));
+    const auto n = std::count_if(from, v.items.end(), [&](const Json& x) { return valid(x, c.key); });
     if (n < static_cast<std::ptrdiff_t>(c.min) || n > static_cast<std::ptrdiff_t>(c.max)) return false;
+  }
+  for (std::size_t i = 0; s.unique != nullptr && i < v.items.size(); ++i) {
+    if (std::find(v.items.begin(), v.items.begin() + static_cast<std::ptrdiff_t>(i), v.items[i]) !=
+        v.items.begin() + static_cast<std::ptrdiff_t>(i)) {
+      return false;
+    }
   }
   return true;
 }
@@ -124,7 +131,12 @@ bool SchemaCompiler::valid_object(const Json& v, const Shape& s) {
     if (!s.names.empty() && !valid(name, s.names)) return false;
     if (!valid(v.items[i], key_for(s, v.keys[i]))) return false;
   }
-  return true;
+  return std::all_of(s.witnesses.begin(), s.witnesses.end(), [&](const Witness& w) {
+    for (std::size_t i = 0; i < v.keys.size(); ++i) {
+      if (matches(w.names, v.keys[i]) && valid(v.items[i], w.key)) return true;
+    }
+    return false;
+  });
 }
 
 }  // namespace gramcore::grammar

@@ -96,6 +96,11 @@ inline void bind_grammar_class(py::module_& m) {
             return std::make_pair(g, entries);
           },
           py::arg("text"), py::arg("strict"), py::arg("spaces"), py::arg("any_order"), py::arg("resources") = "{}")
+      .def("is_empty",
+           [](const Grammar& g) {
+             const py::gil_scoped_release unlocked;
+             return matches_nothing(g);
+           })
       .def("to_bytes", [](const Grammar& g) { return py::bytes(to_bytes(g)); })
       .def_static(
           "from_bytes",

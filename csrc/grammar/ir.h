@@ -32,4 +32,7 @@ struct Grammar {
 // Throws InvalidArgument: the grammar matches nothing.  GrammarTooComplex: too many rules.
 void prepare(Grammar* grammar);
 
+// Whether the grammar matches no text at all.
+bool matches_nothing(Grammar grammar);
+
 }  // namespace gramcore::grammar

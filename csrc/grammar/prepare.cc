@@ -103,6 +103,10 @@ void check_calls(const Grammar& g, ExprId e) {
 
 }  // namespace
 
+bool matches_nothing(Grammar g) {
+  return !productive(g, fixpoint(g, productive), g.start);
+}
+
 void prepare(Grammar* g) {
   for (std::uint32_t e = 0; e < g->pool.size(); ++e) check_calls(*g, e);
   const Facts alive = fixpoint(*g, productive);

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gramcore._core import grammar as _native
+from gramcore.grammar.errors import GrammarTooComplex
 from gramcore.grammar.report import KeywordReport, SchemaReport
 
 if TYPE_CHECKING:
@@ -25,6 +26,16 @@ class Grammar:
     def __init__(self, native: _native.Grammar, report: SchemaReport | None = None) -> None:
         self._native = native
         self.report = report
+        self._is_empty: Callable[[str], bool] | None = None  # of another schema under the same options
+
+    def _conflict(self) -> str:
+        """Why a JSON Schema's grammar matches nothing: the keywords that exclude each other."""
+        if self.report is None or self._is_empty is None:
+            return ""
+        from gramcore.grammar.conflict import conflicting_keywords
+
+        keywords = conflicting_keywords(self.report.text, self._is_empty)
+        return f"; these keywords exclude each other: {', '.join(keywords)}" if len(keywords) > 1 else ""
 
     @classmethod
     def from_json_schema(
@@ -66,8 +77,16 @@ class Grammar:
         text = schema if isinstance(schema, str) else json.dumps(schema, ensure_ascii=False)
         more = json.dumps(dict(resources or {}), ensure_ascii=False)
         native, entries = _native.Grammar.from_json_schema(text, strict, spaces, any_order, more)
-        report = SchemaReport(tuple(KeywordReport(*entry) for entry in entries), text)
-        return cls(native, report)
+        grammar = cls(native, SchemaReport(tuple(KeywordReport(*entry) for entry in entries), text))
+
+        def is_empty(other: str) -> bool:
+            try:
+                return _native.Grammar.from_json_schema(other, False, spaces, any_order, more)[0].is_empty()
+            except (ValueError, GrammarTooComplex):
+                return False
+
+        grammar._is_empty = is_empty
+        return grammar
 
     @classmethod
     def from_regex(cls, text: str, *, boolean_operators: bool = False, dot_all: bool = False) -> Grammar:

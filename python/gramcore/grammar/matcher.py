@@ -100,7 +100,7 @@ class GrammarCompiler:
         """The grammar bound to the vocabulary. Grammars of one structure share states and masks.
 
         Raises:
-            ValueError: the grammar matches no text.
+            ValueError: the grammar matches no text; for a JSON Schema, says which keywords conflict.
             GrammarTooComplex: a budget was exceeded.
         """
         key = grammar._native.structure()
@@ -109,7 +109,12 @@ class GrammarCompiler:
             if native is not None:
                 self._cache.move_to_end(key)
         if native is None:
-            native = _native.Compiled(self.tokenizer_info._native, grammar._native, *self._budget)
+            try:
+                native = _native.Compiled(self.tokenizer_info._native, grammar._native, *self._budget)
+            except ValueError as error:
+                if not grammar._native.is_empty():
+                    raise
+                raise ValueError(f"{error}{grammar._conflict()}") from None
             with self._lock:
                 self._cache[key] = native
                 while len(self._cache) > self._cache_size:

@@ -50,6 +50,11 @@ _LISTS = frozenset(["allOf", "anyOf", "oneOf", "prefixItems", "items"])
 _MAPS = frozenset(["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"])
 
 
+def is_assertion(keyword: str) -> bool:
+    """Whether a keyword can affect validity."""
+    return keyword not in _ANNOTATIONS
+
+
 @dataclass(frozen=True)
 class KeywordReport:
     """One keyword at one place.
@@ -74,10 +79,11 @@ class SchemaReport:
 
     Attributes:
         noted: keywords that are approximated, or annotations only.
+        text: the schema.
     """
 
     noted: tuple[KeywordReport, ...]
-    _text: str = field(repr=False, compare=False, default="true")
+    text: str = field(repr=False, compare=False, default="true")
 
     @property
     def inexact(self) -> tuple[KeywordReport, ...]:
@@ -92,7 +98,7 @@ class SchemaReport:
     def keywords(self) -> list[KeywordReport]:
         """Every keyword of the schema that can affect validity, in reading order."""
         known = {(r.pointer, r.keyword): r for r in self.noted}
-        found = [known.pop(key, KeywordReport(*key, "exact")) for key in _walk(json.loads(self._text), "#")]
+        found = [known.pop(key, KeywordReport(*key, "exact")) for key in _walk(json.loads(self.text), "#")]
         return found + list(known.values())
 
 
@@ -100,7 +106,7 @@ def _walk(schema: Any, pointer: str) -> Iterator[tuple[str, str]]:
     if not isinstance(schema, dict):
         return
     for keyword, value in schema.items():
-        if keyword not in _ANNOTATIONS:
+        if is_assertion(keyword):
             yield pointer, keyword
         if keyword in _MAPS and isinstance(value, dict):
             for name, part in value.items():

@@ -10,8 +10,9 @@
 namespace gramcore::quant {
 namespace {
 
-constexpr std::int64_t kTile = 16;         // rows of an activation tile
-constexpr std::int64_t kRowsAtOnce = 128;  // rows whose codes stay in L2 while panels stream by
+constexpr std::int64_t kTile = 16;             // rows of an activation tile
+constexpr std::int64_t kRowsAtOnce = 128;      // rows whose codes stay in L2 while panels stream by
+constexpr std::int64_t kOutputsAtOnce = 2048;  // of a kernel call: 8 KiB that are stored while in L1
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
@@ -23,8 +24,8 @@ std::int64_t padded_columns(std::int64_t cols) {
 }
 
 // Memory reused by the calls of one thread.
-template <class T>
-T* scratch(std::vector<T>* buffer, std::int64_t size) {
+template <class Vector>
+typename Vector::value_type* scratch(Vector* buffer, std::int64_t size) {
   if (buffer->size() < static_cast<std::size_t>(size)) buffer->resize(static_cast<std::size_t>(size));
   return buffer->data();
 }
@@ -155,8 +156,9 @@ const QuantizedRows::Prepared& QuantizedRows::prepared(const PackSpec& w) const 
 
 void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t n0, std::int64_t n1,
                     const MutableRowsView& y, const PackedLinear* second) {
-  static thread_local std::vector<std::uint8_t> expanded;
-  static thread_local std::vector<float> results, more;
+  static thread_local LineVector<std::uint8_t> expanded;
+  static thread_local LineVector<float> results;
+  static thread_local std::vector<float> more;
   const PackSpec& s = w.spec;
   GC_DCHECK(n0 % kPanelRows == 0 && n0 >= 0 && n1 <= s.n && x.cols_ == s.k);
   const QuantizedRows::Prepared& prepared = x.prepared(s);
@@ -169,18 +171,22 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
   a.zero = s.zero;
   a.x_blocks = x.blocks_;
   a.tile_rows = kTile;
-  a.out = scratch(&results, std::min(x.rows_, kRowsAtOnce) * kPanelRows);
-  std::uint8_t* raw = scratch(&expanded, 8192 + kRowsAtOnce / kTile * 2048 + 64);
+  const std::int64_t outputs = std::min(x.rows_, kRowsAtOnce) * kPanelRows;
+  const std::int64_t panels =
+      second ? 1 : std::max<std::int64_t>(1, kOutputsAtOnce / std::max<std::int64_t>(1, outputs));
+  a.panel_bytes = s.panel_bytes();
+  a.out = scratch(&results, panels * outputs);
+  a.scratch = scratch(&expanded, 8192 + kRowsAtOnce / kTile * 2048);
   // The level may have been lowered since x was prepared.
   a.tables = s.bits == 1 && x.tables_current_ && kernels.pair1 ? x.tables_.data() : nullptr;
-  a.scratch = raw + (64 - reinterpret_cast<std::uintptr_t>(raw) % 64) % 64;
   for (std::int64_t row = 0; row < x.rows_; row += kRowsAtOnce) {
     a.rows = std::min(kRowsAtOnce, x.rows_ - row);
     a.xq = x.codes_.data() + row * x.blocks_ * kBlock;
     a.xs = x.scales_.data() + row * x.blocks_;
     a.init = prepared.init.data() + row * x.blocks_;
     a.gsum = prepared.gsum.data() + (s.has_min ? row * a.groups : 0);
-    for (std::int64_t n = n0; n < n1; n += kPanelRows) {
+    for (std::int64_t n = n0; n < n1; n += panels * kPanelRows) {
+      a.panels = std::min(panels, ceil_div(n1 - n, kPanelRows));
       a.panel = panel_of(w, n);
       a.second = second ? panel_of(*second, n) : nullptr;
       if (second && a.tables) {
@@ -189,7 +195,9 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
         kernels.panel[s.bits](a);
         if (second) add_panel(kernels.panel[s.bits], a, a.second, &more);
       }
-      store_rows(a.out, a.rows, row, n, w.bias, y);
+      for (std::int64_t p = 0; p < a.panels; ++p) {
+        store_rows(a.out + p * a.rows * kPanelRows, a.rows, row, n + p * kPanelRows, w.bias, y);
+      }
     }
   }
 }

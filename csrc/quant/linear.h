@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/line_vector.h"
 #include "quant/packed.h"
 
 namespace gramcore::quant {
@@ -61,7 +62,7 @@ class QuantizedRows {
   void group_sums(std::int64_t group, std::vector<float>* out) const;
 
   std::int64_t rows_ = 0, cols_ = 0, blocks_ = 0;
-  std::vector<std::int8_t> codes_;  // tiles of 16 rows: [tile][block][row][32]
+  LineVector<std::int8_t> codes_;   // tiles of 16 rows: [tile][block][row][32]
   std::vector<float> scales_;       // [tile][block][row]
   std::vector<std::int32_t> sums_;  // the same
   std::vector<Prepared> prepared_;

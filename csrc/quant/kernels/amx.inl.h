@@ -13,6 +13,11 @@ using tiles::GC_ISA_NS::TileConfig;
 
 constexpr int kChunk = 16;  // blocks expanded at a time: 8 KiB
 
+// The tile intrinsics do not tell the compiler that they read memory.
+GC_INLINE void settle() {
+  asm volatile("" ::: "memory");
+}
+
 // Tiles 0, 1: activations, rows x 32 bytes; 2, 3: weights, 8 x 64 bytes; 4 .. 7: sums, rows x 16.
 GC_INLINE void configure(std::int64_t rows) {
   TileConfig c;
@@ -20,6 +25,7 @@ GC_INLINE void configure(std::int64_t rows) {
     c.row_bytes[i] = i < 2 ? 32 : 64;
     c.rows[i] = static_cast<std::uint8_t>(i == 2 || i == 3 ? 8 : rows);
   }
+  settle();
   _tile_loadconfig(&c);
 }
 
@@ -72,16 +78,24 @@ struct ScaleCursor {
   std::int64_t left;           // blocks to its end
 };
 
+// Exact for |x| < 2^22.  While tile instructions are in flight, one of the two units that multiply and convert vectors
+// stands still; additions go on.
+GC_INLINE Floats sums_to_floats(const std::int32_t* x) {
+  const __m512i shifted = _mm512_add_epi32(_mm512_load_si512(x), _mm512_set1_epi32(0x4b400000));  // 1.5 * 2^23
+  return _mm512_sub_ps(_mm512_castsi512_ps(shifted), _mm512_set1_ps(12582912.0f));
+}
+
 // Adds the sums of one block.  t: kSingle (groups of one block): the sums so far; else those of the open group, added
-// to `acc` where it ends.  kFull: 16 rows, so that loops unroll and t stays in registers.
-template <int kBits, bool kFull, bool kSingle>
+// to `acc` where it ends.  kRows: rows of the tile, or 0 for any number;
+// known, loops unroll and t stays in registers.
+template <int kBits, int kRows, bool kSingle>
 GC_INLINE void scale_block(const PanelArgs& a, const std::int32_t* sums, std::int64_t tile_rows, ScaleCursor* at,
                            Floats* t, float* acc) {
-  const std::int64_t rows = kFull ? 16 : tile_rows, value_bytes = a.scale_f32 ? 4 : 2;
+  const std::int64_t rows = kRows ? kRows : tile_rows, value_bytes = a.scale_f32 ? 4 : 2;
   const Floats scale = a.scale_f32 ? load_f32(at->values) : load_f16(at->values);
   unrolled<16>([&](auto r) __attribute__((always_inline)) {
-    if (!kFull && r.value >= rows) return;
-    const Floats sum = to_floats(_mm512_load_si512(sums + 16 * r.value)), xs = fill_float(at->xs[r.value]);
+    if (r.value >= rows) return;
+    const Floats sum = sums_to_floats(sums + 16 * r.value), xs = fill_float(at->xs[r.value]);
     t[r.value] = kSingle ? fma(scale, _mm512_mul_ps(sum, xs), t[r.value]) : fma(sum, xs, t[r.value]);
   });
   at->xs += rows;
@@ -89,7 +103,7 @@ GC_INLINE void scale_block(const PanelArgs& a, const std::int32_t* sums, std::in
   at->left = a.blocks_per_group;
   if constexpr (!kSingle) {
     unrolled<16>([&](auto r) __attribute__((always_inline)) {
-      if (!kFull && r.value >= rows) return;
+      if (r.value >= rows) return;
       store(acc + 16 * r.value, fma(scale, t[r.value], _mm512_load_ps(acc + 16 * r.value)));
       t[r.value] = zero_floats();
     });
@@ -98,7 +112,7 @@ GC_INLINE void scale_block(const PanelArgs& a, const std::int32_t* sums, std::in
   if (a.has_min) {
     const Floats min = a.scale_f32 ? load_f32(at->values) : load_f16(at->values);
     unrolled<16>([&](auto r) __attribute__((always_inline)) {
-      if (!kFull && r.value >= rows) return;
+      if (r.value >= rows) return;
       const Floats gsum = fill_float(at->gsum[r.value]);
       if constexpr (kSingle) {
         t[r.value] = fma(min, gsum, t[r.value]);
@@ -116,12 +130,12 @@ GC_INLINE void scale_block(const PanelArgs& a, const std::int32_t* sums, std::in
 // those of block i - 4, so that tiles, stores and vectors work at the same time; it also prefetches the weights of
 // `next`, the blocks to expand after these, bit by bit: all at once they would wait for each other.  xq, xs: at the
 // first block.
-template <int kBits, bool kFull, bool kSingle>
+template <int kBits, int kRows, bool kSingle>
 static void amx_blocks(const PanelArgs& a, Walk start, std::int64_t blocks, const std::int8_t* xq, const float* xs,
                        const float* gsum, std::int64_t tile_rows, const std::uint8_t* next, TileState* state) {
   constexpr int kLines = kBits + 1;  // of a block, with its share of scales and minima
   alignas(64) std::int32_t sums[4][256];
-  const std::int64_t rows = kFull ? 16 : tile_rows;
+  const std::int64_t rows = kRows ? kRows : tile_rows;
   ScaleCursor at{xs, gsum + start.group * rows, start.codes + 64 * kBits * start.left, start.left};
   float* const kept = kSingle ? state->acc : state->open;
   Floats t[16];
@@ -137,7 +151,7 @@ static void amx_blocks(const PanelArgs& a, Walk start, std::int64_t blocks, cons
   }                                                                                                              \
   if (i + u > 1 && i + u <= blocks + 1) _tile_stored(done, sums[done_slot], 64);                                 \
   if (i + u > 3 && i + u < blocks + 4) {                                                                         \
-    scale_block<kBits, kFull, kSingle>(a, sums[scaled_slot], rows, &at, t, state->acc);                          \
+    scale_block<kBits, kRows, kSingle>(a, sums[scaled_slot], rows, &at, t, state->acc);                          \
   }
   for (std::int64_t i = 0; i < blocks + 4; i += 4) {
     GC_STEP(0, 4, 0, 2, 6, 2, 0)
@@ -149,36 +163,56 @@ static void amx_blocks(const PanelArgs& a, Walk start, std::int64_t blocks, cons
   unrolled<16>([&](auto r) __attribute__((always_inline)) { store(kept + 16 * r.value, t[r.value]); });
 }
 
+template <int kBits, bool kSingle>
+GC_INLINE void amx_tile(const PanelArgs& a, Walk start, std::int64_t blocks, const std::int8_t* xq, const float* xs,
+                        std::int64_t rows, const std::uint8_t* next, TileState* state) {
+  const auto run = rows == 16  ? amx_blocks<kBits, 16, kSingle>
+                   : rows == 8 ? amx_blocks<kBits, 8, kSingle>
+                               : amx_blocks<kBits, 0, kSingle>;
+  run(a, start, blocks, xq, xs, a.gsum, rows, next, state);
+}
+
 template <int kBits>
-static void amx_panel(const PanelArgs& args) {
+static void amx_one_panel(const PanelArgs& args, std::int64_t* configured) {
   const bool single = args.blocks_per_group == 1;
   const std::int64_t blocks = args.groups * args.blocks_per_group;
   TileState* const states = reinterpret_cast<TileState*>(args.scratch + kChunk * 512);
   __builtin_memset(states, 0, sizeof(TileState) * ((args.rows + args.tile_rows - 1) / args.tile_rows));
   Walk at{args.panel, args.blocks_per_group, 0};
-  std::int64_t configured = 0;
   for (std::int64_t first = 0; first < blocks; first += kChunk) {
     const std::int64_t here = blocks - first < kChunk ? blocks - first : kChunk;
     expand_blocks<kBits>(args, at, here);
+    settle();
     const std::uint8_t* const next = advance<kBits>(args, at, here).codes;
     PanelArgs a = args;
     TileState* state = states;
     for (std::int64_t done = 0; done < args.rows; done += args.tile_rows, ++state) {
       const std::int64_t left = args.rows - done, rows = left < args.tile_rows ? left : args.tile_rows;
-      if (rows != configured) configure(rows);
-      configured = rows;
-      const std::int8_t* xq = a.xq + first * rows * 32;
-      const float* xs = a.xs + first * rows;
-      auto run = single ? (rows == 16 ? amx_blocks<kBits, true, true> : amx_blocks<kBits, false, true>)
-                        : (rows == 16 ? amx_blocks<kBits, true, false> : amx_blocks<kBits, false, false>);
-      run(a, at, here, xq, xs, a.gsum, rows, done == 0 ? next : nullptr, state);
+      if (rows != *configured) configure(rows);
+      *configured = rows;
+      const auto run = single ? amx_tile<kBits, true> : amx_tile<kBits, false>;
+      run(a, at, here, a.xq + first * rows * 32, a.xs + first * rows, rows, done == 0 ? next : nullptr, state);
       next_tile(&a, rows);
     }
+    settle();
     at = advance<kBits>(args, at, here);
   }
-  _tile_release();
-  for (std::int64_t r = 0; r < args.rows; ++r) {
-    const float* from = states[r / args.tile_rows].acc + 16 * (r % args.tile_rows);
-    store(args.out + 16 * r, _mm512_load_ps(from));
+  const TileState* state = states;
+  for (std::int64_t done = 0; done < args.rows; done += args.tile_rows, ++state) {
+    const std::int64_t left = args.rows - done, rows = left < args.tile_rows ? left : args.tile_rows;
+    for (std::int64_t r = 0; r < rows; ++r) store(args.out + 16 * (done + r), _mm512_load_ps(state->acc + 16 * r));
   }
+}
+
+// Tiles are configured once for all panels: that and their release take as long as some blocks.
+template <int kBits>
+static void amx_panels(const PanelArgs& args) {
+  PanelArgs a = args;
+  std::int64_t configured = 0;
+  for (std::int64_t p = 0; p < args.panels; ++p) {
+    amx_one_panel<kBits>(a, &configured);
+    a.panel += a.panel_bytes;
+    a.out += 16 * a.rows;
+  }
+  _tile_release();
 }

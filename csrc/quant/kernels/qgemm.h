@@ -9,6 +9,7 @@ namespace gramcore::quant {
 // init[block][row] = -zero * sum(xq), gsum[group][row] = sum over the group of xs * sum(xq).
 struct PanelArgs {
   const std::uint8_t* panel;
+  std::int64_t panels, panel_bytes;  // consecutive panels to multiply
   std::int64_t groups;
   int blocks_per_group;
   int scale_f32;  // scales are fp32, not fp16
@@ -21,7 +22,7 @@ struct PanelArgs {
   std::int64_t x_blocks;   // blocks of a tile: at least groups * blocks_per_group
   std::int64_t tile_rows;  // rows of every tile but the last
   std::int64_t rows;       // all rows
-  float* out;              // (rows, 16)
+  float* out;              // (panels, rows, 16)
   std::uint8_t* scratch;   // 8 KiB and 2 KiB per tile, 64-byte aligned
   // Tables of build_tables for [block][row], or null: one-bit weights by table, rows <= table_rows.
   const std::uint8_t* tables;

@@ -32,14 +32,15 @@ static void lanes_times_rows(const PanelArgs& a, std::int64_t stride, std::int64
       for (std::int64_t line = 0; line < block_bytes; line += 64) __builtin_prefetch(p + kPrefetchBytes + line);
       Bytes v[kVectors];
       unpack<kBits>(p + 4 * first, v);
-      for (int r = 0; r < kRows; ++r) {
-        Ints sum = fill_int(kBits == 8 && kSigned8 ? 0 : init[r]);
-        for (int j = 0; j < kVectors; ++j) {
-          const Ints x = fill_int(load_i32(xq + 32 * r + 4 * j));
-          sum = kBits == 8 ? dot8(sum, v[j], x) : dot(sum, v[j], x);
-        }
-        t[r] = fma(to_floats(sum), fill_float(xs[r]), t[r]);
-      }
+      Ints sums[kRows];
+      for (int r = 0; r < kRows; ++r) sums[r] = fill_int(kBits == 8 && kSigned8 ? 0 : init[r]);
+      unrolled<kVectors>([&](auto j) __attribute__((always_inline)) {
+        unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
+          const Ints x = fill_int(load_i32(xq + 32 * r.value + 4 * j.value));
+          sums[r.value] = kBits == 8 ? dot8(sums[r.value], v[j.value], x) : dot(sums[r.value], v[j.value], x);
+        });
+      });
+      for (int r = 0; r < kRows; ++r) t[r] = fma(to_floats(sums[r]), fill_float(xs[r]), t[r]);
       p += block_bytes;
       xq += 32 * stride;
       xs += stride;
@@ -93,16 +94,27 @@ GC_INLINE void next_tile(PanelArgs* a, std::int64_t rows) {
 #endif
 
 template <int kBits>
-static void panel(const PanelArgs& args) {
-#if defined(GC_ISA_IS_amx)
-  if (args.rows >= kAmxMinRows<kBits>) return amx_panel<kBits>(args);
-  if (kBits == 1 && args.tables) return args.rows == 1 ? lut_panel<1, 1>(args) : lut_panel<2, 1>(args);
-#endif
+static void one_panel(const PanelArgs& args) {
   PanelArgs a = args;
   for (std::int64_t done = 0; done < args.rows; done += args.tile_rows) {
     const std::int64_t left = args.rows - done, rows = left < args.tile_rows ? left : args.tile_rows;
     tile_times_panel<kBits>(a, rows, args.out + 16 * done);
     next_tile(&a, rows);
+  }
+}
+
+template <int kBits>
+static void panel(const PanelArgs& args) {
+  auto run = one_panel<kBits>;
+#if defined(GC_ISA_IS_amx)
+  if (args.rows >= kAmxMinRows<kBits>) return amx_panels<kBits>(args);
+  if (kBits == 1 && args.tables) run = args.rows == 1 ? lut_panel<1, 1> : lut_panel<2, 1>;
+#endif
+  PanelArgs a = args;
+  for (std::int64_t p = 0; p < args.panels; ++p) {
+    run(a);
+    a.panel += a.panel_bytes;
+    a.out += 16 * a.rows;
   }
 }
 

@@ -1,10 +1,12 @@
 // out_r = sum_j p_rj v_j / sum_j p_rj,  p_rj = 2^(q_r.k_j - max_j q_r.k_j) over the slots row r may see.
 //
-// Three passes over the block: all scores (keys transposed tile by tile, lanes = keys), softmax numerators in
-// place, weighted sum of values (lanes = head dimension).  Whole score rows instead of an online maximum: every
-// sum runs over slots in ascending order with no rescaling, and an unseen slot adds an exact zero.  So a row's bits
-// depend neither on how many rows are computed with it, nor (with fp32 products) on which other nodes lie between
-// its ancestors: a tree node gets what plain decoding would have computed.
+// All scores of the block first, then numerators and weighted sums of values.  Whole score rows instead of an online
+// maximum: every sum runs over slots in ascending order with no rescaling, and an unseen slot adds an exact zero.  So a
+// row's bits depend neither on how many rows are computed with it, nor (with fp32 products) on which other nodes lie
+// between its ancestors: a tree node gets what plain decoding would have computed.
+// Few rows: keys are transposed tile by tile and are the lanes of scores.  Many rows (tree_attention_many.inl.h): rows
+// are the lanes and keys are read where they lie.  Both are one register-blocked product with the same order of sums
+// (tree_attention_products.inl.h), and give the same bits.
 // Products are fp32, or bf16 pairs (vdpbf16ps, or tiles) when the query and the cache are bf16 and the level has them.
 // An int8 cache is widened with its slots' factors as tiles are packed.  Products of AMX tiles keep their maximum
 // online instead (tree_attention_amx.inl.h). Tiles are kTileKeys slots; head_dim is padded with zeros to 32.
@@ -95,6 +97,8 @@ static void pack_query(std::int32_t* to, const AttentionBlock& b, std::int64_t d
   }
 }
 
+constexpr int kFewKeys = 2 * kLanes;  // a packed tile fills a third of the first-level cache
+
 // Few rows: lanes are keys, then dimensions.
 template <class Products, class T>
 static void attend_few(const AttentionBlock& b) {
@@ -109,20 +113,23 @@ static void attend_few(const AttentionBlock& b) {
   constexpr bool kMayRead = Products::kPer == 1 && sizeof(T) == 4;
   const bool direct = kMayRead && b.head_dim == dim, read_keys = direct && b.key_tiles;
   pack_query<Products>(query, b, dim, dim);
-  for (std::int64_t k = 0; k < b.num_keys; k += kTileKeys) {
-    const int count = static_cast<int>(b.num_keys - k < kTileKeys ? b.num_keys - k : kTileKeys);
+  const std::int64_t keys_here = b.key_tiles ? kTileKeys : kFewKeys;
+  for (std::int64_t k = 0; k < b.num_keys; k += keys_here) {
+    const int count = static_cast<int>(b.num_keys - k < keys_here ? b.num_keys - k : keys_here);
     const std::int32_t* keys = tile;
     if (read_keys) {
       keys = reinterpret_cast<const std::int32_t*>(static_cast<const T*>(b.key) + k * b.head_dim);
     } else if (Products::kPer == 1 && b.key_tiles) {
       widen_keys<T>(tile, b, k, key_steps);
     } else if constexpr (sizeof(T) == 1) {
-      pack_short_keys(tile, b, k, count, key_steps);
+      pack_short_keys<kFewKeys>(tile, b, k, count, key_steps);
     } else {
-      pack_keys<Products, T>(tile, b, k, count, key_steps);
+      pack_keys<Products, T, kFewKeys>(tile, b, k, count, key_steps);
     }
-    multiply<Products>(scores + k, padded, false, {query, dim, 1}, b.rows, keys, kTileKeys, kTileKeys, key_steps,
-                       nullptr);
+    Fetch next(b, b.key, sizeof(T), b.key_tiles ? b.head_dim : b.key_step, k + keys_here, keys_here, b.rows * keys_here,
+               key_steps);
+    multiply<Products>(scores + k, padded, false, {query, dim, 1}, b.rows, keys, keys_here, keys_here, key_steps,
+                       &next);
   }
   for (std::int64_t r = 0; r < b.rows; ++r) {
     mask_row(scores + r * padded, b, b.first_node + r / b.group, 0, padded);
@@ -139,7 +146,8 @@ static void attend_few(const AttentionBlock& b) {
     const std::int32_t* values =
         direct ? reinterpret_cast<const std::int32_t*>(static_cast<const T*>(b.value) + k * b.value_step) : tile;
     const Matrix weights = {reinterpret_cast<const std::int32_t*>(scores) + k / Products::kPer, padded, 1};
-    Fetch next(b, b.value, sizeof(T), b.value_step, direct ? k + kTileKeys : b.num_keys, b.rows * dim, steps);
+    Fetch next(b, b.value, sizeof(T), b.value_step, direct ? k + kTileKeys : b.num_keys, kTileKeys, b.rows * dim,
+               steps);
     multiply<Products>(acc, dim, k > 0, weights, b.rows, values, direct ? b.value_step : dim, dim, steps, &next);
     multiply<Products>(sums, kLanes, k > 0, weights, b.rows, reinterpret_cast<const std::int32_t*>(&ones), 0, kLanes,
                        steps, nullptr);
@@ -150,14 +158,17 @@ static void attend_few(const AttentionBlock& b) {
 }
 
 #include "kvcache/kernels/tree_attention_many.inl.h"
+
 // Whether this level multiplies the block in bf16.
 GC_INLINE bool bf16_products(const AttentionBlock& b) {
 #if defined(__AVX512BF16__)
   return b.bf16_products && b.kv_dtype == DType::bf16;
 #else
-  return false && b.rows;
+  static_cast<void>(b);
+  return false;
 #endif
 }
+
 // Whether lanes are rows; the bits are the same either way.
 GC_INLINE bool many_rows(const AttentionBlock& b) {
   return b.rows > kLanes / 2 && !bf16_products(b);

@@ -185,7 +185,7 @@ static void score_chunk(const AttentionBlock& b, const TileScratch& t, Tiles* ti
                         std::int64_t end) {
   for (std::int64_t k = first; k < end; k += kTileKeys) {
     const int count = static_cast<int>(end - k < kTileKeys ? end - k : kTileKeys);
-    pack_keys<Bf16Products, bf16>(t.keys, b, k, count, static_cast<int>(t.dim / 2));
+    pack_keys<Bf16Products, bf16, kTileKeys>(t.keys, b, k, count, static_cast<int>(t.dim / 2));
     for_tile_rows(b.rows, tiles, [&](std::int64_t r, bool two) {
       const auto multiply = two ? multiply_tiles<true> : multiply_tiles<false>;
       for (std::int64_t n = 0; n < kTileKeys; n += 32) {

@@ -82,19 +82,18 @@ GC_INLINE void transpose_whole(Vi* rows, const char* from, std::int64_t step) {
 #endif
 }
 
-// tile[step][key]: `count` keys from `first`, transposed; keys past `count` are zero.  Fetches the tile behind it.
-template <class Products, class T>
+// tile[step][key]: kKeys keys from `first`, transposed, the first `count` of them; the others are zero.
+template <class Products, class T, int kKeys>
 static void pack_keys(std::int32_t* tile, const AttentionBlock& b, std::int64_t first, int count, int steps) {
   constexpr bool kRaw = Products::kPer == 2 || sizeof(T) == 4;  // elements are moved, not converted
   const T* keys = static_cast<const T*>(b.key) + first * b.key_step;
   const std::int64_t step = b.key_step * static_cast<std::int64_t>(sizeof(T));
   const std::int64_t bytes = b.head_dim * static_cast<std::int64_t>(sizeof(T));
-  for (int k = 0; k < static_cast<int>(kTileKeys); k += kLanes) {
+  for (int k = 0; k < kKeys; k += kLanes) {
     const char* from = reinterpret_cast<const char*>(keys + k * b.key_step);
     for (int d = 0; d < steps; d += kLanes) {
       Vi rows[kLanes];
       if (kRaw && k + kLanes <= count && 4 * (d + kLanes) <= bytes) {
-        for (int i = 0; i < kLanes; ++i) __builtin_prefetch(from + (i + kTileKeys) * step + 4 * d);
         transpose_whole(rows, from + 4 * d, step);
       } else {
 #pragma GCC unroll 16
@@ -110,16 +109,17 @@ static void pack_keys(std::int32_t* tile, const AttentionBlock& b, std::int64_t 
         transpose(rows);
       }
 #pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) store_bits(tile + (d + i) * kTileKeys + k, rows[i]);
+      for (int i = 0; i < kLanes; ++i) store_bits(tile + (d + i) * kKeys + k, rows[i]);
     }
   }
 }
 
 // The same from an int8 cache: four dimensions are transposed as one element, taken apart and multiplied by the
 // factors of the slots.
+template <int kKeys>
 static void pack_short_keys(std::int32_t* tile, const AttentionBlock& b, std::int64_t first, int count, int steps) {
   const char* keys = static_cast<const char*>(b.key) + first * b.key_step;
-  for (int k = 0; k < static_cast<int>(kTileKeys); k += kLanes) {
+  for (int k = 0; k < kKeys; k += kLanes) {
     const int here = count - k < kLanes ? count - k : kLanes;
     const char* from = keys + k * b.key_step;
     const Vf factors =
@@ -127,7 +127,6 @@ static void pack_short_keys(std::int32_t* tile, const AttentionBlock& b, std::in
     for (int d = 0; d < steps; d += 4 * kLanes) {
       Vi rows[kLanes];
       if (here == kLanes && d + 4 * kLanes <= b.head_dim) {
-        for (int i = 0; i < kLanes; ++i) __builtin_prefetch(from + (i + kTileKeys) * b.key_step + d);
         transpose_whole(rows, from + d, b.key_step);
       } else {
 #pragma GCC unroll 16
@@ -137,11 +136,11 @@ static void pack_short_keys(std::int32_t* tile, const AttentionBlock& b, std::in
         transpose(rows);
       }
       for (int i = 0; i < kLanes && d + 4 * i < steps; ++i) {
-        std::int32_t* to = tile + (d + 4 * i) * kTileKeys + k;
+        std::int32_t* to = tile + (d + 4 * i) * kKeys + k;
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) {
           const Vi code = (rows[i] << (24 - 8 * j)) >> 24;
-          store_bits(to + j * kTileKeys, as_bits(__builtin_convertvector(code, Vf) * factors));
+          store_bits(to + j * kKeys, as_bits(__builtin_convertvector(code, Vf) * factors));
         }
       }
     }
@@ -206,15 +205,15 @@ struct Matrix {
 // Brings a tile of a cache near while something else is computed, a few lines at a time.
 class Fetch {
  public:
-  // Slots from `first`, during a product of `sums` sums with `steps` steps each.
+  // `slots` slots from `first`, during a product of `sums` sums with `steps` steps each.
   Fetch(const AttentionBlock& b, const void* cache, std::int64_t element, std::int64_t step, std::int64_t first,
-        std::int64_t sums, std::int64_t steps)
+        std::int64_t slots, std::int64_t sums, std::int64_t steps)
       : row_(static_cast<const char*>(cache) + first * step * element),
         bytes_(b.head_dim * element),
         step_(step * element),
-        rows_(b.num_keys - first < kTileKeys ? b.num_keys - first : kTileKeys) {
+        rows_(b.num_keys - first < slots ? b.num_keys - first : slots) {
     const std::int64_t blocks = sums / (kBlockSums * kLanes) + 1, parts = (steps + kPart - 1) / kPart;
-    each_ = kTileKeys * ((bytes_ + 63) / 64) / (blocks * parts) + 1;
+    each_ = slots * ((bytes_ + 63) / 64) / (blocks * parts) + 1;
   }
   static constexpr std::int64_t kPart = 16;  // steps of a product between calls
   GC_INLINE void some(Fetch* fetch) {

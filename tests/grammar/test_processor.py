@@ -16,7 +16,7 @@ ALPHABET = '{}[]":, abcdefghijklmnopqrstuvwxyz0123456789-.'
 TOKENS = [c.encode() for c in ALPHABET] + [b'{"', b'":', b'",', b"true", b"null", b"</s>"]
 STOP = len(TOKENS) - 1
 INFO = TokenizerInfo(TOKENS, stop=[STOP])
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 4}, "ok": {"type": "boolean"}},
     "required": ["name", "ok"],
@@ -97,7 +97,8 @@ def run_cli(capsys: Any, *arguments: str) -> tuple[int, str]:
 
 def test_command_line_reports_and_locates(tmp_path: Path, capsys: Any) -> None:
     schema, good, bad = tmp_path / "s.json", tmp_path / "good.json", tmp_path / "bad.json"
-    schema.write_text(json.dumps({**SCHEMA, "uniqueItems": True}))
+    tags = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+    schema.write_text(json.dumps({**SCHEMA, "properties": {**SCHEMA["properties"], "tags": tags}}))
     good.write_text('{"name": "ab", "ok": true}\n')
     bad.write_text('{"name": "ab",\n "ok": 1}')
     code, text = run_cli(capsys, str(schema), "--instance", str(good))

@@ -35,6 +35,25 @@ def test_names_come_with_what_defines_them_and_the_factory_defaults_otherwise() 
     assert create("AdamW-8bit", layer, state="int4").param_groups[0]["state"] == "int4"
 
 
+def test_what_works_around_an_optimizer_is_made_with_one() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 4))
+    lomo = create("lomo", model, lr=0.5, max_grad_norm=1.0)
+    assert (type(lomo.optimizer).__name__, lomo.max_grad_norm, lomo.optimizer.param_groups[0]["lr"]) == (
+        "SGD",
+        1.0,
+        0.5,
+    )
+    released = create("LOMO", model, base="AdamW-8bit", lr=1e-3)
+    assert released.optimizer.param_groups[0]["state"] == "int8"
+    assert create("FSAM", model, rho=0.1, weight_decay=0.1).keep_frac == 0.1
+    assert len(create("SAM", model, weight_decay=0.1).base.param_groups) == 2
+    mkor = create("MKOR", model, lr=1e-3, update_every=3)
+    assert (mkor.update_every, len(mkor.layers), mkor.base.param_groups[0]["lr"]) == (3, 2, 1e-3)
+    assert len(create("BAdam", model, lr=1e-3).param_groups) == 2
+    with pytest.raises(ValueError, match=r"gramcore\.optim\.LAWA"):
+        create("LAWA", model)
+
+
 def test_an_unknown_name_lists_the_known() -> None:
     with pytest.raises(ValueError, match=r"AdamW, .*got 'adamax'"):
         create("adamax", torch.nn.Linear(2, 2))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from gramcore.optim import SGD, AdamW, FusedBackward, GradientError, create, galore
+from gramcore.optim.by_name import names
 
 from tests.optim.helpers import make_params, run_optimizer, set_grads
 
@@ -153,6 +156,58 @@ def test_rank_above_both_sides_and_vectors_get_adam() -> None:
     run_optimizer(galore(params, lr=1e-2, rank=64), params, 5)
     run_optimizer(AdamW(twin, **numbers), twin, 5)  # type: ignore[arg-type]
     assert all(torch.equal(a, b) for a, b in zip(params, twin, strict=True))
+
+
+@pytest.mark.parametrize("name", ["AdamW-8bit", "GaLore", "CAME"])
+def test_copies_and_pickles_go_on_alike(name: str) -> None:
+    model = make_model()
+    optimizer = create(name, model, lr=1e-2, max_grad_norm=0.5, on_nonfinite="skip")
+    loss_of(model).backward()
+    optimizer.step()
+    twin_model, twin = copy.deepcopy((model, optimizer))
+    third_model, third = pickle.loads(pickle.dumps((model, optimizer)))
+    for m, o in ((model, optimizer), (twin_model, twin), (third_model, third)):
+        o.zero_grad()
+        loss_of(m, 1).backward()
+        o.step()
+        assert all(torch.equal(a, b) for a, b in zip(m.parameters(), model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (lambda ps: torch.optim.AdamW(ps, lr=1e-2), lambda ps: AdamW(ps, lr=1e-2)),
+        (lambda ps: torch.optim.SGD(ps, lr=1e-2, momentum=0.9), lambda ps: SGD(ps, lr=1e-2, momentum=0.9)),
+    ],
+)
+def test_a_state_of_torch_is_taken_over(theirs, ours) -> None:  # type: ignore[no-untyped-def]
+    left, right = make_params([(5,), (6, 8)]), make_params([(5,), (6, 8)])
+    a, b = theirs(left), ours(right)
+    run_optimizer(a, left, 3)
+    b.load_state_dict(a.state_dict())
+    for p, q in zip(left, right, strict=True):
+        q.data.copy_(p)
+    run_optimizer(a, left, 3, first=4)
+    run_optimizer(b, right, 3, first=4)
+    for p, q in zip(left, right, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+def test_a_state_goes_to_its_own_algorithm_only() -> None:
+    made, saved = {}, {}
+    for name in names("optimizer"):
+        params = make_params([(80, 90), (7,)])
+        made[name] = create(name, params, lr=1e-3)
+        run_optimizer(made[name], params, 1)
+        saved[name] = made[name].state_dict()
+    for mine, optimizer in made.items():
+        for other, state in saved.items():
+            same = optimizer.algorithm() == made[other].algorithm()
+            if same and state["state"][0].keys() == saved[mine]["state"][0].keys():
+                optimizer.load_state_dict(state)
+            elif not same:
+                with pytest.raises(ValueError, match="state_dict must be one of"):
+                    optimizer.load_state_dict(state)
 
 
 def test_a_state_of_another_shape_is_refused_and_nothing_changes() -> None:

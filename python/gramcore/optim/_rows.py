@@ -249,24 +249,50 @@ register(
 )
 
 
-def _tool(name: str, home: str, summary: str, paper: str, **test_kwargs: Any) -> Row:
-    """A row of something that works around an optimizer; tests/optim/test_tools.py drives these."""
-    return Row(name, "optim", "optimizer_tool", f"gramcore.optim.{home}", summary, paper, {}, test_kwargs)
+def _tool(name: str, home: str, summary: str, paper: str, takes: str = "", base: str = "", **test_kwargs: Any) -> Row:
+    """A row of something that works around an optimizer; tests/optim/test_tools.py drives these.
+
+    ``takes`` says what ``create`` gives the factory: blocks, optimizer, or model+optimizer; empty for what is not made
+    by name. ``base`` names the optimizer that ``create`` wraps by default.
+    """
+    facts = {"takes": takes, "base": base, "fixed": test_kwargs if takes else {}}
+    return Row(name, "optim", "optimizer_tool", f"gramcore.optim.{home}", summary, paper, facts, test_kwargs)
 
 
 register(
-    _tool("LOMO", "fused_backward:FusedBackward", "steps fused into backward", "Lv et al. 2023, arXiv:2306.09782"),
-    _tool("BAdam", "badam:BAdam", "AdamW on one block at a time", "Luo et al. 2024, arXiv:2404.02827"),
-    _tool("SAM", "sam:SAM", "gradient at the worst nearby weights", "Foret et al. 2021, arXiv:2010.01412"),
+    _tool(
+        "LOMO",
+        "fused_backward:FusedBackward",
+        "steps fused into backward",
+        "Lv et al. 2023, arXiv:2306.09782",
+        "optimizer",
+        "SGD",
+    ),
+    _tool("BAdam", "badam:BAdam", "AdamW on one block at a time", "Luo et al. 2024, arXiv:2404.02827", "blocks"),
+    _tool(
+        "SAM",
+        "sam:SAM",
+        "gradient at the worst nearby weights",
+        "Foret et al. 2021, arXiv:2010.01412",
+        "optimizer",
+        "AdamW",
+    ),
     _tool(
         "FSAM",
         "sam:SAM",
         "SAM on the weights of largest Fisher information",
         "Zhong et al. 2022, arXiv:2210.05497",
+        "optimizer",
+        "AdamW",
         keep_frac=0.1,
     ),
     _tool(
-        "MKOR", "mkor:MKOR", "Kronecker factors inverted by rank-1 updates", "Mozaffari et al. 2023, arXiv:2306.01685"
+        "MKOR",
+        "mkor:MKOR",
+        "Kronecker factors inverted by rank-1 updates",
+        "Mozaffari et al. 2023, arXiv:2306.01685",
+        "model+optimizer",
+        "AdamW",
     ),
     _tool(
         "LoRA-GGPO",

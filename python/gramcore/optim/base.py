@@ -97,7 +97,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         unknown = sorted(own.keys() - _GROUP_OPTIONS.keys())
         if unknown:
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {unknown[0]!r}")
-        full = {**_GROUP_OPTIONS, **own, **numbers}
+        full = {**_GROUP_OPTIONS, **own, **numbers, "algorithm": self.algorithm()}
         self._check_group(full)
         super().__init__(params, full)
         self.num_skipped = 0
@@ -114,6 +114,10 @@ class FusedOptimizer(torch.optim.Optimizer):
     @abstractmethod
     def check_hyper(self, group: Mapping[str, Any]) -> None:
         """Raise if a number of the group is out of range."""
+
+    def algorithm(self) -> str:
+        """What state belongs to: saved with it, and compared when it is loaded."""
+        return type(self).__name__
 
     def lr_scales(self, group: Mapping[str, Any], params: list[torch.Tensor]) -> list[float]:
         """Multiples of lr per parameter (distributed ones whole), or an empty list for none."""
@@ -159,6 +163,9 @@ class FusedOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load what :meth:`state_dict` gave, keeping the dtype of every state tensor.
 
+        Numbers that the groups do not hold stay as they are, so the state of torch's optimizer of the same rule can be
+        taken over where the names are the same (AdamW, Adam, SGD with momentum).
+
         Raises:
             ValueError: another optimizer's state, or tensors of another shape; nothing is changed then.
         """
@@ -169,14 +176,18 @@ class FusedOptimizer(torch.optim.Optimizer):
                 f"state_dict must have parameter groups of sizes {[len(g['params']) for g in self.param_groups]}, "
                 f"got {lengths}"
             )
-        restored = {}
+        restored, merged = {}, []
         for mine, theirs in zip(self.param_groups, groups, strict=True):
-            group = {**self.defaults, **theirs}
+            made_by = theirs.get("algorithm", mine["algorithm"])
+            if made_by != mine["algorithm"]:
+                raise ValueError(f"state_dict must be one of {mine['algorithm']}, got one of {made_by}")
+            group = {**mine, **theirs}
+            merged.append(group)
             self._check_group(group)
             for i, p in zip(theirs["params"], mine["params"], strict=True):
                 if i in saved:
                     restored[p] = self._restore(group, saved[i], p)
-        super().load_state_dict({"state": {}, "param_groups": [dict(g) for g in groups]})
+        super().load_state_dict({"state": {}, "param_groups": merged})
         for p, values in restored.items():
             self.state[p] = values
 
@@ -303,6 +314,11 @@ class FusedOptimizer(torch.optim.Optimizer):
         # Position in the optimizer names a parameter's random bits.
         params = [p for g in self.param_groups for p in g["params"]]
         self._index = {p: i for i, p in enumerate(params)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch keeps groups and state alone; what names start with is its own bookkeeping.
+        own = {k: v for k, v in self.__dict__.items() if not k.startswith(("_optimizer", "_zero_grad", "_warned"))}
+        return {**own, **super().__getstate__(), "_index": {}}  # type: ignore[no-untyped-call]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,6 +16,7 @@ __all__ = ["create", "layer_blocks", "names", "param_groups", "state_bytes"]
 
 #: Registry protocols of what :func:`create` makes.
 _PROTOCOLS = ("optimizer", "zeroth_order")
+_TOOLS = "optimizer_tool"
 
 
 def names(*protocols: str) -> list[str]:
@@ -22,12 +24,13 @@ def names(*protocols: str) -> list[str]:
     return [row.name for protocol in protocols or _PROTOCOLS for row in _registry.rows("optim", protocol)]
 
 
-def _find(name: str) -> _registry.Row:
-    for protocol in _PROTOCOLS:
+def _find(name: str, *protocols: str) -> _registry.Row:
+    for protocol in protocols or _PROTOCOLS:
         for row in _registry.rows("optim", protocol):
             if row.name.lower() == name.lower():
                 return row
-    raise ValueError(f"name must be one of {', '.join(names())}, got {name!r}")
+    known = [row.name for p in protocols or _PROTOCOLS for row in _registry.rows("optim", p)]
+    raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}")
 
 
 def is_decayed(name: str, p: torch.Tensor) -> bool:
@@ -85,13 +88,15 @@ def create(name: str, model: torch.nn.Module | Iterable[Any], **arguments: Any) 
         name: one of ``gramcore optim list``.
         model: a module (with ``weight_decay`` given, its vectors are exempt, see :func:`param_groups`; optimizers by
             blocks get its :func:`layer_blocks`), or parameters, groups or blocks, used as they are.
-        arguments: of the optimizer.
+        arguments: of the optimizer.  LOMO, SAM, FSAM and MKOR work around one: ``base`` names it (SGD for LOMO, AdamW
+            for the others), and arguments that are not theirs are its.
 
     Returns:
-        The optimizer; a zeroth-order one has its ``torch.optim.Optimizer`` in ``base``.
+        The optimizer; a zeroth-order one has its ``torch.optim.Optimizer`` in ``base``, LOMO in ``optimizer``.
 
     Raises:
-        ValueError: an unknown name; the message lists the known ones.
+        ValueError: an unknown name; the message lists the known ones.  Also a name that ``gramcore optim list`` has for
+            something that is not an optimizer; the message says where it is.
 
     Example:
         >>> import torch
@@ -99,8 +104,10 @@ def create(name: str, model: torch.nn.Module | Iterable[Any], **arguments: Any) 
         >>> type(create("adamw", torch.nn.Linear(2, 2), lr=1e-3, weight_decay=0.1)).__name__
         'AdamW'
     """
-    row = _find(name)
+    row = _find(name, *_PROTOCOLS, _TOOLS)
     takes = row.facts.get("takes", "params")
+    if row.protocol == _TOOLS and takes != "blocks":
+        return _around(row, model, arguments)
     if isinstance(model, torch.nn.Module) and takes == "params":
         decay = arguments.get("weight_decay", 0.0)
         params: Any = (
@@ -111,6 +118,19 @@ def create(name: str, model: torch.nn.Module | Iterable[Any], **arguments: Any) 
     else:
         params = model
     return row.load()(params, **{**row.facts.get("fixed", {}), **arguments})
+
+
+def _around(row: _registry.Row, model: Any, arguments: dict[str, Any]) -> Any:
+    """What works around an optimizer, with that optimizer."""
+    factory, takes = row.load(), row.facts["takes"]
+    if not takes:
+        raise ValueError(f"name must be an optimizer's, got {row.name!r}; use gramcore.optim.{factory.__name__}")
+    theirs = inspect.signature(factory).parameters.keys()
+    own = {k: v for k, v in arguments.items() if k in theirs and k != "base"}
+    rest = {k: v for k, v in arguments.items() if k not in own and k != "base"}
+    base = create(arguments.get("base", row.facts["base"]), model, **rest)
+    first = (model, base) if takes == "model+optimizer" else (base,)
+    return factory(*first, **{**row.facts["fixed"], **own})
 
 
 def state_bytes(

@@ -61,6 +61,9 @@ class ProjectedOptimizer(DirectionOptimizer):
     def check_hyper(self, group: Mapping[str, Any]) -> None:
         check_adam(group)
 
+    def algorithm(self) -> str:
+        return "/".join(type(x).__name__ for x in (self, self.subspace, self.lift))
+
     def works_on_matrices(self, group: Mapping[str, Any], p: torch.Tensor) -> bool:
         return self.projects(group, p)
 

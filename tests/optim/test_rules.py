@@ -1,4 +1,4 @@
-"""Every rule against its twin in tests/reference/optim.py, driven by the registry."""
+"""Every rule against its twin in tests/reference/optim, driven by the registry."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def _row(
     **test_kwargs: Any,
 ) -> Row:
     """A row: ``fixed`` are the arguments that make the factory this algorithm, given by ``create`` too; ``reference``
-    names the twin in tests/reference/optim.py that shares the test arguments."""
+    names the twin in tests/reference/optim that shares the test arguments."""
     factory = f"gramcore.optim.{home}"
     own = fixed or {}
     facts = {"reference": reference, "fixed": own}

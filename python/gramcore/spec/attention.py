@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AttentionInterface
 
-from gramcore.kvcache import tree_attention
+from gramcore._core import spec as _native
+from gramcore.kvcache import tree_attention_ragged
+from gramcore.spec.base import IntArray
 
-__all__ = ["NAME", "TreeRows", "supports", "tree_rows"]
+__all__ = ["NAME", "TreeRows", "ancestor_rows", "supports", "tree_rows"]
 
 #: Name under which the kernel is known to transformers.
 NAME = "gramcore_tree"
@@ -25,10 +28,28 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class TreeRows:
-    """The rows of one forward: slots before them ``(B,)`` and who sees whom ``(B, R, W)``."""
+    """The rows of one forward, those of all sequences one behind the other.
+
+    Attributes:
+        lengths: ``(B,)`` slots before them.
+        counts: ``(B,)`` rows of every sequence.
+        ancestors: ``(R, W)`` who sees whom; None: chains.
+    """
 
     lengths: torch.Tensor
+    counts: torch.Tensor
     ancestors: torch.Tensor | None
+
+
+def ancestor_rows(parents: Sequence[IntArray]) -> torch.Tensor:
+    """Bit words of root and nodes of every tree, ``(R, W)``."""
+    bits = [_native.tree_ancestors(tree).view(np.int64) for tree in parents]
+    seen = np.zeros((sum(map(len, bits)), max(b.shape[1] for b in bits)), np.int64)
+    first = 0
+    for rows in bits:
+        seen[first : first + len(rows), : rows.shape[1]] = rows
+        first += len(rows)
+    return torch.from_numpy(seen)
 
 
 _current: ContextVar[TreeRows | None] = ContextVar("tree_rows", default=None)
@@ -66,7 +87,9 @@ def _attend(
     rows = _current.get()
     if rows is None:
         raise RuntimeError(f"attention {NAME!r} must run inside gramcore.spec.generate, got a forward outside it")
-    return tree_attention(query, key, value, rows.lengths, ancestors=rows.ancestors, scale=scaling), None
+    packed = query[0].transpose(0, 1)
+    out = tree_attention_ragged(packed, key, value, rows.lengths, rows.counts, ancestors=rows.ancestors, scale=scaling)
+    return out[None], None
 
 
 AttentionInterface.register(NAME, _attend)

@@ -44,7 +44,14 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         rows = key_states.shape[2]
-        lengths = self.owner.lengths
+        lengths, counts = self.owner.lengths, self.owner.counts
+        if counts is not None:
+            first = 0
+            for b, (length, count) in enumerate(zip(lengths, counts, strict=True)):
+                self.keys[b, :, length : length + count] = key_states[0, :, first : first + count]
+                self.values[b, :, length : length + count] = value_states[0, :, first : first + count]
+                first += count
+            return self.keys, self.values
         if min(lengths) == max(lengths):
             self.keys[:, :, lengths[0] : lengths[0] + rows] = key_states
             self.values[:, :, lengths[0] : lengths[0] + rows] = value_states
@@ -52,7 +59,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             for b, length in enumerate(lengths):
                 self.keys[b, :, length : length + rows] = key_states[b]
                 self.values[b, :, length : length + rows] = value_states[b]
-        columns = self.owner.capacity if self.owner.hand_out_all else max(lengths) + rows
+        columns = max(lengths) + rows
         return self.keys[:, :, :columns], self.values[:, :, :columns]
 
     def get_seq_length(self) -> int:
@@ -79,8 +86,8 @@ class SlotCache(Cache):
         self.capacity = capacity
         #: Committed slots of every sequence; the next forward writes behind them.
         self.lengths = [0] * batch
-        #: Whether ``update`` hands out whole buffers (the kernel knows the lengths) or the columns in use.
-        self.hand_out_all = False
+        #: Rows of every sequence in a forward over one packed row of all of them, which is then given whole buffers.
+        self.counts: Sequence[int] | None = None
         self._slots = [_SlotLayer(self) for _ in range(num_layers)]
         super().__init__(layers=list(self._slots))
 
@@ -104,13 +111,13 @@ class SlotCache(Cache):
         self.lengths[sequence] = base + 1 + len(path)
 
     @contextlib.contextmanager
-    def whole_buffers(self) -> Iterator[None]:
-        """Let ``update`` hand out whole buffers."""
-        self.hand_out_all = True
+    def packed(self, counts: Sequence[int]) -> Iterator[None]:
+        """The rows of the forwards inside are those of all sequences one behind the other, ``counts[b]`` of each."""
+        self.counts = counts
         try:
             yield
         finally:
-            self.hand_out_all = False
+            self.counts = None
 
     def select(self, sequences: Sequence[int]) -> None:
         """Keep only these sequences of the batch, in this order."""

@@ -219,8 +219,8 @@ class _Run:
         out = self.host.prefill([s.tokens[:-1] for s in self.sequences])
         for b, s in enumerate(self.sequences):
             if out is not None and out.hidden is not None and s.length > 1:
-                s.hidden = out.hidden[b, s.length - 2].clone()
-                s.drafter.observe_hidden(out.hidden[b, : s.length - 1])
+                s.hidden = out.hidden[b][s.length - 2].clone()
+                s.drafter.observe_hidden(out.hidden[b][: s.length - 1])
             s.drafter.observe(s.tokens)
         self.stats.prefill_s = time.perf_counter() - started
         active = list(self.sequences)
@@ -245,12 +245,12 @@ class _Run:
         clock.append(time.perf_counter())
         done: list[tuple[_Sequence, list[int], int]] = []
         for b, s in enumerate(active):
-            rows = TargetRows(out.logits[b, : len(s.tree) + 1], self.sampling, self._editor(s))
+            rows = TargetRows(out.logits[b][: len(s.tree) + 1], self.sampling, self._editor(s))
             s.rng.position = s.length - s.num_prompt
             verdict = self.verifier.verify(s.tree, rows, s.rng)
             self.host.commit(b, verdict.path)
             if out.hidden is not None:
-                committed = out.hidden[b, [0, *(verdict.path + 1).tolist()]]
+                committed = out.hidden[b][[0, *(verdict.path + 1).tolist()]]
                 s.hidden = committed[-1]
                 s.drafter.observe_hidden(committed)
             s.drafter.observe_target(s.tree, rows)

@@ -14,9 +14,10 @@ __all__ = ["Host", "TreeOutput"]
 
 @dataclass
 class TreeOutput:
-    """Logits ``(B, R, V)`` on the CPU and, if asked for, last hidden states ``(B, R, width)``.
+    """Per sequence logits ``(R, V)`` on the CPU and, if asked for, last hidden states ``(R, width)``.
 
-    ``R`` is the largest row count of the batch; row 0 of a tree forward is the root, row ``i + 1`` node ``i``.
+    A sequence of tensors, or one tensor ``(B, R, ...)`` with any rows behind those that a sequence has. Row 0 of a tree
+    forward is the root, row ``i + 1`` node ``i``.
     """
 
     logits: Any

@@ -117,9 +117,9 @@ class _DraftLaws:
         self.hidden = None if out.hidden is None else out.hidden[0]
         paths = [tuple(int(tree.tokens[node]) for node in tree.path_to(i)) for i in range(-1, len(tree))]
         known = {path: i for i, path in enumerate(self._paths)}
-        laws = np.empty((len(paths), out.logits.shape[-1]))
+        laws = np.empty((len(paths), out.logits[0].shape[-1]))
         for row, path in enumerate(paths):
-            laws[row] = self._laws[known[path]] if path in known else self._law(out.logits[0, row])
+            laws[row] = self._laws[known[path]] if path in known else self._law(out.logits[0][row])
         self._paths, self._laws = paths, laws
         return laws
 

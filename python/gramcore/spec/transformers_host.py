@@ -12,7 +12,7 @@ import torch
 from gramcore._checks import check_choice
 from gramcore._core import spec as _native
 from gramcore._hf import cache_argument
-from gramcore.spec.attention import TreeRows, supports, tree_rows
+from gramcore.spec.attention import TreeRows, ancestor_rows, supports, tree_rows
 from gramcore.spec.base import IntArray
 from gramcore.spec.cache import SlotCache
 from gramcore.spec.host import Host, TreeOutput
@@ -70,12 +70,15 @@ class TransformersHost(Host):
         self.cache.select(sequences)
 
     def prefill(self, prompts: Sequence[IntArray]) -> TreeOutput | None:
-        rows = max(len(p) for p in prompts)
-        if rows == 0:
+        if not any(map(len, prompts)):
             return None
-        chains = [np.arange(-1, len(p) - 2, dtype=np.int32) for p in prompts]
-        mask = None if len(prompts) == 1 else self._mask([c if len(c) else None for c in chains], rows)
-        out = self._forward(prompts, [np.arange(len(p)) for p in prompts], rows, mask, 1 if len(prompts) == 1 else None)
+        places = [np.arange(len(p)) for p in prompts]
+        if self._kernel and len(prompts) > 1:
+            out = self._packed(prompts, places, None, [1] * len(prompts))
+        else:
+            chains = [np.arange(-1, len(p) - 2, dtype=np.int32) if len(p) else None for p in prompts]
+            mask = None if len(prompts) == 1 else self._mask(chains, max(map(len, prompts)))
+            out = self._forward(prompts, places, mask, 1)
         self.cache.lengths = [len(p) for p in prompts]
         return out
 
@@ -83,9 +86,12 @@ class TransformersHost(Host):
         return self._run_trees(roots, trees)
 
     def _run_trees(
-        self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]], keep: Any = None
+        self,
+        roots: Sequence[int],
+        trees: Sequence[tuple[IntArray, IntArray]],
+        keep: Sequence[int] | None = None,
     ) -> TreeOutput:
-        """``keep``: the rows whose logits are wanted, for models that can leave out the others."""
+        """``keep``: of how many rows per sequence logits are wanted."""
         rows = 1 + max(len(tokens) for tokens, _ in trees)
         ids = [np.concatenate([[root], tokens]) for root, (tokens, _) in zip(roots, trees, strict=True)]
         positions = [
@@ -94,23 +100,13 @@ class TransformersHost(Host):
         ]
         parents = [p for _, p in trees]
         if self._kernel:
-            with tree_rows(self.model, self._tree_rows(parents, rows)), self.cache.whole_buffers():
-                return self._forward(ids, positions, rows, None, keep)
+            return self._packed(ids, positions, parents, keep)
         mask = None if rows == 1 and len(roots) == 1 else self._mask(parents, rows)
-        return self._forward(ids, positions, rows, mask, keep)
+        return self._forward(ids, positions, mask, None if keep is None else torch.arange(max(keep)))
 
     def _inputs(self, tokens: torch.Tensor) -> dict[str, Any]:
         """How the model is given its tokens."""
         return {"input_ids": tokens}
-
-    def _tree_rows(self, parents: Sequence[IntArray], rows: int) -> TreeRows:
-        words = (rows + 63) // 64
-        seen = np.zeros((len(parents), rows, words), np.int64)
-        seen[:, :, 0] = 1  # padding rows see the root, which is always there
-        for b, tree in enumerate(parents):
-            bits = _native.tree_ancestors(tree).view(np.int64)
-            seen[b, : bits.shape[0], : bits.shape[1]] = bits
-        return TreeRows(torch.tensor(self.cache.lengths), torch.from_numpy(seen))
 
     def _mask(self, parents: Sequence[IntArray | None], rows: int) -> torch.Tensor:
         lengths = self.cache.lengths
@@ -121,14 +117,33 @@ class TransformersHost(Host):
             _native.fill_tree_mask(tree, 0, lengths[b], mask[b, 0])
         return mask.to(self.device)
 
-    def _forward(
+    def _packed(
         self,
-        ids: Sequence[Any],
-        positions: Sequence[Any],
-        rows: int,
-        mask: torch.Tensor | None,
-        keep: Any = None,
+        ids: Sequence[IntArray],
+        positions: Sequence[IntArray],
+        parents: Sequence[IntArray] | None,
+        keep: Sequence[int] | None,
     ) -> TreeOutput:
+        """Rows of all sequences one behind the other, through the library's kernel; without parents they are chains."""
+        counts = [len(row) for row in ids]
+        ends = np.cumsum(counts)
+        seen = None if parents is None else ancestor_rows(parents)
+        rows = TreeRows(torch.tensor(self.cache.lengths), torch.tensor(counts), seen)
+        wanted = None
+        if keep is not None and self._keeps_logits:
+            starts = ends - counts
+            wanted = torch.from_numpy(np.concatenate([s + np.arange(k) for s, k in zip(starts, keep, strict=True)]))
+        with tree_rows(self.model, rows), self.cache.packed(counts):
+            out = self._forward([np.concatenate(ids)], [np.concatenate(positions)], None, wanted)
+        given = counts if wanted is None else list(keep or ())
+        hidden = None if out.hidden is None else out.hidden[0].split(counts)
+        return TreeOutput(out.logits[0].split(given), hidden)
+
+    def _forward(
+        self, ids: Sequence[Any], positions: Sequence[Any], mask: torch.Tensor | None, keep: Any = None
+    ) -> TreeOutput:
+        """``keep``: the rows whose logits are wanted, for models that can leave out the others."""
+        rows = max(map(len, ids))
         tokens = torch.zeros(len(ids), rows, dtype=torch.int64)
         places = torch.zeros(len(ids), rows, dtype=torch.int64)
         for b, (row, place) in enumerate(zip(ids, positions, strict=True)):

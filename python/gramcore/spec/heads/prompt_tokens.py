@@ -119,7 +119,7 @@ class PromptTokenHeads(DraftHeads):
 class PromptTokenHost(TransformersHost):
     """Runs trees with prompt tokens behind their nodes; a row's hidden state is what its prompt tokens came to.
 
-    Hidden states are ``(B, n + 1, m W)``, NaN for prompt tokens that a row did not carry.
+    Hidden states are ``(n + 1, m W)``, NaN for prompt tokens that a row did not carry.
 
     Args:
         model: the transformers model the heads are attached to.
@@ -149,14 +149,15 @@ class PromptTokenHost(TransformersHost):
             (np.concatenate([tokens, new]), parents)
             for (tokens, _), (new, parents, _) in zip(trees, grown, strict=True)
         ]
-        rows = 1 + max(len(tokens) for tokens, _ in trees)
-        out = self._run_trees(roots, full, torch.arange(rows))
-        shape = (len(trees), rows, self._heads.num_heads, out.hidden.shape[-1])
-        states = out.hidden.new_full(shape, float("nan"))
-        for b, (_, _, where) in enumerate(grown):
+        rows = [1 + len(tokens) for tokens, _ in trees]
+        out = self._run_trees(roots, full, rows)
+        states = []
+        for hidden, count, (_, _, where) in zip(out.hidden, rows, grown, strict=True):
+            came = hidden.new_full((count, self._heads.num_heads, hidden.shape[-1]), float("nan"))
             at, depth = np.nonzero(where[:, :, 0] >= 0)
-            states[b, at, depth] = out.hidden[b, torch.from_numpy(where[at, depth])].mean(1)
-        return TreeOutput(out.logits[:, :rows], states.flatten(2))
+            came[at, depth] = hidden[torch.from_numpy(where[at, depth])].mean(1)
+            states.append(came.flatten(1))
+        return TreeOutput(out.logits, states)
 
     def _inputs(self, tokens: torch.Tensor) -> dict[str, Any]:
         if not self.want_hidden:

@@ -1,6 +1,7 @@
 #include "grammar/lexeme.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace gramcore::grammar {
 namespace {
@@ -10,6 +11,21 @@ constexpr std::size_t kSparse = 256;    // tokens below which a list is shorter 
 constexpr std::size_t kManyExits = 16;  // exits from which their tails are laid over each other
 constexpr std::size_t kMaxCacheBytes = std::size_t{256} << 20;
 constexpr std::size_t kMaxPieces = 256;
+
+// Equal masks have equal hashes; others are told apart by their bits.
+std::uint64_t hash_of(const std::vector<std::int32_t>& bits) {
+  std::array<std::uint64_t, 8> lanes{1, 2, 3, 4, 5, 6, 7, 8};  // side by side, since a product is long under way
+  std::size_t w = 0;
+  for (; w + 16 <= bits.size(); w += 16) {
+    std::array<std::uint64_t, 8> block;
+    std::memcpy(block.data(), bits.data() + w, sizeof(block));
+    for (std::size_t i = 0; i < 8; ++i) lanes[i] = (lanes[i] ^ block[i]) * 0x9E3779B97F4A7C15ull;
+  }
+  std::uint64_t hash = 0;
+  for (; w < bits.size(); ++w) hash = mix(hash, static_cast<std::uint32_t>(bits[w]));
+  for (const std::uint64_t lane : lanes) hash = mix(hash, lane);
+  return hash;
+}
 
 }  // namespace
 
@@ -44,6 +60,27 @@ void LexemeCache::add(const ExprPool::Hash& hash, std::shared_ptr<const Lexeme> 
 void LexemeCache::grow(std::size_t bytes) {
   const std::lock_guard<std::mutex> lock(mutex_);
   bytes_ += bytes;
+}
+
+std::shared_ptr<const Mask> LexemeCache::mask(const std::vector<std::int32_t>& bits, std::size_t num_tokens,
+                                              std::size_t* grown) {
+  const std::uint64_t hash = hash_of(bits);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto [from, to] = masks_.equal_range(hash);
+  for (auto it = from; it != to; ++it) {
+    if (it->second->bits == bits) return it->second;
+  }
+  const bool all = std::all_of(bits.begin(), bits.end() - 1, [](std::int32_t w) { return w == -1; });
+  const std::size_t rest = num_tokens - 32 * (bits.size() - 1);  // tokens of the last word
+  const bool full = all && static_cast<std::uint32_t>(bits.back()) == 0xFFFFFFFFu >> (32 - rest);
+  if (mask_bytes_ > kMaxCacheBytes) {  // start over; grammars keep the ones they use
+    masks_.clear();
+    mask_bytes_ = 0;
+  }
+  const std::size_t size = sizeof(Mask) + bits.size() * sizeof(std::int32_t);
+  mask_bytes_ += size;
+  *grown += size;
+  return masks_.emplace(hash, std::make_shared<const Mask>(Mask{bits, full}))->second;
 }
 
 // The derivative, kEmpty also where it matches nothing.

@@ -45,7 +45,14 @@ struct Pieces {
   static constexpr std::uint32_t kMasks = 33;
 };
 
-// Lexemes of one vocabulary, shared by all grammars through the structure of their expressions.
+// Which tokens may come next.
+struct Mask {
+  std::vector<std::int32_t> bits;  // words() words: bit t = token t may
+  bool full;                       // every token may
+};
+
+// Lexemes of one vocabulary, shared by all grammars through the structure of their expressions, and masks, of which
+// grammars have few different ones.
 class LexemeCache {
  public:
   std::shared_ptr<const Lexeme> find(const ExprPool::Hash& hash);
@@ -53,6 +60,8 @@ class LexemeCache {
   void grow(std::size_t bytes);  // of a lexeme's tails
   std::shared_ptr<const Pieces> find_pieces(const ExprPool::Hash& hash);
   void add_pieces(const ExprPool::Hash& hash, std::shared_ptr<const Pieces> pieces);
+  // The mask with these bits; *grown is raised by its bytes if it is new.
+  std::shared_ptr<const Mask> mask(const std::vector<std::int32_t>& bits, std::size_t num_tokens, std::size_t* grown);
 
  private:
   struct Hasher {
@@ -61,7 +70,8 @@ class LexemeCache {
   std::mutex mutex_;
   std::unordered_map<ExprPool::Hash, std::shared_ptr<const Lexeme>, Hasher> lexemes_;
   std::unordered_map<ExprPool::Hash, std::shared_ptr<const Pieces>, Hasher> pieces_;
-  std::size_t bytes_ = 0;
+  std::unordered_multimap<std::uint64_t, std::shared_ptr<const Mask>> masks_;  // by a hash of the bits
+  std::size_t bytes_ = 0, mask_bytes_ = 0;
 };
 
 // The lexemes of one grammar.
@@ -80,7 +90,7 @@ class Lexemes {
 
  private:
   using Shared = std::shared_ptr<const Lexeme>;
-  static constexpr unsigned kManyBytes = 64;  // that begin an expression, from which on walking it is long work
+  static constexpr unsigned kManyBytes = 24;  // that begin an expression, from which on walking it is long work
   // Token ranges (in trie order) in which all that stays in X* is allowed, for one X, while a lexeme is made.
   struct Ranges {
     const Pieces* pieces = nullptr;

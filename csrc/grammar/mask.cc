@@ -75,22 +75,19 @@ void Masks::forget() {
   bytes_ = 0;
 }
 
-const Masks::Mask& Masks::mask(StateId state) {
+const Mask& Masks::mask(StateId state) {
   if (mask_of_.size() <= state) mask_of_.resize(automaton_.num_states(), -1);
-  if (mask_of_[state] >= 0) return masks_[static_cast<std::size_t>(mask_of_[state])];
+  if (mask_of_[state] >= 0) return *masks_[static_cast<std::size_t>(mask_of_[state])];
   if (bytes() > max_bytes_) forget();
-  std::vector<std::int32_t> bits(vocab_.words(), 0);
-  for (const Thread& t : copy_of(automaton_.threads(state))) add_thread(t, bits.data());
+  bits_.assign(vocab_.words(), 0);
+  for (const Thread& t : copy_of(automaton_.threads(state))) add_thread(t, bits_.data());
   if (automaton_.accepting(state)) {
-    for (const auto id : vocab_.stop()) bitmask_set(bits.data(), id);
+    for (const auto id : vocab_.stop()) bitmask_set(bits_.data(), id);
   }
-  bytes_ += bits.size() * sizeof(std::int32_t);
-  mask_of_[state] = static_cast<std::int32_t>(masks_.size());
-  const bool all = std::all_of(bits.begin(), bits.end() - 1, [](std::int32_t w) { return w == -1; });
-  const std::size_t rest = vocab_.size() - 32 * (bits.size() - 1);  // tokens of the last word
-  const bool full = all && static_cast<std::uint32_t>(bits.back()) == 0xFFFFFFFFu >> (32 - rest);
-  masks_.push_back({std::move(bits), full});
-  return masks_.back();
+  masks_.push_back(vocab_.lexemes().mask(bits_, vocab_.size(), &bytes_));
+  bytes_ += sizeof(masks_[0]);
+  mask_of_[state] = static_cast<std::int32_t>(masks_.size() - 1);
+  return *masks_.back();
 }
 
 std::vector<std::int32_t> Masks::walked(StateId state) {

@@ -18,10 +18,6 @@ class Masks {
   Masks(const Vocab* vocab, Automaton* automaton, std::size_t max_bytes)
       : vocab_(*vocab), automaton_(*automaton), lexemes_(vocab, &automaton->pool()), max_bytes_(max_bytes) {}
 
-  struct Mask {
-    std::vector<std::int32_t> bits;  // words() words: bit t = token t may come next
-    bool full;                       // every token may
-  };
   // The reference is valid until the next call.
   const Mask& mask(StateId state);
   std::size_t bytes() const { return bytes_ + lexemes_.bytes(); }
@@ -40,8 +36,9 @@ class Masks {
   Lexemes lexemes_;
   std::size_t max_bytes_, bytes_ = 0;
   std::vector<std::int32_t> mask_of_;  // per state: index into masks_ or -1
-  std::vector<Mask> masks_;
-  std::vector<StateId> at_;  // states by depth, for walk()
+  std::vector<std::shared_ptr<const Mask>> masks_;
+  std::vector<std::int32_t> bits_;  // of the mask being made
+  std::vector<StateId> at_;         // states by depth, for walk()
 };
 
 }  // namespace gramcore::grammar

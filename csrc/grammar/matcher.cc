@@ -63,7 +63,7 @@ StateId Compiled::advance_token(StateId state, std::size_t token) {
 bool Compiled::fill(StateId state, std::int32_t* out) {
   const std::lock_guard<std::mutex> lock(mutex_);
   automaton_.start_clock();
-  const Masks::Mask& mask = masks_.mask(state);
+  const Mask& mask = masks_.mask(state);
   std::copy(mask.bits.begin(), mask.bits.end(), out);
   return !mask.full;
 }

@@ -108,6 +108,13 @@ inline void bind_builder(py::module_& m) {
       .def("define",
            [](Builder& b, std::uint32_t rule, ExprId body) { b.g.rules[b.rule(rule)].body = b.checked(body); })
       .def("call", [](Builder& b, std::uint32_t rule) { return b.g.pool.call(b.rule(rule)); })
+      .def(
+          "token",
+          [](Builder& b, std::string name, std::vector<std::pair<std::uint32_t, std::uint32_t>> ranges, bool negated) {
+            b.g.token_sets.push_back({std::move(name), std::move(ranges), negated});
+            return b.g.pool.token(static_cast<std::uint32_t>(b.g.token_sets.size() - 1));
+          },
+          py::arg("name"), py::arg("ranges"), py::arg("negated"))
       .def("include", [](Builder& b, const Grammar& part) { return include(&b.g, part); })
       .def("finish", [](Builder& b, ExprId start) {
         b.g.start = b.checked(start);

@@ -181,9 +181,38 @@ StateId Automaton::popped(StackId stack) {
   return popped_[stack];
 }
 
+bool Automaton::names_tokens(StateId state) {
+  bool found = false;
+  if (grammar_.token_sets.empty()) return found;
+  for (const Thread& t : threads(state)) each_token_set(t.top, [&](std::uint32_t) { found = true; });
+  return found;
+}
+
+StateId Automaton::take(StateId state, const std::vector<std::uint8_t>& in) {
+  std::vector<StateId> behind;
+  for (std::uint32_t i = 0; i < states_[state].count; ++i) {
+    const Thread t = threads_[states_[state].first + i];
+    bool taken = false;
+    each_token_set(t.top, [&](std::uint32_t set) { taken |= in[set] != 0; });
+    if (taken) behind.push_back(popped(t.stack));
+  }
+  begin();
+  for (const StateId s : behind) add(s);
+  return finish();
+}
+
+StateId Automaton::unite(StateId a, StateId b) {
+  if (a == b || b == kDead) return a;
+  if (a == kDead) return b;
+  begin();
+  add(a);
+  add(b);
+  return finish();
+}
+
 std::vector<std::uint8_t> Automaton::forced_bytes(StateId state, std::size_t limit) {
   std::vector<std::uint8_t> out;
-  while (out.size() < limit && !accepting(state)) {
+  while (out.size() < limit && !accepting(state) && !names_tokens(state)) {
     int only = -1;
     StateId next = kDead;
     for (int b = 0; b < 256; ++b) {

@@ -22,7 +22,7 @@ using StateId = std::uint32_t;
 using StackId = std::uint32_t;
 
 struct Thread {
-  ExprId top;     // call-free, not epsilon, not empty
+  ExprId top;     // call-free but for token sets, not epsilon, not empty
   StackId stack;  // what follows it
   bool operator==(const Thread& o) const { return top == o.top && stack == o.stack; }
 };
@@ -62,6 +62,22 @@ class Automaton {
   const Grammar& grammar() const { return grammar_; }
   std::uint32_t num_states() const { return static_cast<std::uint32_t>(states_.size()); }
   std::size_t bytes() const;
+  // Whether some thread takes a token of a set next.
+  bool names_tokens(StateId state);
+  // f(set) for the token sets of a thread's expression.
+  template <class F>
+  void each_token_set(ExprId top, F f) {
+    const Node n = grammar_.pool[top];
+    if (n.kind == Kind::kToken) f(n.a);
+    if (n.kind != Kind::kAlt || !n.has_call) return;
+    for (const ExprId k : grammar_.pool.kids(top)) {
+      if (grammar_.pool[k].kind == Kind::kToken) f(grammar_.pool[k].a);
+    }
+  }
+  // The state behind a token that is in the sets `in` says; kDead where none takes it.
+  StateId take(StateId state, const std::vector<std::uint8_t>& in);
+  // What follows one of two states.
+  StateId unite(StateId a, StateId b);
   // The bytes every continuation starts with, if there is exactly one choice at each step (at most `limit`).
   std::vector<std::uint8_t> forced_bytes(StateId state, std::size_t limit);
 

@@ -70,6 +70,7 @@ ExprId make(ExprPool* pool, const Node& n, const ByteSet& set, std::vector<ExprI
     case Kind::kCall: return pool->call(rule);
     case Kind::kMultiple: return pool->multiple_at(n.a, n.b, n.min, n.max);
     case Kind::kKeys: return pool->keys(n.a, 0);
+    case Kind::kToken: return pool->token(n.a);
     case Kind::kTrie: break;
   }
   throw std::logic_error("unknown kind of expression");
@@ -130,6 +131,8 @@ class Reader {
 ExprId include(Grammar* g, const Grammar& part) {
   const auto first_rule = static_cast<std::uint32_t>(g->rules.size());
   const auto first_set = static_cast<std::uint32_t>(g->key_sets.size());
+  const auto first_token_set = static_cast<std::uint32_t>(g->token_sets.size());
+  g->token_sets.insert(g->token_sets.end(), part.token_sets.begin(), part.token_sets.end());
   for (const Rule& r : part.rules) g->add_rule(r.name);
   std::unordered_map<ExprId, ExprId> made;
   for (const ExprId e : in_order(part)) {
@@ -138,6 +141,10 @@ ExprId include(Grammar* g, const Grammar& part) {
     const Node& n = part.pool[e];
     if (n.kind == Kind::kKeys) {
       made[e] = g->pool.keys(first_set + n.a, n.b);
+      continue;
+    }
+    if (n.kind == Kind::kToken) {
+      made[e] = g->pool.token(first_token_set + n.a);
       continue;
     }
     if (n.kind == Kind::kTrie) {
@@ -170,7 +177,7 @@ std::string to_bytes(const Grammar& g) {
     w.put(static_cast<std::uint8_t>(n.kind));
     if (n.kind == Kind::kClass) {
       for (const auto word : g.pool.set_of(e).words) w.put(word);
-    } else if (n.kind == Kind::kCall || n.kind == Kind::kKeys) {
+    } else if (n.kind == Kind::kCall || n.kind == Kind::kKeys || n.kind == Kind::kToken) {
       w.put(n.a);
     } else if (n.kind == Kind::kMultiple) {
       for (const std::uint32_t field : {n.a, n.b, n.min, n.max}) w.put(field);
@@ -197,6 +204,13 @@ std::string to_bytes(const Grammar& g) {
     for (const ExprId e : {set.comma, set.close}) w.put(number.at(e));
     w.put(set.num_marks), w.put(set.least), w.put(set.most);
   }
+  w.put(static_cast<std::uint32_t>(g.token_sets.size()));
+  for (const TokenSet& set : g.token_sets) {
+    w.text(set.name);
+    w.put(static_cast<std::uint8_t>(set.negated));
+    w.put(static_cast<std::uint32_t>(set.ranges.size()));
+    for (const auto& [first, last] : set.ranges) w.put(first), w.put(last);
+  }
   return w.take();
 }
 
@@ -208,12 +222,12 @@ Grammar from_bytes(std::string_view data) {
   std::vector<ExprId> made;
   const auto num_exprs = r.get<std::uint32_t>();
   std::uint32_t most_rule = 0;
-  std::uint64_t num_sets = 0;
+  std::uint64_t num_sets = 0, num_token_sets = 0;
   bool calls = false;
   for (std::uint32_t i = 0; i < num_exprs; ++i) {
     const auto kind = r.get<std::uint8_t>();
     GC_CHECK_AS(FormatError,
-                kind <= static_cast<std::uint8_t>(Kind::kMultiple) && kind != static_cast<std::uint8_t>(Kind::kTrie),
+                kind <= static_cast<std::uint8_t>(Kind::kToken) && kind != static_cast<std::uint8_t>(Kind::kTrie),
                 "kind of expression ", i, " must be known, got ", int{kind});
     Node n{};
     n.kind = static_cast<Kind>(kind);
@@ -225,6 +239,9 @@ Grammar from_bytes(std::string_view data) {
       n.a = r.get<std::uint32_t>();
       most_rule = std::max(most_rule, n.a);
       calls = true;
+    } else if (n.kind == Kind::kToken) {
+      n.a = r.get<std::uint32_t>();
+      num_token_sets = std::max(num_token_sets, std::uint64_t{n.a} + 1);
     } else if (n.kind == Kind::kKeys) {
       n.a = r.get<std::uint32_t>();
       num_sets = std::max(num_sets, std::uint64_t{n.a} + 1);
@@ -295,7 +312,21 @@ Grammar from_bytes(std::string_view data) {
     set.most = r.get<std::uint32_t>();
     add_key_set(&g, std::move(set));
   }
-  GC_CHECK_AS(FormatError, r.done(), "grammar bytes must end behind the key sets, got more");
+  const auto token_sets = r.get<std::uint32_t>();
+  GC_CHECK_AS(FormatError, num_token_sets <= token_sets, "token set must be < ", token_sets, ", got ",
+              num_token_sets - 1);
+  for (std::uint32_t k = 0; k < token_sets; ++k) {
+    TokenSet set;
+    set.name = std::string(r.raw(r.get<std::uint32_t>()));
+    set.negated = r.get<std::uint8_t>() != 0;
+    const auto ranges = r.get<std::uint32_t>();
+    for (std::uint32_t i = 0; i < ranges; ++i) {
+      const auto first = r.get<std::uint32_t>();
+      set.ranges.push_back({first, r.get<std::uint32_t>()});
+    }
+    g.token_sets.push_back(std::move(set));
+  }
+  GC_CHECK_AS(FormatError, r.done(), "grammar bytes must end behind the token sets, got more");
   return g;
 }
 
@@ -310,6 +341,13 @@ ExprPool::Hash structure_of(const Grammar& g) {
       for (const KeySet::Member& m : set.members) h[i] = mix(mix(mix(h[i], g.pool.hash(m.e)[i]), m.key), m.marks);
       for (const bool required : set.required) h[i] = mix(h[i], required);
       for (const ExprId e : {set.comma, set.close}) h[i] = mix(h[i], g.pool.hash(e)[i]);
+    }
+  }
+  for (const TokenSet& set : g.token_sets) {
+    for (std::size_t i = 0; i < 2; ++i) {
+      h[i] = mix(mix(h[i], set.name.size()), set.negated);
+      for (const char c : set.name) h[i] = mix(h[i], static_cast<unsigned char>(c));
+      for (const auto& [first, last] : set.ranges) h[i] = mix(mix(h[i], first), last);
     }
   }
   return h;

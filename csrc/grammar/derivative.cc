@@ -105,6 +105,7 @@ std::vector<Piece> ExprPool::compute_pieces(ExprId e) {
       }
       return out;
     }
+    case Kind::kToken: return {};
     case Kind::kMultiple: return multiple_pieces(n);
     case Kind::kCall:
     case Kind::kKeys: break;

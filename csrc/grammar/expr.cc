@@ -24,7 +24,8 @@ ExprPool::Hash ExprPool::hash_of(const Node& n, Span<const ExprId> kids) const {
       case Kind::kCat: part(hashes_[n.a][i]), part(hashes_[n.b][i]); break;
       case Kind::kNot: part(hashes_[n.a][i]); break;
       case Kind::kRepeat: part(hashes_[n.a][i]), part(n.min), part(n.max); break;
-      case Kind::kCall: part(n.a); break;
+      case Kind::kCall:
+      case Kind::kToken: part(n.a); break;
       case Kind::kKeys: part(n.a), part(n.b); break;
       case Kind::kTrie: part(catalogues_[n.a]->hash()[i]), part(n.b); break;
       case Kind::kMultiple: part(n.a), part(n.b), part(n.min), part(n.max); break;
@@ -246,6 +247,10 @@ ExprId ExprPool::choice_range(const std::vector<std::string_view>& strings, std:
     i = j;
   }
   return cat(literal(a.substr(depth, common - depth)), alt(std::move(kids)));
+}
+
+ExprId ExprPool::token(std::uint32_t set) {
+  return intern({Kind::kToken, false, true, false, set, 0, 0, 0}, {});
 }
 
 ExprId ExprPool::keys(std::uint32_t set, std::uint32_t state) {

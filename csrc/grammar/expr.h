@@ -58,7 +58,8 @@ enum class Kind : std::uint8_t {
   kCall,
   kTrie,
   kKeys,
-  kMultiple
+  kMultiple,
+  kToken
 };
 
 class Catalogue;
@@ -69,8 +70,8 @@ struct Node {
   bool has_call;     // a rule call occurs inside
   bool has_boolean;  // an intersection or complement occurs inside: emptiness needs a search
   std::uint32_t a;   // class: set; cat, not, repeat: operand; alt, and: first kid; call: rule; trie: catalogue; keys:
-                    // key set; multiple: divisor
-  std::uint32_t b;  // cat: second operand; alt, and: number of kids; trie: node; keys: state; multiple: remainder
+                     // key set; multiple: divisor; token: token set
+  std::uint32_t b;   // cat: second operand; alt, and: number of kids; trie: node; keys: state; multiple: remainder
   std::uint32_t min, max;  // repeat; multiple: phase, and digits that count behind the point
 };
 
@@ -104,6 +105,8 @@ class ExprPool {
   ExprId star(ExprId a) { return repeat(a, 0, kUnbounded); }
   ExprId optional(ExprId a) { return alt({a, kEpsilon}); }
   ExprId call(std::uint32_t rule);
+  // One token of a set of the grammar, which no bytes spell.
+  ExprId token(std::uint32_t set);
   // What may follow in an object whose keys come in any order; see key_set.h.
   ExprId keys(std::uint32_t set, std::uint32_t state);
   ExprId anything() { return complement(kEmpty); }

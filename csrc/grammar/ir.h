@@ -7,6 +7,7 @@
 
 #include "grammar/expr.h"
 #include "grammar/key_set.h"
+#include "grammar/token_set.h"
 
 namespace gramcore::grammar {
 
@@ -19,6 +20,7 @@ struct Grammar {
   ExprPool pool;
   std::vector<Rule> rules;
   std::vector<KeySet> key_sets;
+  std::vector<TokenSet> token_sets;
   ExprId start = ExprPool::kEmpty;
 
   std::uint32_t add_rule(std::string name, ExprId body = ExprPool::kEmpty) {

@@ -21,7 +21,8 @@ bool nullable(Grammar& g, const Facts& rules, ExprId e) {
     case Kind::kCat: return nullable(g, rules, n.a) && nullable(g, rules, n.b);
     case Kind::kRepeat: return n.min == 0 || nullable(g, rules, n.a);
     case Kind::kCall: return rules[n.a];
-    case Kind::kKeys: return false;
+    case Kind::kKeys:
+    case Kind::kToken: return false;
     default:
       for (const ExprId k : g.pool.kids(e)) {
         if (nullable(g, rules, k)) return true;
@@ -41,7 +42,8 @@ void left_calls(Grammar& g, const Facts& nulls, ExprId e, std::vector<std::uint3
       return;
     case Kind::kRepeat: left_calls(g, nulls, n.a, out); return;
     case Kind::kCall: out->push_back(n.a); return;
-    case Kind::kKeys: return;  // begins with text
+    case Kind::kKeys:
+    case Kind::kToken: return;  // begins with text
     default:
       for (const ExprId k : g.pool.kids(e)) left_calls(g, nulls, k, out);
   }

@@ -19,6 +19,30 @@ void add_tokens(const Lexeme& lexeme, std::int32_t* out) {
 
 }  // namespace
 
+Masks::Masks(const Vocab* vocab, Automaton* automaton, std::size_t max_bytes)
+    : vocab_(*vocab), automaton_(*automaton), lexemes_(vocab, &automaton->pool()), max_bytes_(max_bytes) {
+  for (const TokenSet& set : automaton->grammar().token_sets) token_sets_.push_back(set.in(*vocab));
+}
+
+std::vector<std::uint8_t> Masks::sets_with(std::size_t token) const {
+  std::vector<std::uint8_t> out;
+  for (const Bitset& set : token_sets_) out.push_back(set.test(token));
+  return out;
+}
+
+// Stop tokens where the text may end, and the tokens that the grammar names.
+void Masks::add_special(StateId state, std::int32_t* out) {
+  if (automaton_.accepting(state)) {
+    for (const auto id : vocab_.stop()) bitmask_set(out, id);
+  }
+  if (token_sets_.empty()) return;
+  for (const Thread& t : automaton_.threads(state)) {
+    automaton_.each_token_set(t.top, [&](std::uint32_t set) {
+      token_sets_[set].for_each([&](std::size_t id) { bitmask_set(out, id); });
+    });
+  }
+}
+
 // Sets the tokens of trie nodes [first, end), whose parents at `depth` stand in `state`.
 void Masks::walk(const Trie& trie, std::uint32_t first, std::uint32_t end, std::size_t depth, StateId state,
                  std::int32_t* out) {
@@ -81,9 +105,7 @@ const Mask& Masks::mask(StateId state) {
   if (bytes() > max_bytes_) forget();
   bits_.assign(vocab_.words(), 0);
   for (const Thread& t : copy_of(automaton_.threads(state))) add_thread(t, bits_.data());
-  if (automaton_.accepting(state)) {
-    for (const auto id : vocab_.stop()) bitmask_set(bits_.data(), id);
-  }
+  add_special(state, bits_.data());
   masks_.push_back(vocab_.lexemes().mask(bits_, vocab_.size(), &bytes_));
   bytes_ += sizeof(masks_[0]);
   mask_of_[state] = static_cast<std::int32_t>(masks_.size() - 1);
@@ -93,9 +115,7 @@ const Mask& Masks::mask(StateId state) {
 std::vector<std::int32_t> Masks::walked(StateId state) {
   std::vector<std::int32_t> bits(vocab_.words(), 0);
   walk(vocab_.trie(), 1, vocab_.trie().nodes[0].end, 0, state, bits.data());
-  if (automaton_.accepting(state)) {
-    for (const auto id : vocab_.stop()) bitmask_set(bits.data(), id);
-  }
+  add_special(state, bits.data());
   return bits;
 }
 

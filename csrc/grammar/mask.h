@@ -15,8 +15,11 @@ namespace gramcore::grammar {
 
 class Masks {
  public:
-  Masks(const Vocab* vocab, Automaton* automaton, std::size_t max_bytes)
-      : vocab_(*vocab), automaton_(*automaton), lexemes_(vocab, &automaton->pool()), max_bytes_(max_bytes) {}
+  // Throws InvalidArgument: the grammar names tokens that the vocabulary has not.
+  Masks(const Vocab* vocab, Automaton* automaton, std::size_t max_bytes);
+
+  // Per token set of the grammar, whether it has the token.
+  std::vector<std::uint8_t> sets_with(std::size_t token) const;
 
   // The reference is valid until the next call.
   const Mask& mask(StateId state);
@@ -29,11 +32,13 @@ class Masks {
   void add_tails(const Lexeme& lexeme, StateId next, std::int32_t* out);
   void walk(const Trie& trie, std::uint32_t first, std::uint32_t end, std::size_t depth, StateId state,
             std::int32_t* out);
+  void add_special(StateId state, std::int32_t* out);
   void forget();
 
   const Vocab& vocab_;
   Automaton& automaton_;
   Lexemes lexemes_;
+  std::vector<Bitset> token_sets_;  // of the grammar
   std::size_t max_bytes_, bytes_ = 0;
   std::vector<std::int32_t> mask_of_;  // per state: index into masks_ or -1
   std::vector<std::shared_ptr<const Mask>> masks_;

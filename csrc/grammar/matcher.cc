@@ -18,7 +18,8 @@ Compiled::Compiled(std::shared_ptr<const Vocab> vocab, Grammar grammar, Limits l
     : vocab_(std::move(vocab)),
       automaton_(prepared(std::move(grammar)), limits),
       masks_(vocab_.get(), &automaton_, static_cast<std::size_t>(limits.max_bytes / 2)),
-      start_(automaton_.start()) {}
+      start_(automaton_.start()),
+      names_tokens_(!automaton_.grammar().token_sets.empty()) {}
 
 StateId Compiled::advance(StateId state, Span<const std::uint8_t> bytes) {
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -56,8 +57,15 @@ std::vector<std::uint8_t> Compiled::forced_bytes(StateId state, std::size_t limi
 }
 
 StateId Compiled::advance_token(StateId state, std::size_t token) {
-  if (vocab_->is_special(token) || vocab_->token(token).empty()) return Automaton::kDead;
-  return advance(state, vocab_->token(token));
+  const bool has_text = !vocab_->is_special(token) && !vocab_->token(token).empty();
+  const StateId behind = has_text ? advance(state, vocab_->token(token)) : Automaton::kDead;
+  if (!names_tokens_) return behind;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return automaton_.unite(behind, automaton_.take(state, masks_.sets_with(token)));
+}
+
+bool Compiled::ends_text(StateId state, std::size_t token) {
+  return vocab_->is_stop(token) && accepting(state) && at_end(state);
 }
 
 bool Compiled::fill(StateId state, std::int32_t* out) {
@@ -97,14 +105,13 @@ bool Matcher::accept(std::int64_t token) {
            "), got ", token);
   const auto id = static_cast<std::size_t>(token);
   if (here_->stopped) return false;
-  if (vocab.is_stop(id)) {
-    if (!can_terminate()) return false;
-    move_to(here_->state, true);
+  const StateId next = compiled_->advance_token(here_->state, id);
+  if (next != Automaton::kDead) {
+    move_to(next, compiled_->ends_text(next, id));
     return true;
   }
-  const StateId next = compiled_->advance_token(here_->state, id);
-  if (next == Automaton::kDead) return false;
-  move_to(next, false);
+  if (!vocab.is_stop(id) || !can_terminate()) return false;
+  move_to(here_->state, true);
   return true;
 }
 
@@ -138,10 +145,10 @@ void Matcher::fill_tree(Span<const std::int32_t> tokens, Span<const std::int32_t
     const auto token = static_cast<std::size_t>(tokens[i]);
     StateId next = Automaton::kDead;
     if (before != kStopped && before != Automaton::kDead) {
-      if (vocab.is_stop(token)) {
-        next = compiled_->accepting(before) ? kStopped : Automaton::kDead;
-      } else {
-        next = compiled_->advance_token(before, token);
+      next = compiled_->advance_token(before, token);
+      if (next == Automaton::kDead ? vocab.is_stop(token) && compiled_->accepting(before)
+                                   : compiled_->ends_text(next, token)) {
+        next = kStopped;
       }
     }
     states.push_back(next);

@@ -22,8 +22,10 @@ class Compiled {
   StateId start() const { return start_; }
   // The state behind `bytes`; kDead as soon as no text continues so.
   StateId advance(StateId state, Span<const std::uint8_t> bytes);
-  // The state behind a token with text; kDead when it may not come next or has none.
+  // The state behind a token, by its text or because the grammar names it; kDead when it may not come next.
   StateId advance_token(StateId state, std::size_t token);
+  // Whether the token, accepted just before this state, is a stop token that the grammar names as its end.
+  bool ends_text(StateId state, std::size_t token);
   bool accepting(StateId state);
   bool at_end(StateId state);
   // Writes words() words: bit t = token t may come next (stop tokens: the text may end here).  Returns whether some
@@ -41,6 +43,7 @@ class Compiled {
   Automaton automaton_;
   Masks masks_;
   StateId start_;
+  bool names_tokens_;
 };
 
 class Matcher {

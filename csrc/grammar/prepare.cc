@@ -15,6 +15,7 @@ bool productive(Grammar& g, const Facts& rules, ExprId e) {
     case Kind::kCat: return productive(g, rules, n.a) && productive(g, rules, n.b);
     case Kind::kRepeat: return n.min == 0 || productive(g, rules, n.a);
     case Kind::kCall: return rules[n.a];
+    case Kind::kToken: return true;
     case Kind::kKeys: {
       std::vector<bool> may;
       for (std::size_t i = 0; i < g.key_sets[n.a].members.size(); ++i) {
@@ -41,6 +42,7 @@ ExprId without_dead(Grammar* g, const Facts& alive, ExprId e) {
     }
     case Kind::kRepeat: return g->pool.repeat(without_dead(g, alive, n.a), n.min, n.max);
     case Kind::kCall: return alive[n.a] ? e : ExprPool::kEmpty;
+    case Kind::kToken: return e;
     case Kind::kKeys: return productive(*g, alive, e) ? e : ExprPool::kEmpty;
     default: {
       std::vector<ExprId> kids(g->pool.kids(e).begin(), g->pool.kids(e).end());

@@ -178,6 +178,11 @@ class Grammar:
         ``"a".."z"``, ``/expressions/`` with flags i, s, u, ``? * + ~n ~n..m {m,n}``, groups and ``[optional]``,
         templates, ``%import common.X``, ``%ignore``, and JSON Schemas inline: ``value: %json {"type": "object"}``.
 
+        Of llguidance's extensions: special tokens (``<|eot|>``, and by id ``<[7]>``, ``<[7-9,12]>``, ``<[^7]>``,
+        ``<[*]>``) in rules, which masks allow nowhere else; ``&`` and ``~`` in terminals; ``%regex`` with
+        ``substring_chunks``, ``substring_words`` or ``substring_chars``; ``rule[lazy]`` (as few bytes as possible),
+        ``rule[suffix="text"]`` (the same up to and with a text) and ``rule[stop="text"]`` (up to what follows).
+
         Args:
             text: the grammar.
 

@@ -2,63 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from gramcore._core import grammar as _native
+from gramcore.grammar.lark_tokens import COMMON, Token, fail, is_terminal, lex, substring_chunks, unquote
 
 __all__ = ["parse_lark"]
-
-#: What ``%import common.NAME`` brings in.
-_COMMON = {
-    "DIGIT": "[0-9]",
-    "HEXDIGIT": "[0-9a-fA-F]",
-    "INT": "[0-9]+",
-    "SIGNED_INT": "[+-]?[0-9]+",
-    "DECIMAL": r"[0-9]+\.[0-9]*|\.[0-9]+",
-    "FLOAT": r"[0-9]+[eE][+-]?[0-9]+|([0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?",
-    "SIGNED_FLOAT": r"[+-]?([0-9]+[eE][+-]?[0-9]+|([0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?)",
-    "NUMBER": r"[0-9]+|[0-9]+[eE][+-]?[0-9]+|([0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?",
-    "SIGNED_NUMBER": r"[+-]?([0-9]+|[0-9]+[eE][+-]?[0-9]+|([0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?)",
-    "ESCAPED_STRING": r'"([^"\\\n]|\\.)*"',
-    "LCASE_LETTER": "[a-z]",
-    "UCASE_LETTER": "[A-Z]",
-    "LETTER": "[a-zA-Z]",
-    "WORD": "[a-zA-Z]+",
-    "CNAME": "[_a-zA-Z][_a-zA-Z0-9]*",
-    "WS_INLINE": "[ \\t]+",
-    "WS": "[ \\t\\f\\r\\n]+",
-    "CR": "\\r",
-    "LF": "\\n",
-    "NEWLINE": "(\\r?\\n)+",
-    "SH_COMMENT": "#[^\\n]*",
-    "CPP_COMMENT": "//[^\\n]*",
-    "C_COMMENT": r"/\*([^*]|\*+[^*/])*\*+/",
-    "SQL_COMMENT": "--[^\\n]*",
-}
-
-_LEX = re.compile(
-    r"""(?P<space>[ \t\r\f]+|//[^\n]*|(?<![^\s])\#[^\n]*)
-    |(?P<newline>\n)
-    |(?P<string>"(?:[^"\\\n]|\\.)*"i?)
-    |(?P<regex>/(?!/)(?:[^/\\\n]|\\.)+/[imslux]*)
-    |(?P<directive>%[a-z]+)
-    |(?P<name>[!?]*_*[A-Za-z][A-Za-z0-9_]*)
-    |(?P<number>-?[0-9]+)
-    |(?P<arrow>->)
-    |(?P<dots>\.\.)
-    |(?P<sign>[|()\[\]{}:~?*+,.<>=])""",
-    re.VERBOSE,
-)
-
-
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-    at: int
 
 
 @dataclass
@@ -67,6 +18,9 @@ class _Definition:
 
     body: int
     params: tuple[str, ...] = ()
+    lazy: bool = False  # as few bytes as possible
+    suffix: int = -1  # where the text stands that ends it, and belongs to it or does not
+    stop: int = -1
     native: int = -1
     expression: int = -1
     busy: bool = False
@@ -89,16 +43,15 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
         self._build = _native.Builder()
-        self._tokens: list[_Token] = []
+        self._tokens = lex(text)
         self._at = 0
         self._names: dict[str, _Definition] = {}
         self._ignored: list[int] = []  # where the bodies of %ignore stand
         self._between = -1  # what may stand between terminals
-        self._pending: list[tuple[int, int]] = []  # native rules whose bodies are still to be parsed
+        self._pending: list[_Definition] = []  # rules whose bodies are still to be parsed
         self._instances: dict[tuple[str, tuple[int, ...]], int] = {}
 
     def run(self) -> _native.Grammar:
-        self._lex()
         self._statements()
         if "start" not in self._names:
             raise ValueError("grammar must define a rule named start, got none; rename the start rule")
@@ -106,47 +59,19 @@ class _Parser:
         self._between = self._build.repeat(self._build.alt(parts), 0, None) if parts else self._build.literal(b"")
         start = self._reference(self._names["start"], "start")
         while self._pending:
-            native, body = self._pending.pop()
-            self._build.define(native, self._at_body(body, _Scope()))
+            definition = self._pending.pop()
+            self._build.define(definition.native, self._rule_body(definition))
         return self._build.finish(self._build.cat([self._between, start]))
 
     # ------------------------------------------------------------------ tokens
 
     def _fail(self, expected: str, at: int, got: str) -> Any:
-        line = self._text.count("\n", 0, at) + 1
-        column = at - (self._text.rfind("\n", 0, at) + 1) + 1
-        raise ValueError(f"grammar must have {expected} at line {line}, column {column}, got {got}")
+        raise fail(self._text, expected, at, got)
 
-    def _lex(self) -> None:
-        at = 0
-        while at < len(self._text):
-            found = _LEX.match(self._text, at)
-            if found is None:
-                self._fail("a rule, a terminal or a directive", at, repr(self._text[at : at + 12]))
-            assert found is not None
-            kind = str(found.lastgroup)
-            if kind == "directive" and found[0] == "%json":
-                at = self._lex_json(found.end(), at)
-                continue
-            if kind != "space":
-                self._tokens.append(_Token(kind, found[0], at))
-            at = found.end()
-        self._tokens.append(_Token("end", "", at))
-
-    def _lex_json(self, at: int, start: int) -> int:
-        while at < len(self._text) and self._text[at].isspace():
-            at += 1
-        try:
-            _, end = json.JSONDecoder().raw_decode(self._text, at)
-        except ValueError as error:
-            self._fail("a JSON Schema behind %json", at, str(error))
-        self._tokens.append(_Token("json", self._text[at:end], start))
-        return end
-
-    def _peek(self) -> _Token:
+    def _peek(self) -> Token:
         return self._tokens[self._at]
 
-    def _next(self, kind: str, text: str | None = None, expected: str = "") -> _Token:
+    def _next(self, kind: str, text: str | None = None, expected: str = "") -> Token:
         token = self._peek()
         if token.kind != kind or (text is not None and token.text != text):
             self._fail(expected or repr(text or kind), token.at, repr(token.text) if token.text else "the end")
@@ -164,7 +89,7 @@ class _Parser:
 
     def _statements(self) -> None:
         while self._peek().kind != "end":
-            if self._take("newline"):
+            if self._take("newline") or self._take("llguidance"):  # its options are not about texts
                 continue
             if self._peek().kind == "directive":
                 self._directive()
@@ -178,10 +103,10 @@ class _Parser:
         elif token.text == "%import":
             self._import(token)
         else:
-            self._fail("%ignore, %import or %json", token.at, repr(token.text))
+            self._fail("%ignore, %import, %json, %regex or %llguidance", token.at, repr(token.text))
         self._skip_line()
 
-    def _import(self, token: _Token) -> None:
+    def _import(self, token: Token) -> None:
         parts = [self._next("name", expected="a module name").text]
         names = []
         while self._take("sign", "."):
@@ -196,9 +121,9 @@ class _Parser:
         if parts != ["common"] or (alias and len(names) > 1):
             self._fail("an import from common", token.at, repr(".".join([*parts, *names])))
         for name in names:
-            if name not in _COMMON:
-                self._fail(f"an import of one of {', '.join(sorted(_COMMON))}", token.at, repr(name))
-            definition = _Definition(-1, expression=self._build.regex(_COMMON[name]))
+            if name not in COMMON:
+                self._fail(f"an import of one of {', '.join(sorted(COMMON))}", token.at, repr(name))
+            definition = _Definition(-1, expression=self._build.regex(COMMON[name]))
             self._names[alias or name] = definition
 
     def _definition(self) -> None:
@@ -209,13 +134,64 @@ class _Parser:
             while not self._take("sign", "}"):
                 params.append(self._next("name", expected="a parameter name").text)
                 self._take("sign", ",")
+        made = _Definition(-1, tuple(params))
+        if self._take("sign", "["):
+            self._attributes(made)
         if self._take("sign", "."):
             self._next("number", expected="a priority")
         self._next("sign", ":", "':' behind the name")
         if name in self._names:
             self._fail("one definition of each name", token.at, f"{name!r} again")
-        self._names[name] = _Definition(self._at, tuple(params))
+        made.body = self._at
+        self._names[name] = made
         self._skip_line()
+
+    def _attributes(self, made: _Definition) -> None:
+        """``[capture, lazy, suffix="text", stop=/expression/]`` behind a rule's name."""
+        while not self._take("sign", "]"):
+            key = self._next("name", expected="an attribute")
+            if key.text == "lazy":
+                made.lazy = True
+            elif key.text in ("suffix", "stop") and self._peek().text == "=":
+                self._at += 1
+                if key.text == "stop":
+                    made.stop = self._at
+                else:
+                    made.suffix = self._at
+                if self._peek().kind not in ("string", "regex", "name"):
+                    self._fail("a text, an expression or a terminal", self._peek().at, repr(self._peek().text))
+                self._at += 1
+            elif key.text in ("capture", "stop_capture"):  # what is captured is no matter of the texts
+                if self._take("sign", "="):
+                    self._next("string", expected="a name in quotes")
+            else:
+                expected = "one of the attributes lazy, suffix, stop, capture (tokens are not counted by a grammar)"
+                self._fail(expected, key.at, repr(key.text))
+            if self._peek().text != "]":
+                self._next("sign", ",", "',' or ']'")
+
+    def _rule_body(self, definition: _Definition) -> int:
+        if not definition.lazy and definition.suffix < 0 and definition.stop < 0:
+            return self._at_body(definition.body, _Scope())
+        build, terminal = self._build, _Scope(terminal=True)
+        text = self._at_body(definition.body, terminal)
+        if definition.stop >= 0:
+            stop = self._at_atom(definition.stop)
+            if self._tokens[definition.stop].text != '""':
+                stopped = build.cat([text, stop, build.anything()])
+                text = build.conj([text, build.complement(stopped)])
+        else:
+            if definition.suffix >= 0:
+                text = build.cat([text, self._at_atom(definition.suffix)])
+            more = build.conj([build.anything(), build.complement(build.literal(b""))])
+            text = build.conj([text, build.complement(build.cat([text, more]))])
+        return self._lexeme(text, _Scope())
+
+    def _at_atom(self, at: int) -> int:
+        saved, self._at = self._at, at
+        e = self._atom(_Scope(terminal=True))
+        self._at = saved
+        return e
 
     def _skip_line(self) -> None:
         """To the end of a statement: a line break that no alternative follows."""
@@ -247,9 +223,15 @@ class _Parser:
             items = []
             while self._starts_item():
                 items.append(self._item(scope))
+            both = [self._build.cat(items)]
+            while scope.terminal and self._take("sign", "&"):
+                items = [self._item(scope)]
+                while self._starts_item():
+                    items.append(self._item(scope))
+                both.append(self._build.cat(items))
             if self._take("arrow"):
                 self._next("name", expected="an alias")
-            kids.append(self._build.cat(items))
+            kids.append(self._build.conj(both) if len(both) > 1 else both[0])
             ahead = self._at
             while self._tokens[ahead].kind == "newline":
                 ahead += 1
@@ -263,7 +245,11 @@ class _Parser:
 
     def _starts_item(self) -> bool:
         token = self._peek()
-        return token.kind in ("string", "regex", "name", "json") or token.text in ("(", "[", "<")
+        return token.kind in ("string", "regex", "name", "json", "regex_json", "special") or token.text in (
+            "(",
+            "[",
+            "~",
+        )
 
     def _item(self, scope: _Scope) -> int:
         e = self._atom(scope)
@@ -274,7 +260,8 @@ class _Parser:
                 e = self._build.repeat(e, 0, None)
             elif self._take("sign", "+"):
                 e = self._build.repeat(e, 1, None)
-            elif self._take("sign", "~"):
+            elif self._peek().text == "~" and self._tokens[self._at + 1].kind == "number":
+                self._at += 1
                 low = int(self._next("number", expected="a count").text)
                 high = int(self._next("number", expected="a count").text) if self._take("dots") else low
                 e = self._build.repeat(e, low, high)
@@ -296,9 +283,20 @@ class _Parser:
             self._lines()
             self._next("sign", ")" if token.text == "(" else "]", "the closing bracket")
             return e if token.text == "(" else self._build.repeat(e, 0, 1)
+        if token.text == "~" and scope.terminal:
+            self._at += 1
+            return self._build.complement(self._atom(scope))
         if token.kind in ("string", "regex"):
             self._at += 1
             return self._lexeme(self._terminal_text(token), scope)
+        if token.kind == "regex_json":
+            self._at += 1
+            return self._lexeme(self._substring(token), scope)
+        if token.kind == "special":
+            if scope.terminal:
+                self._fail("special tokens in rules only", token.at, repr(token.text))
+            self._at += 1
+            return self._lexeme(self._special(token), scope)
         if token.kind == "json":
             from gramcore.grammar.grammar import Grammar
 
@@ -313,27 +311,56 @@ class _Parser:
         definition = self._names.get(token.text) or self._fail("a defined name", token.at, repr(token.text))
         if definition.params:
             return self._template(token, definition, scope)
-        if _is_terminal(token.text):
+        if is_terminal(token.text):
             return self._lexeme(self._terminal(token, definition), scope)
         if scope.terminal:
             self._fail("terminals only inside a terminal", token.at, f"rule {token.text!r}")
         return self._reference(definition, token.text)
 
+    def _special(self, token: Token) -> int:
+        """``<name>``, or ids: ``<[7]>``, ``<[7-9,12]>``, ``<[^7]>``, ``<[*]>``."""
+        if not token.text.startswith("<["):
+            return self._build.token(token.text, [], False)
+        body = token.text[2:-2]
+        if body == "*":
+            return self._build.token("", [], True)
+        ranges = []
+        for part in body.removeprefix("^").split(","):
+            found = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?", part)
+            if found is None or int(found[2] or found[1]) < int(found[1]):
+                self._fail("token ids, ranges of them, ^ or *", token.at, repr(token.text))
+            assert found is not None
+            ranges.append((int(found[1]), int(found[2] or found[1])))
+        return self._build.token("", ranges, body.startswith("^"))
+
+    def _substring(self, token: Token) -> int:
+        """``%regex {"substring_words": text}``: some chunks in a row, as they stand there."""
+        chunks = substring_chunks(token.text)
+        if chunks is None:
+            self._fail("one of substring_chunks, substring_words, substring_chars with its text", token.at, token.text)
+        assert chunks is not None
+        suffixes = [self._build.literal(b"")]
+        for chunk in reversed(chunks):
+            suffixes.append(
+                self._build.repeat(self._build.cat([self._build.literal(chunk.encode()), suffixes[-1]]), 0, 1)
+            )
+        return self._build.alt(suffixes)
+
     def _lexeme(self, e: int, scope: _Scope) -> int:
         """A terminal where a rule uses it: ignored text may follow."""
         return e if scope.terminal else self._build.cat([e, self._between])
 
-    def _terminal_text(self, token: _Token) -> int:
+    def _terminal_text(self, token: Token) -> int:
         if token.kind == "regex":
             body, flags = token.text[1:].rsplit("/", 1)
             if set(flags) - set("isu"):
                 self._fail("the flags i, s or u", token.at, repr(flags))
             return self._regex(body.replace("\\/", "/"), token, "s" in flags, "i" in flags)
         ignore_case = token.text.endswith("i")
-        first = _unquote(token.text)
+        first = unquote(token.text)
         if self._peek().kind == "dots":
             self._at += 1
-            last = _unquote(self._next("string", expected="a text behind '..'").text)
+            last = unquote(self._next("string", expected="a text behind '..'").text)
             if len(first) != 1 or len(last) != 1 or first > last:
                 self._fail("a range of single characters", token.at, f"{first!r}..{last!r}")
             return self._regex(f"[{re.escape(first)}-{re.escape(last)}]", token, False, False)
@@ -341,14 +368,14 @@ class _Parser:
             return self._regex(re.escape(first), token, False, True)
         return self._build.literal(first.encode())
 
-    def _regex(self, body: str, token: _Token, dot_all: bool, ignore_case: bool) -> int:
+    def _regex(self, body: str, token: Token, dot_all: bool, ignore_case: bool) -> int:
         try:
             return self._build.regex(body, dot_all=dot_all, ignore_case=ignore_case)
         except ValueError as error:
             self._fail("a regular expression", token.at, f"/{body}/: {error}")
             raise
 
-    def _terminal(self, token: _Token, definition: _Definition) -> int:
+    def _terminal(self, token: Token, definition: _Definition) -> int:
         if definition.expression < 0:
             if definition.busy:
                 self._fail("terminals that do not use themselves", token.at, repr(token.text))
@@ -359,10 +386,10 @@ class _Parser:
     def _reference(self, definition: _Definition, name: str) -> int:
         if definition.native < 0:
             definition.native = self._build.rule(name)
-            self._pending.append((definition.native, definition.body))
+            self._pending.append(definition)
         return self._build.call(definition.native)
 
-    def _template(self, token: _Token, definition: _Definition, scope: _Scope) -> int:
+    def _template(self, token: Token, definition: _Definition, scope: _Scope) -> int:
         self._next("sign", "{", "'{' with the arguments")
         arguments = []
         while not self._take("sign", "}"):
@@ -378,21 +405,3 @@ class _Parser:
             inner = _Scope(dict(zip(definition.params, arguments, strict=True)))
             self._build.define(rule, self._at_body(definition.body, inner))
         return self._build.call(self._instances[key])
-
-
-def _is_terminal(name: str) -> bool:
-    return name.lstrip("_")[:1].isupper()
-
-
-def _unquote(text: str) -> str:
-    body = text[: -1 if text.endswith("i") else None]
-    return str(json.loads(_json_escapes(body)))
-
-
-def _json_escapes(body: str) -> str:
-    """A Python-like string literal as JSON: only the escapes that JSON lacks are rewritten."""
-    return re.sub(
-        r"\\(x[0-9a-fA-F]{2}|.)",
-        lambda m: f"\\u00{m[1][1:]}" if m[1][0] == "x" and len(m[1]) == 3 else m[0] if m[1] in '"\\/bfnrtu' else m[1],
-        body,
-    )

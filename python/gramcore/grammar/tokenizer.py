@@ -41,7 +41,7 @@ class TokenizerInfo:
 
     Args:
         tokens: the bytes of every token; the index is the token id. Empty: never allowed.
-        special: ids of tokens that have no text (control, padding); never allowed.
+        special: ids of tokens that have no text (control, padding); allowed only where a grammar names them.
         stop: ids of the tokens that end a text; allowed exactly where the grammar may end.
         encode: how the tokenizer writes bytes in the middle of a text; for ``fast_forward_tokens``.
 
@@ -161,6 +161,8 @@ class TokenizerInfo:
         tokens = [b""] * encoding.n_vocab
         for data in encoding.token_byte_values():
             tokens[encoding.encode_single_token(data)] = data
+        for text in encoding.special_tokens_set:
+            tokens[encoding.encode_single_token(text)] = text.encode()
         if stop is None:
             stop = [encoding.eot_token] if "<|endoftext|>" in encoding.special_tokens_set else []
 
@@ -185,7 +187,8 @@ class TokenizerInfo:
                 raise FileNotFoundError(f"SentencePiece model must exist, got {str(model)!r}; give the .model file")
             model = require("sentencepiece", "index").SentencePieceProcessor(model_file=str(model))
         size = model.get_piece_size()
-        tokens = [b"" if model.is_control(i) else _sentence_piece(model.id_to_piece(i)) for i in range(size)]
+        pieces = [model.id_to_piece(i) for i in range(size)]
+        tokens = [t.encode() if model.is_control(i) else _sentence_piece(t) for i, t in enumerate(pieces)]
         special = [i for i in range(size) if model.is_control(i) or model.is_unknown(i) or model.is_unused(i)]
         if stop is None:
             stop = [model.eos_id()] if model.eos_id() >= 0 else []

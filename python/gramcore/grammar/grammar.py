@@ -224,6 +224,37 @@ class Grammar:
         return cls.from_json_schema(schema, strict=strict, spaces=spaces, any_order=any_order)
 
     @classmethod
+    def from_structural_tag(cls, tag: str | Mapping[str, Any]) -> Grammar:
+        r"""The texts of a structural tag given as JSON, as serving engines take it for ``response_format``.
+
+        ``{"type": "structural_tag", "format": F}`` where F is one of ``const_string``, ``json_schema``, ``regex``,
+        ``grammar`` (EBNF), ``any_text`` (with ``excludes``), ``sequence``, ``or``, ``token`` (a special
+        token's text or an id), ``tag`` (``begin``, ``content``, ``end``), ``triggered_tags`` and ``tags_with_separator``,
+        the last two with ``at_least_one`` (a tag stands at the beginning) and ``stop_after_first``. Free text inside a
+        tag goes on to its first ``end``.
+
+        Args:
+            tag: JSON text or a dict.
+
+        Raises:
+            ValueError: not such a tag (with the place inside it); errors of the parts' front ends.
+
+        Example:
+            >>> from gramcore.grammar import Grammar, GrammarCompiler, GrammarMatcher, TokenizerInfo
+            >>> think = {"type": "tag", "begin": "<think>", "content": {"type": "any_text"}, "end": "</think>"}
+            >>> call = {"begin": "<n>", "content": {"type": "regex", "pattern": "[0-9]+"}, "end": "</n>"}
+            >>> tools = {"type": "triggered_tags", "triggers": ["<n>"], "tags": [call], "at_least_one": True}
+            >>> tag = {"type": "structural_tag", "format": {"type": "sequence", "elements": [think, tools]}}
+            >>> grammar = Grammar.from_structural_tag(tag)
+            >>> matcher = GrammarMatcher(GrammarCompiler(TokenizerInfo([b"x"])).compile(grammar))
+            >>> matcher.accept_bytes(b"<think>hm</think>"), matcher.jump_forward_bytes()
+            (True, b'<n>')
+        """
+        from gramcore.grammar.tag_format import from_tag_format
+
+        return cls(from_tag_format(tag))
+
+    @classmethod
     def structural(
         cls,
         tags: Sequence[StructuralTag],

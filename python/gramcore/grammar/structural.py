@@ -43,30 +43,45 @@ def structural(
     if "" in triggers:
         raise ValueError("triggers must not be empty texts, got ''")
     build = _native.Builder()
-    anything = build.anything()
-    one = build.conj([anything, build.complement(build.literal(b""))])  # at least one byte
-    found = build.alt([build.literal(t.encode()) for t in triggers])
-    has_trigger = build.cat([anything, found, anything])
-    more = build.cat([anything, found, one])
+    stops = [t.encode() for t in triggers]
     parts = []
-    for trigger in triggers:
+    for trigger in stops:
         bodies = []
         for tag in tags:
-            if _trigger_of(tag, triggers) == trigger:
-                rest = build.literal(tag.begin.encode()[len(trigger.encode()) :])
+            if trigger_of(tag.begin.encode(), stops) == trigger:
+                rest = build.literal(tag.begin.encode()[len(trigger) :])
                 inside = build.rule(tag.begin)
                 build.define(inside, build.include(tag.grammar._native))
                 bodies.append(build.cat([rest, build.call(inside), build.literal(tag.end.encode())]))
         if bodies:
-            # Free text up to the first trigger: it ends with this one and no trigger ends earlier.
-            up_to = build.conj([build.cat([anything, build.literal(trigger.encode())]), build.complement(more)])
-            parts.append(build.cat([up_to, build.alt(bodies)]))
-    free = build.complement(has_trigger)
-    return build.finish(build.cat([build.repeat(build.alt(parts), at_least, at_most), free]))
+            parts.append(build.cat([up_to_first(build, trigger, stops), build.alt(bodies)]))
+    return build.finish(build.cat([build.repeat(build.alt(parts), at_least, at_most), free_text(build, stops)]))
 
 
-def _trigger_of(tag: StructuralTag, triggers: Sequence[str]) -> str:
-    matching = [t for t in triggers if tag.begin.startswith(t)]
+def free_text(build: _native.Builder, excluded: Sequence[bytes]) -> int:
+    """Any text in which none of these occurs."""
+    anything = build.anything()
+    if not excluded:
+        return anything
+    found = build.alt([build.literal(t) for t in excluded])
+    return build.complement(build.cat([anything, found, anything]))
+
+
+def up_to_first(build: _native.Builder, stop: bytes, stops: Sequence[bytes], excluded: Sequence[bytes] = ()) -> int:
+    """Free text that ends with ``stop``: none of ``stops`` ends earlier, and none of ``excluded`` occurs before it."""
+    anything = build.anything()
+    one = build.conj([anything, build.complement(build.literal(b""))])  # at least one byte
+    earlier = build.cat([anything, build.alt([build.literal(t) for t in stops]), one])
+    text = build.conj([build.cat([anything, build.literal(stop)]), build.complement(earlier)])
+    if not excluded:
+        return text
+    return build.conj([text, build.cat([free_text(build, excluded), build.literal(stop)])])
+
+
+def trigger_of(begin: bytes, triggers: Sequence[bytes]) -> bytes:
+    """The one trigger that ``begin`` starts with."""
+    matching = [t for t in triggers if begin.startswith(t)]
     if len(matching) != 1:
-        raise ValueError(f"begin of a tag must start with exactly one trigger, got {matching} for {tag.begin!r}")
+        texts = [t.decode() for t in matching]
+        raise ValueError(f"begin of a tag must start with exactly one trigger, got {texts} for {begin.decode()!r}")
     return matching[0]

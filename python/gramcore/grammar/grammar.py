@@ -229,9 +229,9 @@ class Grammar:
 
         ``{"type": "structural_tag", "format": F}`` where F is one of ``const_string``, ``json_schema``, ``regex``,
         ``grammar`` (EBNF), ``any_text`` (with ``excludes``), ``sequence``, ``or``, ``token`` (a special
-        token's text or an id), ``tag`` (``begin``, ``content``, ``end``), ``triggered_tags`` and ``tags_with_separator``,
-        the last two with ``at_least_one`` (a tag stands at the beginning) and ``stop_after_first``. Free text inside a
-        tag goes on to its first ``end``.
+        token's text or an id), ``tag`` (``begin``, ``content``, ``end``), ``triggered_tags`` and
+        ``tags_with_separator``, the last two with ``at_least_one`` (a tag stands at the beginning) and
+        ``stop_after_first``. Free text inside a tag goes on to its first ``end``.
 
         Args:
             tag: JSON text or a dict.

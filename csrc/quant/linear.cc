@@ -49,7 +49,9 @@ void store_rows(const float* from, std::int64_t rows, std::int64_t row0, std::in
       value = biased;
     }
     const std::int64_t at = (row0 + r) * y.stride + col0;
-    if (y.dtype == DType::f32) {
+    if (y.dtype == DType::f32 && width == kPanelRows) {
+      std::memcpy(static_cast<float*>(y.data) + at, value, kPanelRows * sizeof(float));
+    } else if (y.dtype == DType::f32) {
       std::memcpy(static_cast<float*>(y.data) + at, value, static_cast<std::size_t>(width) * sizeof(float));
     } else {
       for (std::int64_t c = 0; c < width; ++c) static_cast<bf16*>(y.data)[at + c] = to_bf16(value[c]);
@@ -176,7 +178,7 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
       second ? 1 : std::max<std::int64_t>(1, kOutputsAtOnce / std::max<std::int64_t>(1, outputs));
   a.panel_bytes = s.panel_bytes();
   a.out = scratch(&results, panels * outputs);
-  a.scratch = scratch(&expanded, 8192 + kRowsAtOnce / kTile * 2048);
+  a.scratch = scratch(&expanded, 10240 + kRowsAtOnce / kTile * 2048);
   // The level may have been lowered since x was prepared.
   a.tables = s.bits == 1 && x.tables_current_ && kernels.pair1 ? x.tables_.data() : nullptr;
   for (std::int64_t row = 0; row < x.rows_; row += kRowsAtOnce) {

@@ -1,17 +1,17 @@
-// Many rows at once with AMX: kChunk blocks of the panel are expanded to signed bytes (L1), multiplied with every tile
-// of 16 rows, and so on along the columns.  A block of 32 columns is one tile product of 16 rows by 16 outputs whose
-// exact int32 result is scaled as in the vector kernel; fp32 sums wait in memory between chunks.
-// Included by qgemm.inl.h inside its namespace.
+// Many rows at once with AMX: up to kChunk blocks of the panel are expanded to signed bytes (L1), multiplied with every
+// tile of 16 rows, and so on along the columns.  A block of 32 columns is one tile product of 16 rows by 16 outputs
+// whose exact int32 result is scaled as in the vector kernel; fp32 sums wait in memory between chunks. Included by
+// qgemm.inl.h inside its namespace.
 #pragma once
 
-// Below this the vector kernel is faster: a tile product takes as long for few rows as for many.  Eight-bit codes need
-// no unpacking there.
+// Below this the vector kernel is faster: a tile product is stored as long for few rows as for many.  Eight-bit codes
+// need no unpacking there.
 template <int kBits>
-constexpr std::int64_t kAmxMinRows = kBits == 8 ? 9 : 8;
+constexpr std::int64_t kAmxMinRows = kBits == 8 ? 6 : 5;
 
 using tiles::GC_ISA_NS::TileConfig;
 
-constexpr int kChunk = 16;  // blocks expanded at a time: 8 KiB
+constexpr int kChunk = 20;  // most blocks expanded at a time: 10 KiB
 
 // The tile intrinsics do not tell the compiler that they read memory.
 GC_INLINE void settle() {
@@ -179,8 +179,9 @@ static void amx_one_panel(const PanelArgs& args, std::int64_t* configured) {
   TileState* const states = reinterpret_cast<TileState*>(args.scratch + kChunk * 512);
   __builtin_memset(states, 0, sizeof(TileState) * ((args.rows + args.tile_rows - 1) / args.tile_rows));
   Walk at{args.panel, args.blocks_per_group, 0};
-  for (std::int64_t first = 0; first < blocks; first += kChunk) {
-    const std::int64_t here = blocks - first < kChunk ? blocks - first : kChunk;
+  const std::int64_t chunks = (blocks + kChunk - 1) / kChunk, most = (blocks + chunks - 1) / chunks;
+  for (std::int64_t first = 0; first < blocks; first += most) {
+    const std::int64_t here = blocks - first < most ? blocks - first : most;
     expand_blocks<kBits>(args, at, here);
     settle();
     const std::uint8_t* const next = advance<kBits>(args, at, here).codes;

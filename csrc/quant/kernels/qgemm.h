@@ -23,7 +23,7 @@ struct PanelArgs {
   std::int64_t tile_rows;  // rows of every tile but the last
   std::int64_t rows;       // all rows
   float* out;              // (panels, rows, 16)
-  std::uint8_t* scratch;   // 8 KiB and 2 KiB per tile, 64-byte aligned
+  std::uint8_t* scratch;   // 10 KiB and 2 KiB per tile, 64-byte aligned
   // Tables of build_tables for [block][row], or null: one-bit weights by table, rows <= table_rows.
   const std::uint8_t* tables;
   const std::uint8_t* second;  // of pair1: another panel of the same format without minima

@@ -27,9 +27,17 @@ def set_grads(params: Iterable[torch.Tensor], t: int, seed: int = 1) -> None:
 
 
 def run_reference(
-    step: Callable[..., Any], params: Sequence[torch.Tensor], steps: int, dtype: type, **numbers: Any
+    step: Callable[..., Any],
+    params: Sequence[torch.Tensor],
+    steps: int,
+    dtype: type,
+    stored: torch.dtype | None = None,
+    **numbers: Any,
 ) -> list[np.ndarray[Any, Any]]:
-    """``steps`` steps of a reference rule over the gradients of :func:`set_grads`, all in ``dtype``."""
+    """``steps`` steps of a reference rule over the gradients of :func:`set_grads`, all in ``dtype``.
+
+    Args: stored: the type to which parameters are rounded after each step, or None.
+    """
     shadow = [torch.nn.Parameter(p.detach().clone()) for p in params]
     values = [p.detach().float().numpy().astype(dtype) for p in params]
     states: list[dict[str, Any]] = [{"index": i} for i in range(len(params))]
@@ -38,6 +46,8 @@ def run_reference(
         for i, p in enumerate(shadow):
             assert p.grad is not None
             values[i] = np.asarray(step(values[i], p.grad.float().numpy().astype(dtype), states[i], t, **numbers))
+            if stored is not None:
+                values[i] = torch.from_numpy(values[i].copy()).to(stored).float().numpy().astype(dtype)
     return values
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -12,18 +14,33 @@ from tests.optim.helpers import assert_as_good_as_naive, make_params, run_optimi
 from tests.reference import optim as reference
 
 ROWS = [r for r in rows(protocol="optimizer") if r.facts["reference"]]
+SMALL = [(7,), (33, 40), (4, 3, 3), (40, 33)]
 SHAPES = [(7,), (1,), (33, 130), (4, 3, 3, 3), (130, 33), (1100, 4), (64, 64)]
 
 
+STEPS = 100
+
+
+@functools.cache
+def twins(name: str, dtype: torch.dtype) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Where the reference arrives in fp64, and in fp32 with parameters stored in ``dtype``."""
+    row = next(r for r in ROWS if r.name == name)
+    twin, params = getattr(reference, row.facts["reference"]), make_params(shapes_of(dtype), dtype)
+    exact = run_reference(twin, params, STEPS, np.float64, **row.test_kwargs)
+    return exact, run_reference(twin, params, STEPS, np.float32, stored=dtype, **row.test_kwargs)
+
+
+def shapes_of(dtype: torch.dtype) -> list[tuple[int, ...]]:
+    return SHAPES if dtype is torch.float32 else SMALL
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: r.name)
-def test_follows_its_paper(isa: str, row: Row) -> None:
-    params = make_params(SHAPES)
+def test_follows_its_paper(isa: str, row: Row, dtype: torch.dtype) -> None:
+    params = make_params(shapes_of(dtype), dtype)
     start = [p.detach().clone() for p in params]
-    twin = getattr(reference, row.facts["reference"])
-    steps = 100 if row.facts["reference"] not in reference.SLOW else 30
-    exact = run_reference(twin, params, steps, np.float64, **row.test_kwargs)
-    naive = run_reference(twin, params, steps, np.float32, **row.test_kwargs)
-    run_optimizer(row.load()(params, **row.test_kwargs), params, steps)
+    exact, naive = twins(row.name, dtype)
+    run_optimizer(row.load()(params, **row.test_kwargs), params, STEPS)
     assert_as_good_as_naive(params, naive, exact, start)
 
 

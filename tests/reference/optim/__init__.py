@@ -26,7 +26,6 @@ from tests.reference.optim.rules import adamw, adamw_scale, grams, lion, sgd, so
 __all__ = [
     "LINEAR_4BIT",
     "SIGNED_4BIT",
-    "SLOW",
     "adafactor",
     "adam_mini",
     "adamw",
@@ -57,6 +56,3 @@ __all__ = [
     "sgd",
     "sophia",
 ]
-
-#: Twins too slow for 100 steps.
-SLOW: frozenset[str] = frozenset()

@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "grammar/ir.h"
@@ -159,7 +160,7 @@ class SchemaCompiler {
   void annotate(const Json& node, const std::string& keyword, const std::string& detail);
   void record(const Json& node, const std::string& keyword, const char* status, const std::string& detail);
   [[noreturn]] void refuse(const Json& node, const std::string& keyword, const std::string& why);
-  std::string pointer_of(const Json& node) const;
+  std::string pointer_of(const Json& node);
   void scan(const Json& node);
   // schema_valid.cc
   bool valid(const Json& value, const SchemaKey& key);
@@ -208,6 +209,7 @@ class SchemaCompiler {
   std::map<SchemaKey, std::uint32_t> rules_;
   std::vector<std::pair<SchemaKey, std::uint32_t>> pending_;
   std::vector<ReportEntry> report_;
+  std::unordered_map<const Json*, std::pair<const Json*, std::size_t>> parents_;  // of nodes of the schema, and where
   std::set<std::string> noted_;
   std::vector<std::unique_ptr<Json>> synthetic_;
   std::map<std::string, const Json*> constants_;  // of synthetic_, by text

@@ -57,23 +57,31 @@ constexpr const char* kOtherFormats[] = {
     "phone", "regex",     "style",     "relative-json-pointer", "uri-reference", "uri-template", "utc-millisec",
 };
 
-bool find_path(const Json& from, const Json& node, std::string* path) {
-  if (&from == &node) return true;
-  for (std::size_t i = 0; i < from.items.size(); ++i) {
-    const std::size_t length = path->size();
-    *path += '/';
-    *path += from.is(Type::kObject) ? from.keys[i] : std::to_string(i);
-    if (find_path(from.items[i], node, path)) return true;
-    path->resize(length);
-  }
-  return false;
-}
-
 }  // namespace
 
-std::string SchemaCompiler::pointer_of(const Json& node) const {
+std::string SchemaCompiler::pointer_of(const Json& node) {
+  if (parents_.empty()) {  // all at once: a schema may have as many notes as nodes
+    std::vector<const Json*> open{&root_};
+    while (!open.empty()) {
+      const Json* at = open.back();
+      open.pop_back();
+      for (std::size_t i = 0; i < at->items.size(); ++i) {
+        parents_.emplace(&at->items[i], std::make_pair(at, i));
+        open.push_back(&at->items[i]);
+      }
+    }
+  }
+  std::vector<std::string> parts;
+  for (const Json* at = &node; at != &root_;) {
+    const auto found = parents_.find(at);
+    if (found == parents_.end()) return "#";
+    const auto [parent, i] = found->second;
+    parts.push_back(parent->is(Type::kObject) ? parent->keys[i] : std::to_string(i));
+    at = parent;
+  }
   std::string path = "#";
-  return find_path(root_, node, &path) ? path : "#";
+  for (std::size_t i = parts.size(); i-- > 0;) path.append("/").append(parts[i]);
+  return path;
 }
 
 void SchemaCompiler::refuse(const Json& node, const std::string& keyword, const std::string& why) {

@@ -137,7 +137,13 @@ GC_TEST(grammar_masks_are_accept_for_schemas) {
 GC_TEST(grammar_masks_are_walks_of_the_trie) {
   Rng rng(7);
   const auto vocab = all_texts("a1\"{}[]:, ");
-  for (const char* text : {"{}", R"({"type":"array","items":{"type":"object","additionalProperties":{"$ref":"#"}}})"}) {
+  for (const char* text :
+       {"{}", R"({"type":"array","items":{"type":"object","additionalProperties":{"$ref":"#"}}})",
+        R"({"type":"object","properties":{"a1":{"type":"string","pattern":"1a"},"a":{"$ref":"#"},"1":false}})",
+        R"({"type":"object","additionalProperties":{"type":"string","pattern":"a1.*:a$"},"minProperties":1})",
+        R"({"type":"string","minLength":2,"not":{"enum":["a1","a1a","::"]}})",
+        R"({"anyOf":[{"required":["a"],"properties":{"a":{"$ref":"#"},"1":{"const":1}}},
+                     {"required":["1"],"properties":{"a":{"$ref":"#"},"1":{"type":"string"}}}]})"}) {
     const Json root = parse_json(text);
     SchemaCompiler compiler(root, {});
     check_masks_are_walks(std::make_shared<Compiled>(vocab, compiler.run(), Limits{}), &rng);
@@ -151,6 +157,25 @@ GC_TEST(grammar_masks_are_walks_of_the_trie) {
     prepare(&grammar);
     check_masks_are_walks(std::make_shared<Compiled>(vocab, std::move(grammar), Limits{}), &rng);
   }
+}
+
+// Each level of the text may be any of eight alternatives, which only its end tells apart: 8^30 ways to read it.
+GC_TEST(grammar_alternatives_that_nest_are_followed_once) {
+  std::string text = R"({"anyOf":[)";
+  for (int i = 0; i < 8; ++i) {
+    text += (i ? "," : "") + std::string(R"({"type":"object","required":["z)") + static_cast<char>('0' + i) +
+            R"("],"properties":{"a":{"$ref":"#"},"z)" + static_cast<char>('0' + i) + R"(":{"const":1}}})";
+  }
+  const Json root = parse_json(text + R"(,{"const":0}]})");
+  SchemaCompiler schema(root, {});
+  Compiled compiled(bytes_and_pairs(), schema.run(), Limits{});
+  StateId state = compiled.start();
+  const auto advance = [&](const std::string& bytes) { state = compiled.advance(state, as_bytes(bytes)); };
+  for (int depth = 0; depth < 30; ++depth) advance("{\"a\":");
+  advance("0");
+  for (int depth = 0; depth < 30; ++depth) advance(",\"z" + std::to_string(depth % 8) + "\":1}");
+  EXPECT(compiled.accepting(state));
+  EXPECT(compiled.num_states() < 5000);
 }
 
 GC_TEST(grammar_tries_laid_over_each_other) {

@@ -126,8 +126,8 @@ static void attend_few(const AttentionBlock& b) {
     } else {
       pack_keys<Products, T, kFewKeys>(tile, b, k, count, key_steps);
     }
-    Fetch next(b, b.key, sizeof(T), b.key_tiles ? b.head_dim : b.key_step, k + keys_here, keys_here, b.rows * keys_here,
-               key_steps);
+    Fetch next(b, b.key, sizeof(T), b.key_tiles ? b.head_dim : b.key_step, k + keys_here, keys_here,
+               Fetch::calls(b.rows * keys_here, key_steps));
     multiply<Products>(scores + k, padded, false, {query, dim, 1}, b.rows, keys, keys_here, keys_here, key_steps,
                        &next);
   }
@@ -146,8 +146,8 @@ static void attend_few(const AttentionBlock& b) {
     const std::int32_t* values =
         direct ? reinterpret_cast<const std::int32_t*>(static_cast<const T*>(b.value) + k * b.value_step) : tile;
     const Matrix weights = {reinterpret_cast<const std::int32_t*>(scores) + k / Products::kPer, padded, 1};
-    Fetch next(b, b.value, sizeof(T), b.value_step, direct ? k + kTileKeys : b.num_keys, kTileKeys, b.rows * dim,
-               steps);
+    Fetch next(b, b.value, sizeof(T), b.value_step, direct ? k + kTileKeys : b.num_keys, kTileKeys,
+               Fetch::calls(b.rows * dim, steps));
     multiply<Products>(acc, dim, k > 0, weights, b.rows, values, direct ? b.value_step : dim, dim, steps, &next);
     multiply<Products>(sums, kLanes, k > 0, weights, b.rows, reinterpret_cast<const std::int32_t*>(&ones), 0, kLanes,
                        steps, nullptr);

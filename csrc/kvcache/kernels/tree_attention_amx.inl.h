@@ -9,6 +9,7 @@ using tiles::GC_ISA_NS::TileConfig;
 
 constexpr std::int64_t kTilePair = 32;    // rows of a product: of tiles 0, 1, 4 and of tiles 2, 3, 5
 constexpr std::int64_t kChunkKeys = 512;  // slots between two looks at the maximum
+constexpr std::int64_t kFetchRows = 128;  // with fewer rows asking for the next slots costs more than it saves
 constexpr std::int64_t kPad = 16;         // behind rows in scratch, so that they do not share cache sets
 
 // Tiles 0 .. 3: sums of 2 x 2 products; 4, 5: rows; 6, 7: keys or values.
@@ -186,9 +187,12 @@ static void score_chunk(const AttentionBlock& b, const TileScratch& t, Tiles* ti
   for (std::int64_t k = first; k < end; k += kTileKeys) {
     const int count = static_cast<int>(end - k < kTileKeys ? end - k : kTileKeys);
     pack_keys<Bf16Products, bf16, kTileKeys>(t.keys, b, k, count, static_cast<int>(t.dim / 2));
+    Fetch next(b, b.key, 2, b.key_step, b.rows >= kFetchRows ? k + kTileKeys : b.num_keys, kTileKeys,
+               round_up(b.rows, kTilePair) / kTilePair * 2);
     for_tile_rows(b.rows, tiles, [&](std::int64_t r, bool two) {
       const auto multiply = two ? multiply_tiles<true> : multiply_tiles<false>;
       for (std::int64_t n = 0; n < kTileKeys; n += 32) {
+        Fetch::some(&next);
         multiply(t.scores + r * t.score_stride + k - first + n, t.score_stride, false, t.query + r * t.query_stride,
                  t.query_stride, t.keys + n, kTileKeys, t.dim / 2);
       }
@@ -217,7 +221,9 @@ static void attend_tiles(const AttentionBlock& b) {
   for (std::int64_t k = 0; k < b.num_keys; k += kChunkKeys) {
     const std::int64_t end = b.num_keys - k < kChunkKeys ? b.num_keys : k + kChunkKeys;
     score_chunk(b, t, &tiles, k, end);
+    Fetch next(b, b.value, 2, b.value_step, b.rows >= kFetchRows ? k : b.num_keys, end - k, b.rows);
     for (std::int64_t r = 0; r < b.rows; ++r) {
+      Fetch::some(&next);
       float* scores = t.scores + r * t.score_stride;
       const std::int64_t padded = round_up(end - k, kTileKeys);
       mask_row(scores, b, b.first_node + r / b.group, k, padded);

@@ -95,7 +95,7 @@ static void attend_many(const AttentionBlock& b) {
     const int count = static_cast<int>(b.num_keys - k < kTileKeys ? b.num_keys - k : kTileKeys);
     const Matrix keys = key_matrix<T>(b, t, k, count);
     Fetch next(b, b.key, sizeof(T), b.key_step, keys.step == 1 && sizeof(T) == 4 ? k + kTileKeys : b.num_keys,
-               kTileKeys, t.lanes(0) * count, b.head_dim);
+               kTileKeys, Fetch::calls(t.lanes(0) * count, b.head_dim));
     for (std::int64_t row = 0; row < t.rows; row += kMostLanes) {
       const std::int64_t lanes = t.lanes(row);
       float* scores = t.scores + row * b.num_keys + k * lanes;
@@ -110,8 +110,8 @@ static void attend_many(const AttentionBlock& b) {
     const int count = static_cast<int>(b.num_keys - k < kTileKeys ? b.num_keys - k : kTileKeys);
     if (!direct) pack_values<F32Products, T>(reinterpret_cast<std::int32_t*>(t.tile), b, k, count, t.dim);
     const void* values = direct ? static_cast<const void*>(static_cast<const T*>(b.value) + k * b.value_step) : t.tile;
-    Fetch next(b, b.value, sizeof(T), b.value_step, direct ? k + kTileKeys : b.num_keys, kTileKeys, t.lanes(0) * t.dim,
-               count);
+    Fetch next(b, b.value, sizeof(T), b.value_step, direct ? k + kTileKeys : b.num_keys, kTileKeys,
+               Fetch::calls(t.lanes(0) * t.dim, count));
     for (std::int64_t row = 0; row < t.rows; row += kMostLanes) {
       const std::int64_t lanes = t.lanes(row), rows = b.rows - row < lanes ? b.rows - row : lanes;
       weigh(t.weights, t.sums + row, t.most + row, t.scores + row * b.num_keys + k * lanes, lanes, count);

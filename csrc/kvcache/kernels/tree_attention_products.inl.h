@@ -205,15 +205,17 @@ struct Matrix {
 // Brings a tile of a cache near while something else is computed, a few lines at a time.
 class Fetch {
  public:
-  // `slots` slots from `first`, during a product of `sums` sums with `steps` steps each.
+  // `slots` slots from `first`, in `calls` calls of some().
   Fetch(const AttentionBlock& b, const void* cache, std::int64_t element, std::int64_t step, std::int64_t first,
-        std::int64_t slots, std::int64_t sums, std::int64_t steps)
+        std::int64_t slots, std::int64_t calls)
       : row_(static_cast<const char*>(cache) + first * step * element),
         bytes_(b.head_dim * element),
         step_(step * element),
-        rows_(b.num_keys - first < slots ? b.num_keys - first : slots) {
-    const std::int64_t blocks = sums / (kBlockSums * kLanes) + 1, parts = (steps + kPart - 1) / kPart;
-    each_ = slots * ((bytes_ + 63) / 64) / (blocks * parts) + 1;
+        rows_(b.num_keys - first < slots ? b.num_keys - first : slots),
+        each_(slots * ((bytes_ + 63) / 64) / calls + 1) {}
+  // Calls during a product of `sums` sums with `steps` steps each.
+  GC_INLINE std::int64_t calls(std::int64_t sums, std::int64_t steps) {
+    return (sums / (kBlockSums * kLanes) + 1) * ((steps + kPart - 1) / kPart);
   }
   static constexpr std::int64_t kPart = 16;  // steps of a product between calls
   GC_INLINE void some(Fetch* fetch) {

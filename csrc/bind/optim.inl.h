@@ -43,6 +43,8 @@ inline Hyper parse_hyper(const HyperMap& values) {
       h.extra[1] = number;
     } else if (name == "grad_scale") {
       h.grad_scale = number;
+    } else if (name == "update_scale") {
+      h.update_scale = number;
     } else if (name == "maximize") {
       h.maximize = number != 0;
     } else if (name == "raw_eps") {
@@ -310,6 +312,11 @@ inline double sum_squares(const py::object& tensors) {
 }
 
 }  // namespace optim_bind
+}  // namespace gramcore
+
+#include "bind/optim_matrix.inl.h"
+
+namespace gramcore {
 
 inline void bind_optim(pybind11::module_& parent) {
   namespace py = pybind11;
@@ -329,6 +336,7 @@ inline void bind_optim(pybind11::module_& parent) {
         py::arg("scale") = 1.0, py::arg("weight") = 0.0, py::arg("eps") = 0.0, py::arg("residual") = false,
         "With u = scale x row column: moment += weight (u - moment), then row and column means of u^2 + eps, or of "
         "(u - moment)^2 + eps with `residual`.");
+  optim_bind::bind_matrix_steps(m);
   m.def("sum_squares", &optim_bind::sum_squares, py::arg("tensors"),
         "Sum of squares of a list of CPU tensors; infinite or NaN when an element is.");
 }

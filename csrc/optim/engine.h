@@ -68,7 +68,8 @@ void run_step(Span<StepTensor> tensors, const StepOptions& options);
 struct Hyper {
   double lr = 0, beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
   double extra[2] = {};
-  double grad_scale = 1;  // multiplies every gradient: clipping, loss scale
+  double grad_scale = 1;    // multiplies every gradient: clipping, loss scale
+  double update_scale = 1;  // multiplies the update, not the decay
   bool maximize = false;
   bool raw_eps = false;        // eps is added to sqrt(v) before the bias correction
   bool decay_after = false;    // decoupled decay of the updated parameter

@@ -13,10 +13,18 @@ namespace {
 // Bands of rows of one matrix, at most this many: each has column sums of its own, added up in order.
 constexpr std::int64_t kBands = 16;
 
+// n fp32 values from element `at` of x; `buffer` holds them if they are stored otherwise.
+const float* load_span(const void* x, Storage storage, std::int64_t at, std::int64_t n, float* buffer) {
+  if (storage == Storage::f32) return static_cast<const float*>(x) + at;
+  const CodecsKernels& codecs = codecs_kernels();
+  const auto convert = storage == Storage::bf16 ? codecs.load_bf16 : codecs.load_f16;
+  convert(static_cast<const std::uint16_t*>(x) + at, buffer, n);
+  return buffer;
+}
+
 class Pass {
  public:
-  Pass(const FactoredPass& pass, Span<float> row_means)
-      : p_(pass), row_means_(row_means), rows_(rows_kernels()), codecs_(codecs_kernels()) {}
+  Pass(const FactoredPass& pass, Span<float> row_means) : p_(pass), row_means_(row_means), rows_(rows_kernels()) {}
 
   void run_band(std::int64_t matrix, std::int64_t begin, std::int64_t end, float* sums) const {
     for (std::int64_t i = begin; i < end; ++i) {
@@ -34,7 +42,7 @@ class Pass {
     alignas(64) float buffer[kBlock];
     RowSpan span{};
     const std::int64_t at = row * p_.cols + j;
-    span.x = load(at, n, buffer);
+    span.x = load_span(p_.x, p_.x_storage, at, n, buffer);
     span.column = p_.column ? p_.column + matrix * p_.cols + j : nullptr;
     span.m = p_.m ? p_.m + at : nullptr;
     span.sums = sums + j;
@@ -46,17 +54,9 @@ class Pass {
     return rows_.fold(span);
   }
 
-  const float* load(std::int64_t at, std::int64_t n, float* buffer) const {
-    if (p_.x_storage == Storage::f32) return static_cast<const float*>(p_.x) + at;
-    const auto convert = p_.x_storage == Storage::bf16 ? codecs_.load_bf16 : codecs_.load_f16;
-    convert(static_cast<const std::uint16_t*>(p_.x) + at, buffer, n);
-    return buffer;
-  }
-
   const FactoredPass& p_;
   Span<float> row_means_;
   const RowsKernels& rows_;
-  const CodecsKernels& codecs_;
 };
 
 }  // namespace
@@ -80,6 +80,41 @@ void factored_pass(const FactoredPass& pass, Span<float> row_means, Span<float> 
           static_cast<float>(total / static_cast<double>(pass.rows));
     }
   }
+}
+
+double project_line(const LineProjection& p, float* result) {
+  const RowsKernels& kernels = rows_kernels();
+  const std::int64_t height = std::max<std::int64_t>(1, (p.rows + kBands - 1) / kBands);
+  const std::int64_t bands = (p.rows + height - 1) / height;
+  const std::int64_t width = p.along_rows ? 0 : p.cols;
+  std::vector<float> sums(static_cast<std::size_t>(bands * width));
+  std::vector<double> squares(static_cast<std::size_t>(bands));
+  parallel_chunks(bands, [&](std::int64_t band) {
+    double& square = squares[static_cast<std::size_t>(band)];
+    alignas(64) float buffer[kBlock];
+    for (std::int64_t i = band * height; i < std::min(p.rows, (band + 1) * height); ++i) {
+      double total = 0;
+      for (std::int64_t j = 0; j < p.cols; j += kBlock) {
+        const std::int64_t n = std::min(kBlock, p.cols - j);
+        const float* const x = load_span(p.x, p.x_storage, i * p.cols + j, n, buffer);
+        if (p.along_rows) {
+          total += kernels.dot(x, p.weights + j, n, &square);
+        } else {
+          square += kernels.accumulate(x, p.weights[i], sums.data() + band * width + j, n);
+        }
+      }
+      if (p.along_rows) result[i] = static_cast<float>(total);
+    }
+  });
+  for (std::int64_t j = 0; j < width; ++j) {
+    double total = 0;
+    for (std::int64_t b = 0; b < bands; ++b)
+      total += static_cast<double>(sums[static_cast<std::size_t>(b * width + j)]);
+    result[j] = static_cast<float>(total);
+  }
+  double total = 0;
+  for (const double square : squares) total += square;
+  return total;
 }
 
 }  // namespace gramcore::optim

@@ -24,4 +24,15 @@ struct FactoredPass {
 // does not depend on the number of threads.
 void factored_pass(const FactoredPass& pass, Span<float> row_means, Span<float> column_means);
 
+// Rank 1: result[i] = sum over j of x[i, j] weights[j], or with `along_rows` false result[j] = sum over i of x[i, j]
+// weights[i], for one matrix.  Returns the sum of squares of x; neither depends on the number of threads.
+struct LineProjection {
+  const void* x = nullptr;
+  Storage x_storage = Storage::f32;
+  const float* weights = nullptr;
+  std::int64_t rows = 0, cols = 0;
+  bool along_rows = true;
+};
+double project_line(const LineProjection& p, float* result);
+
 }  // namespace gramcore::optim

@@ -11,8 +11,8 @@ struct RuleInfo {
   const char* name;
   int slots;
 };
-constexpr RuleInfo kRuleInfo[kNumRules] = {{"adam", 2}, {"grams", 2},        {"lion", 1},
-                                           {"sgd", 0},  {"sgd_momentum", 1}, {"sophia", 2}};
+constexpr RuleInfo kRuleInfo[kNumRules] = {{"adam", 2},         {"grams", 2},  {"lion", 1}, {"sgd", 0},
+                                           {"sgd_momentum", 1}, {"sophia", 2}, {"sign", 0}};
 
 // c[5..9] of the Adam family; c[4] is 1 - beta1.
 void adam_coefs(const Hyper& h, double step, double* c) {
@@ -60,7 +60,8 @@ void rule_coefs(RuleId rule, const Hyper& h, std::int64_t step, float* out) {
       c[4] = 1.0 - h.beta1;
       c[5] = 1.0 - h.beta2;
       break;
-    case kSgd: break;
+    case kSgd:
+    case kSign: break;
     case kSgdMomentum: {  // extra: dampening, Nesterov; the first buffer is the gradient itself
       const bool nesterov = h.extra[1] != 0;
       c[4] = h.beta1;
@@ -76,6 +77,7 @@ void rule_coefs(RuleId rule, const Hyper& h, std::int64_t step, float* out) {
       break;
     case kNumRules: break;
   }
+  c[7] *= h.update_scale;
   for (int i = 0; i < kMaxCoefs; ++i) out[i] = static_cast<float>(c[i]);
 }
 

@@ -67,6 +67,15 @@ struct Sophia {
   }
 };
 
+// p -= c7 sign(g)
+struct Sign {
+  static constexpr int kSlots = 0;
+  template <class V>
+  GC_RULE void apply(const float* c, V& p, V g, V*) {
+    p -= c[7] * vsign(g);
+  }
+};
+
 template <class Rule, class V>
 GC_RULE void update(const float* c, V& p, V g, V* s) {
   const V signed_g = c[0] * g + c[3] * p;

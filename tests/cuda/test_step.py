@@ -11,8 +11,16 @@ import pytest
 import torch
 from gramcore import _core
 
-RULES = {"adam": 0, "grams": 1, "lion": 2, "sgd": 3, "sgd_momentum": 4, "sophia": 5}  # RuleId of kernels/rules.h
-SLOTS = {"adam": 2, "grams": 2, "lion": 1, "sgd": 0, "sgd_momentum": 1, "sophia": 2}
+RULES = {
+    "adam": 0,
+    "grams": 1,
+    "lion": 2,
+    "sgd": 3,
+    "sgd_momentum": 4,
+    "sophia": 5,
+    "sign": 6,
+}  # RuleId of kernels/rules.h
+SLOTS = {"adam": 2, "grams": 2, "lion": 1, "sgd": 0, "sgd_momentum": 1, "sophia": 2, "sign": 0}
 STATES = {"f32": 1, "bf16": 2, "q8": 4, "q4": 5}  # Storage of engine.h
 DTYPES = {torch.float32: 0, torch.bfloat16: 2}
 BLOCK = {"q8": 256, "q4": 128}
@@ -132,7 +140,13 @@ def flat(tensors: list[Any]) -> list[torch.Tensor]:
     return [t for x in tensors for t in (x if isinstance(x, list) else [x])]
 
 
-CASES = [(r, s, d, False) for r in RULES for s in STATES for d in DTYPES if not (r in ("sophia", "sgd") and s in BLOCK)]
+CASES = [
+    (r, s, d, False)
+    for r in RULES
+    for s in STATES
+    for d in DTYPES
+    if not (r in ("sophia", "sgd", "sign") and s in BLOCK)
+]
 CASES += [(r, "bf16", torch.bfloat16, True) for r in RULES]
 
 

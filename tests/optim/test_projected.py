@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gramcore.optim import apollo, apollo_mini, fira, frugal, galore, galore_plus, grass, gwt, panels
+from gramcore.optim import (
+    AdamMini,
+    adam_mini,
+    apollo,
+    apollo_mini,
+    fira,
+    frugal,
+    galore,
+    galore_plus,
+    grass,
+    gwt,
+    panels,
+)
+from gramcore.optim.in_place import MatrixJob
 from gramcore.optim.subspace import (
     ColumnSubspace,
     HaarSubspace,
@@ -18,6 +31,7 @@ from gramcore.optim.subspace import (
 
 from tests.optim.helpers import make_params, run_optimizer
 
+KIND = ("columns", "rows", "blockwise")
 ORTHONORMAL = [
     SvdSubspace(3, "svd"),
     SvdSubspace(3, "gram"),
@@ -160,3 +174,39 @@ def test_panels_step_as_one_panel_does(make, state, rounding, dtype, monkeypatch
         # Panels draw other bits for stochastic rounding, and products may add up in another order.
         bound = 1e-4 if dtype is torch.float32 and state in ("fp32", "int8") and rounding != "stochastic" else 0.1
         assert 0 < (a - b).float().norm() + 1e-9 < bound * moved
+
+
+@pytest.mark.parametrize("decay", ["before", "after"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda p, k=k, **o: frugal(p, projection=k, density=0.3, refresh_every=3, **o) for k in KIND),
+        *(lambda p, n=n, **o: gwt(p, level=n, **o) for n in (1, 2, 3, 4, 5)),
+        *(lambda p, s=s, **o: grass(p, rank=9, selection=s, refresh_every=3, **o) for s in ("top", "uniform")),
+    ],
+)  # fmt: skip
+def test_matrices_stepped_in_place(isa: str, make, decay: str, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    shapes = [(33, 130), (20, 64), (130, 33), (3, 1027)]
+    runs = []
+    for in_place in (True, False):
+        if not in_place:
+            monkeypatch.setattr(MatrixJob, "plain", property(lambda _: False))
+        params = make_params(shapes)
+        optimizer = make(params, lr=1e-2, scale=0.7, weight_decay=0.1, decay=decay, max_grad_norm=0.5)
+        run_optimizer(optimizer, params, 8)
+        runs.append(params)
+    for a, b, start in zip(*runs, make_params(shapes), strict=True):
+        assert (a - b).norm() < 2e-5 * (a - start).norm()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 11])
+def test_adam_mini_in_place(isa: str, rows: int, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    shapes = [(33, 130), (22, 3, 5), (44,)]
+    runs = []
+    for largest in (1 << 17, 0):
+        monkeypatch.setattr(adam_mini, "_LARGEST_BLOCK", largest)
+        params = make_params(shapes)
+        run_optimizer(AdamMini(params, lr=1e-2, weight_decay=0.1, block_rows=rows, max_grad_norm=0.5), params, 8)
+        runs.append(params)
+    for a, b, start in zip(*runs, make_params(shapes), strict=True):
+        assert (a - b).norm() < 1e-5 * (a - start).norm()

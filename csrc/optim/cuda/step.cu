@@ -153,6 +153,7 @@ int gc_cuda_optim_step(const gramcore::optim::StepCudaArgs* args, void* stream) 
     case kSgd: return dispatch_param<step_cuda::Sgd>(*args, s);
     case kSgdMomentum: return dispatch_param<step_cuda::SgdMomentum>(*args, s);
     case kSophia: return dispatch_param<step_cuda::Sophia>(*args, s);
+    case kSign: return dispatch_param<step_cuda::Sign>(*args, s);
     default: return gramcore::cuda::invalid("rule must be in [0, ", int{kNumRules}, "), got ", args->rule);
   }
 }

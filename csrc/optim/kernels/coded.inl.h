@@ -209,10 +209,14 @@ static void run_coded(const CodedBlock& block) {
 }  // namespace
 
 extern const CodedKernels kCoded;
-#define GC_FORM(P, Maps, noise)                                              \
-  {run_coded<Adam, P, Maps, noise>,        run_coded<Grams, P, Maps, noise>, \
-   run_coded<Lion, P, Maps, noise>,        nullptr,                          \
-   run_coded<SgdMomentum, P, Maps, noise>, nullptr}
+#define GC_FORM(P, Maps, noise)            \
+  {run_coded<Adam, P, Maps, noise>,        \
+   run_coded<Grams, P, Maps, noise>,       \
+   run_coded<Lion, P, Maps, noise>,        \
+   nullptr,                                \
+   run_coded<SgdMomentum, P, Maps, noise>, \
+   nullptr,                                \
+   nullptr}
 const CodedKernels kCoded = {{{GC_FORM(F32, Maps8, false), GC_FORM(Bf16, Maps8, false), GC_FORM(Bf16, Maps8, true)},
                               {GC_FORM(F32, Maps4, false), GC_FORM(Bf16, Maps4, false), GC_FORM(Bf16, Maps4, true)}}};
 #undef GC_FORM

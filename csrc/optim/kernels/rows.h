@@ -21,6 +21,12 @@ struct RowsKernels {
   double (*fold)(const RowSpan& row);
   // to = factor * x * column; `to` may be x.
   void (*scale)(const float* x, const float* column, float factor, float* to, std::int64_t n);
+  // Sum of x * column.  squares += the sum of x * x.
+  double (*dot)(const float* x, const float* column, std::int64_t n, double* squares);
+  // sums += factor * x.  Returns the sum of x * x.
+  double (*accumulate)(const float* x, float factor, float* sums, std::int64_t n);
+  // m += weight * (factor * x - m).  Returns the sum of (factor * x)^2.
+  double (*moment)(const float* x, float factor, float weight, float* m, std::int64_t n);
 };
 const RowsKernels& rows_kernels();
 

@@ -69,10 +69,86 @@ static void scale(const float* x, const float* column, float factor, float* to, 
   for (; i < n; ++i) to[i] = factor * x[i] * (column ? column[i] : 1.0f);
 }
 
+// What `body` returns for whole vectors and then for the rest, added up in four accumulators.
+template <class Body>
+GC_INLINE double sum_over(std::int64_t n, const Body& body) {
+  vf total[4] = {};
+  std::int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    for (int k = 0; k < 4; ++k) total[k] += body.full(i + k * kLanes);
+  }
+  for (; i + kLanes <= n; i += kLanes) total[0] += body.full(i);
+  if (i < n) total[1] += body.part(i, static_cast<int>(n - i));
+  return reduce_add((total[0] + total[1]) + (total[2] + total[3]));
+}
+
+struct Dot {
+  const float *x, *column;
+  vf* squares;
+  __attribute__((always_inline)) vf of(vf v, vf c) const {
+    *squares += v * v;
+    return v * c;
+  }
+  __attribute__((always_inline)) vf full(std::int64_t i) const {
+    __builtin_prefetch(x + i + 512, 0);
+    return of(load(x + i), load(column + i));
+  }
+  __attribute__((always_inline)) vf part(std::int64_t i, int count) const {
+    return of(load_part(x + i, count), load_part(column + i, count));
+  }
+};
+static double dot(const float* x, const float* column, std::int64_t n, double* squares) {
+  vf own = {};
+  const double sum = sum_over(n, Dot{x, column, &own});
+  *squares += reduce_add(own);
+  return sum;
+}
+
+struct Accumulate {
+  const float* x;
+  float factor;
+  float* sums;
+  __attribute__((always_inline)) vf full(std::int64_t i) const {
+    __builtin_prefetch(x + i + 512, 0);
+    const vf v = load(x + i);
+    store(sums + i, load(sums + i) + factor * v);
+    return v * v;
+  }
+  __attribute__((always_inline)) vf part(std::int64_t i, int count) const {
+    const vf v = load_part(x + i, count);
+    store_part(sums + i, load_part(sums + i, count) + factor * v, count);
+    return v * v;
+  }
+};
+static double accumulate(const float* x, float factor, float* sums, std::int64_t n) {
+  return sum_over(n, Accumulate{x, factor, sums});
+}
+
+struct Moment {
+  const float* x;
+  float factor, weight;
+  float* m;
+  __attribute__((always_inline)) vf full(std::int64_t i) const {
+    __builtin_prefetch(x + i + 512, 0);
+    __builtin_prefetch(m + i + 512, 1);
+    const vf u = factor * load(x + i), old = load(m + i);
+    store(m + i, old + weight * (u - old));
+    return u * u;
+  }
+  __attribute__((always_inline)) vf part(std::int64_t i, int count) const {
+    const vf u = factor * load_part(x + i, count), old = load_part(m + i, count);
+    store_part(m + i, old + weight * (u - old), count);
+    return u * u;
+  }
+};
+static double moment(const float* x, float factor, float weight, float* m, std::int64_t n) {
+  return sum_over(n, Moment{x, factor, weight, m});
+}
+
 }  // namespace
 
 extern const RowsKernels kRows;
-const RowsKernels kRows = {fold, scale};
+const RowsKernels kRows = {fold, scale, dot, accumulate, moment};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::optim

@@ -28,7 +28,7 @@ struct RuleBlock {
 
 using RuleFn = void (*)(const RuleBlock& block);
 
-enum RuleId : int { kAdam, kGrams, kLion, kSgd, kSgdMomentum, kSophia, kNumRules };
+enum RuleId : int { kAdam, kGrams, kLion, kSgd, kSgdMomentum, kSophia, kSign, kNumRules };
 
 // Storage a rule works on without staging: (parameter and gradient, moments), rounded to nearest or stochastically.
 enum RuleForm : int { kF32, kBf16, kBf16F32, kBf16Stochastic, kBf16F32Stochastic, kNumForms };

@@ -86,26 +86,41 @@ static void run_stochastic(const RuleBlock& b) {
   }
 }
 
+struct Squares {
+  vf sum[4] = {};
+  vu bits[4] = {};
+  __attribute__((always_inline)) void add(const float* x, int vectors) {
+    for (int k = 0; k < vectors; ++k) {
+      __builtin_prefetch(x + k * kLanes + 512, 0);
+      const vf v = load(x + k * kLanes);
+      sum[k & 3] += v * v;
+      bits[k & 3] |= bits_of(v);
+    }
+  }
+};
+
 static double sum_squares(const float* x, std::int64_t n) {
   // Four fp32 accumulators over runs of 256 values, summed in fp64: squares of large gradients may still overflow
   // fp32 one by one, so such a block is summed again in fp64.
   double total = 0;
   std::int64_t i = 0;
-  for (; i + 16 * kLanes <= n; i += 16 * kLanes) {
-    vf sum[4] = {};
-    vu bits[4] = {};
-    for (int k = 0; k < 16; ++k) {
-      __builtin_prefetch(x + i + k * kLanes + 512, 0);
-      const vf v = load(x + i + k * kLanes);
-      sum[k & 3] += v * v;
-      bits[k & 3] |= bits_of(v);
+  while (i + kLanes <= n) {
+    const std::int64_t left = (n - i) / kLanes;
+    const int vectors = left < 16 ? static_cast<int>(left) : 16;
+    Squares s;
+    if (vectors == 16) {
+      s.add(x + i, 16);
+    } else {
+      for (int k = 0; k < vectors; ++k) s.add(x + i + k * kLanes, 1);
     }
-    const double part = reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    const double part = reduce_add((s.sum[0] + s.sum[1]) + (s.sum[2] + s.sum[3]));
     if (part < 3e38 && part > 1e-30) {
       total += part;
-    } else if (any_ge(((bits[0] | bits[1]) | (bits[2] | bits[3])) & 0x7fffffffu, 1)) {
-      for (int k = 0; k < 16 * kLanes; ++k) total += static_cast<double>(x[i + k]) * static_cast<double>(x[i + k]);
+    } else if (any_ge(((s.bits[0] | s.bits[1]) | (s.bits[2] | s.bits[3])) & 0x7fffffffu, 1)) {
+      const int count = vectors * kLanes;
+      for (int k = 0; k < count; ++k) total += static_cast<double>(x[i + k]) * static_cast<double>(x[i + k]);
     }
+    i += vectors * kLanes;
   }
   for (; i < n; ++i) total += static_cast<double>(x[i]) * static_cast<double>(x[i]);
   return total;
@@ -114,8 +129,9 @@ static double sum_squares(const float* x, std::int64_t n) {
 }  // namespace
 
 extern const RulesKernels kRules;
-#define GC_FORM(run, P, S) \
-  {run<Adam, P, S>, run<Grams, P, S>, run<Lion, P, S>, run<Sgd, P, S>, run<SgdMomentum, P, S>, run<Sophia, P, S>}
+#define GC_FORM(run, P, S)                                                     \
+  {run<Adam, P, S>,        run<Grams, P, S>,  run<Lion, P, S>, run<Sgd, P, S>, \
+   run<SgdMomentum, P, S>, run<Sophia, P, S>, run<Sign, P, S>}
 const RulesKernels kRules = {{GC_FORM(run, F32, F32), GC_FORM(run, Bf16, Bf16), GC_FORM(run, Bf16, F32),
                               GC_FORM(run_stochastic, Bf16, Bf16), GC_FORM(run_stochastic, Bf16, F32)},
                              sum_squares};

@@ -4,7 +4,7 @@ Step engine of the optimizers.
 from __future__ import annotations
 import collections.abc
 import typing
-__all__: list[str] = ['Noise', 'factored_pass', 'step', 'sum_squares']
+__all__: list[str] = ['Noise', 'factored_pass', 'haar_moments', 'haar_step', 'project_line', 'step', 'step_blocks', 'step_columns', 'step_rows', 'sum_squares']
 class Noise:
     """
     Directions of a zeroth-order step: the sum over draws (id, amount) of amount times standard normal values that are a function of (seed, id, parameter, element).
@@ -15,9 +15,33 @@ def factored_pass(x: typing.Any, row_means: typing.Any, column_means: typing.Any
     """
     With u = scale x row column: moment += weight (u - moment), then row and column means of u^2 + eps, or of (u - moment)^2 + eps with `residual`.
     """
+def haar_moments(hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], grad: typing.Any, m: typing.Any, v: typing.Any, level: typing.SupportsInt | typing.SupportsIndex) -> float:
+    """
+    Folds the coarse Haar coefficients of rows into m and v; the sum of squares of N = m / (sqrt(v) + eps).
+    """
+def haar_step(param: typing.Any, grad: typing.Any, m: typing.Any, v: typing.Any, level: typing.SupportsInt | typing.SupportsIndex, lr: typing.SupportsFloat | typing.SupportsIndex, factor: typing.SupportsFloat | typing.SupportsIndex, eps: typing.SupportsFloat | typing.SupportsIndex, grad_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, decay: tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex] = (0.0, 0.0)) -> None:
+    """
+    p += decay[0] p; p -= lr factor (g - up(r) + up(m)) / (sqrt(v) + eps), run by run; p += decay[1] p.
+    """
+def project_line(x: typing.Any, weights: typing.Any, result: typing.Any, along_rows: bool) -> float:
+    """
+    result = x weights, or its transpose times weights; returns the sum of squares of x.
+    """
 def step(rule: str, hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], params: typing.Any, grads: typing.Any, slots: collections.abc.Sequence[typing.Any], steps: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], scales: collections.abc.Sequence[typing.Any] = [], remainders: typing.Any = None, lr_scales: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [], stochastic: bool = False, seed: typing.SupportsInt | typing.SupportsIndex = 0, zero_grad: bool = False, noise: Noise | None = None, row: typing.Any = None, column: typing.Any = None, storage: str = '') -> None:
     """
     One step of `rule` over lists of CPU tensors, in place.
+    """
+def step_blocks(param: typing.Any, grad: typing.Any, m: typing.Any, v: typing.Any, lr: typing.SupportsFloat | typing.SupportsIndex, weights: tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex], scale2: typing.SupportsFloat | typing.SupportsIndex, eps: typing.SupportsFloat | typing.SupportsIndex, grad_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, decay: tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex] = (0.0, 0.0)) -> None:
+    """
+    Adam with one second moment per equal run of elements: m += weights[0] (g - m), v += weights[1] (mean g^2 - v), p += decay[0] p; p -= lr m / (sqrt(v) scale2 + eps); p += decay[1] p.
+    """
+def step_columns(inside: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], outside: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], param: typing.Any, grad: typing.Any, m: typing.Any, v: typing.Any, index: typing.Any, step: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    Adam on the columns `index` of a matrix, with m and v (rows, len(index)); sign descent on the others.
+    """
+def step_rows(rule: str, hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], param: typing.Any, grad: typing.Any, slots: collections.abc.Sequence[typing.Any], index: typing.Any, step: typing.SupportsInt | typing.SupportsIndex, id: typing.SupportsInt | typing.SupportsIndex = 0, stochastic: bool = False, seed: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+    """
+    One step of `rule` on the rows `index` of a matrix, in place; slots (len(index), columns).
     """
 def sum_squares(tensors: typing.Any) -> float:
     """

@@ -8,12 +8,16 @@ from typing import Any
 
 import torch
 
+from gramcore import _core
 from gramcore._checks import check_int, check_real
 from gramcore.optim.base import check_betas
 from gramcore.optim.direction import DirectionOptimizer, Scaled, fold_matrix
 from gramcore.optim.rows import Part, Rows, rows_of
 
 __all__ = ["AdamMini", "adam_mini_groups"]
+
+#: Elements of a block that stays in a second-level cache with its moment and gradient.
+_LARGEST_BLOCK = 1 << 17
 
 
 class AdamMini(DirectionOptimizer):
@@ -99,9 +103,11 @@ class AdamMini(DirectionOptimizer):
 
     def direction(
         self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int
-    ) -> torch.Tensor | Scaled:
+    ) -> torch.Tensor | Scaled | None:
         beta1, beta2 = group["betas"]
         m, v, scale, rows = state["exp_avg"], state["block_sq"], self.gradient_scale(group), part.rows
+        if not rows.split and self._step_in_place(group, part.w, state, g, t):
+            return None
         flat = (rows.count, part.p.numel() // max(1, rows.total))
         if g.ndim >= 2 and g.is_contiguous() and m.is_contiguous():  # one pass for the moment and the squares
             by_row, _ = fold_matrix(g.view(flat), scale=scale, moment=m.view(flat), weight=1 - beta1)
@@ -117,6 +123,30 @@ class AdamMini(DirectionOptimizer):
         if g.ndim == 2:
             return Scaled(m, inverse)
         return m * inverse.view(-1, *[1] * (g.ndim - 1)) if g.ndim else m * inverse[0]
+
+    def _step_in_place(
+        self, group: dict[str, Any], w: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
+    ) -> bool:
+        """Step fp32 tensors block by block, where blocks are enough to share out and fit a cache."""
+        m, v = state["exp_avg"], state["block_sq"]
+        single = all(x.dtype is torch.float32 and x.is_contiguous() for x in (w, g, m))
+        if not single or w.numel() == 0 or w.numel() // v.numel() > _LARGEST_BLOCK:
+            return False
+        beta1, beta2 = group["betas"]
+        bias1, shrink = 1 - beta1**t, -float(group["lr"]) * group["weight_decay"]
+        _core.optim.step_blocks(
+            w,
+            g,
+            m,
+            v,
+            float(group["lr"]) / bias1,
+            (1 - beta1, 1 - beta2),
+            (1 - beta2**t) ** -0.5,
+            group["eps"],
+            self.gradient_scale(group),
+            (shrink, 0.0),
+        )
+        return True
 
 
 def adam_mini_groups(model: torch.nn.Module, *, num_heads: int, weight_decay: float = 0.0) -> list[dict[str, Any]]:

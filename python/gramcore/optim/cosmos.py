@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gramcore import _core
 from gramcore._checks import check_int, check_real
 from gramcore.optim.adamw import adam_hyper, check_adam
 from gramcore.optim.direction import DirectionOptimizer
@@ -117,29 +118,34 @@ class COSMOS(DirectionOptimizer):
         beta1, beta2 = group["betas"]
         m = state["exp_avg"].lerp_(g, 1 - beta1)
         rows = part.rows
-        if not rows.total_of(0.0 if bool(torch.isfinite(g).all()) else 1.0):
-            self._rotate(state, g, beta2, t, generator_for(group["seed"], part.index, 0), rows)
+        if math.isfinite(rows.total_of(_core.optim.sum_squares([g]))):
+            gu = self._rotate(state, g, beta2, t, generator_for(group["seed"], part.index, 0), rows)
+        else:
+            gu = g @ state["basis"]
         u = state["basis"]
-        v = state["exp_avg_sq"].lerp_((g @ u).square_(), 1 - beta2)
+        v = state["exp_avg_sq"].lerp_(gu.square_(), 1 - beta2)
         inside = m @ u
+        update = newton_schulz(torch.addmm(m, inside, u.T, alpha=-1.0), rows)
+        update *= self.gamma * _unit(update, rows)
         denominator = (v / (1 - beta2**t)).sqrt_().add_(group["eps"])
-        a = (inside / (1 - beta1**t) / denominator) @ u.T
-        rest = _unit_rms(newton_schulz(m - inside @ u.T, rows), rows)
-        return _unit_rms(a + self.gamma * rest, rows).mul_(self.lr_ratio)
+        update.addmm_(inside.div_(1 - beta1**t).div_(denominator), u.T)
+        return update.mul_(self.lr_ratio * _unit(update, rows))
 
     def _rotate(
         self, state: dict[str, Any], g: torch.Tensor, beta2: float, t: int, generator: torch.Generator, rows: Rows
-    ) -> None:
+    ) -> torch.Tensor:
+        """Turn the basis towards g; g times the new one."""
         if t == 1:
             state["basis"].copy_(top_basis(rows.whole(g), self.rank, "gram", generator))
             gu = g @ state["basis"]
             state["spectrum"].copy_((1 - beta2) * rows.sum(gu.T @ gu))
-            return
+            return gu
         old, s = state["basis"].clone(), state["spectrum"].clone()
         u = torch.linalg.qr(beta2 * (old @ s) + (1 - beta2) * rows.sum(g.T @ (g @ old))).Q
         gu, turn = g @ u, old.T @ u
         state["basis"].copy_(u)
         state["spectrum"].copy_(beta2 * (turn.T @ s @ turn) + (1 - beta2) * rows.sum(gu.T @ gu))
+        return gu
 
 
 def newton_schulz(x: torch.Tensor, rows: Rows, steps: int = 5) -> torch.Tensor:
@@ -154,13 +160,14 @@ def newton_schulz(x: torch.Tensor, rows: Rows, steps: int = 5) -> torch.Tensor:
     y = (x.T if tall else x) / (_norm(x, rows) + 1e-7)
     for _ in range(steps):
         square = rows.sum(y @ y.T)
-        y = a * y + (b * square + c * square @ square) @ y
+        y = torch.addmm(y, torch.addmm(square, square, square, beta=b, alpha=c), y, beta=a)
     return y.T if tall else y
 
 
 def _norm(x: torch.Tensor, rows: Rows) -> float:
-    return math.sqrt(rows.total_of(float(x.norm()) ** 2))
+    return math.sqrt(rows.total_of(_core.optim.sum_squares([x])))
 
 
-def _unit_rms(x: torch.Tensor, rows: Rows) -> torch.Tensor:
-    return x * (math.sqrt(rows.total * x.shape[1]) / (_norm(x, rows) + 1e-8))
+def _unit(x: torch.Tensor, rows: Rows) -> float:
+    """What makes the RMS of x one."""
+    return math.sqrt(rows.total * x.shape[1]) / (_norm(x, rows) + 1e-8)

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from gramcore import _core
 from gramcore.optim.direction import Scaled, fold_matrix
+from gramcore.optim.in_place import MatrixJob
 from gramcore.optim.panels import PanelStep
 from gramcore.optim.rows import Rows
-from gramcore.optim.subspace import Basis, ColumnSubspace, HaarSubspace, Subspace
+from gramcore.optim.subspace import Basis, ColumnSubspace, HaarSubspace, RowSampleSubspace, Subspace, WholeSubspace
 
 __all__ = ["DetailLift", "DropResidual", "Lift", "RescaledGradient", "ScaledResidual", "SignResidual", "View"]
 
@@ -57,6 +59,10 @@ class ViewLift(Lift, ABC):
     def update(self, subspace: Subspace, view: View) -> torch.Tensor | Scaled:
         """The update (M, N); W moves by -lr times it."""
 
+    def step_in_place(self, subspace: Subspace, job: MatrixJob) -> bool:
+        """Step the matrix without forming its update, where its layout and storage allow; whether that was done."""
+        return False
+
 
 def _growth(now: float, norm: torch.Tensor) -> float:
     """Divisor that keeps a norm from growing by more than 1 % over the last one; remembers the new norm."""
@@ -88,6 +94,15 @@ class DropResidual(PanelLift, ViewLift):
 
     def update(self, subspace: Subspace, view: View) -> Scaled:
         return Scaled(subspace.up(view.basis, view.n, view.g.shape), factor=self.scale * view.correction)
+
+    def step_in_place(self, subspace: Subspace, job: MatrixJob) -> bool:
+        if not (job.plain and isinstance(subspace, RowSampleSubspace) and subspace.selection != "norm"):
+            return False
+        rows = job.state["index"]
+        job.step_rows("adam", rows, self.scale)
+        if job.group["weight_decay"]:
+            job.step_rows("sign", job.other_rows(rows), 0.0)
+        return True
 
     def step_panels(self, panels: PanelStep, norm: torch.Tensor) -> None:
         for s in panels:
@@ -144,25 +159,37 @@ class RescaledGradient(PanelLift):
         self.scale, self.granularity = scale, granularity
 
     def step_panels(self, panels: PanelStep, norm: torch.Tensor) -> Scaled:
-        g, shared = panels.g, panels.grad_scale
+        g = panels.g
         n = None
-        if g.dtype is not torch.float32:
+        if g.dtype is not torch.float32 and panels.rank > 1:
             panels.resize(2 * panels.rank)
             n = torch.empty(panels.size, panels.rank)
+        u = self._by_channel(panels, n) if self.granularity == "channel" else self._by_tensor(panels, n)
+        if panels.squares is None or self.granularity == "channel":
+            square = float(fold_matrix(g.contiguous(), u, scale=u.factor)[0].sum()) * g.shape[1]
+            now = math.sqrt(panels.rows.total_of(square))
+        else:
+            now = abs(u.factor) * math.sqrt(panels.rows.total_of(panels.squares))
+        return replace(u, factor=u.factor * self.scale**0.5 * panels.correction / _growth(now, norm))
+
+    def _by_channel(self, panels: PanelStep, n: torch.Tensor | None) -> Scaled:
         before, after = torch.empty(2, panels.channels)
         for s in panels:
             r = panels.project(s)
             before[s] = _norms(r)
             after[s] = _norms(panels.step_rule(r, s, n))
-        if self.granularity == "channel":
-            scales = after.div_(before.add_(_TINY))
-            u = Scaled(g, scales, None, shared) if panels.along_rows else Scaled(g, None, scales, shared)
-        else:
-            sizes = [math.sqrt(panels.over_channels(float(x.square().sum()))) for x in (after, before)]
-            u = Scaled(g, factor=shared * sizes[0] / (sizes[1] + _TINY))
-        square = float(fold_matrix(g.contiguous(), u, scale=u.factor)[0].sum()) * g.shape[1]
-        now = math.sqrt(panels.rows.total_of(square))
-        return replace(u, factor=u.factor * self.scale**0.5 * panels.correction / _growth(now, norm))
+        scales = after.div_(before.add_(_TINY))
+        row, column = (scales, None) if panels.along_rows else (None, scales)
+        return Scaled(panels.g, row, column, panels.grad_scale)
+
+    def _by_tensor(self, panels: PanelStep, n: torch.Tensor | None) -> Scaled:
+        before = after = 0.0
+        for s in panels:
+            r = panels.project(s)
+            before += _core.optim.sum_squares([r])
+            after += _core.optim.sum_squares([panels.step_rule(r, s, n)])
+        before, after = panels.over_channels(before), panels.over_channels(after)
+        return Scaled(panels.g, factor=panels.grad_scale * after**0.5 / (before**0.5 + _TINY))
 
 
 class SignResidual(ViewLift):
@@ -170,6 +197,20 @@ class SignResidual(ViewLift):
 
     def __init__(self, scale: float, inactive: float) -> None:
         self.scale, self.inactive = scale, inactive
+
+    def step_in_place(self, subspace: Subspace, job: MatrixJob) -> bool:
+        outside, whole = self.scale * self.inactive, torch.arange(job.w.shape[0])
+        if isinstance(subspace, WholeSubspace) and job.plain:
+            active = float(job.state["active"]) > 0
+            job.step_rows("adam" if active else "sign", whole, self.scale if active else outside)
+        elif isinstance(subspace, ColumnSubspace) and subspace.axis == 0 and job.plain:
+            job.step_rows("adam", job.state["index"], self.scale)
+            job.step_rows("sign", job.other_rows(job.state["index"]), outside)
+        elif isinstance(subspace, ColumnSubspace) and job.single:
+            job.step_columns(job.state["index"], self.scale, outside)
+        else:
+            return False
+        return True
 
     def update(self, subspace: Subspace, view: View) -> torch.Tensor:
         shape = view.g.shape
@@ -191,6 +232,13 @@ class DetailLift(ViewLift):
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
+
+    def step_in_place(self, subspace: Subspace, job: MatrixJob) -> bool:
+        if not (job.single and isinstance(subspace, HaarSubspace)):
+            return False
+        limit = _growth(job.haar_norm(subspace.level), job.state["norm"])
+        job.haar_step(subspace.level, self.scale * job.correction / limit)
+        return True
 
     def update(self, subspace: Subspace, view: View) -> torch.Tensor:
         assert isinstance(subspace, HaarSubspace)

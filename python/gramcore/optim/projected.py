@@ -13,6 +13,7 @@ from gramcore._checks import check_real
 from gramcore.optim.adamw import adam_hyper, check_adam
 from gramcore.optim.base import moment_state
 from gramcore.optim.direction import DirectionOptimizer, Scaled
+from gramcore.optim.in_place import MatrixJob
 from gramcore.optim.layout import local
 from gramcore.optim.lift import Lift, PanelLift, View, ViewLift
 from gramcore.optim.panels import PanelStep
@@ -100,7 +101,21 @@ class ProjectedOptimizer(DirectionOptimizer):
             along_rows = self.subspace.along_rows(part.p.shape)
             with PanelStep(part, g, state, along_rows, group, scale, t) as panels:
                 return self.lift.step_panels(panels, state.get("norm", g))
+        assert isinstance(self.lift, ViewLift)
+        self._refresh(group, part, state, g, t)
+        if not part.rows.split:
+            since, eps, correction = self._numbers(group, t)
+            job = MatrixJob(part.w, g, state, group, scale, part.index, t, since, eps, correction)
+            if self.lift.step_in_place(self.subspace, job):
+                return None
         return self._whole(group, part, state, g if scale == 1.0 else g * scale, t)
+
+    def _numbers(self, group: dict[str, Any], t: int) -> tuple[int, float, float]:
+        """Step since the last reset, ε beside √v, and the factor of the bias corrections."""
+        since = (t - 1) % self.refresh_every + 1 if self.subspace.resets else t
+        bias1, bias2 = (1 - b**since for b in group["betas"])
+        eps = group["eps"] if group["eps_mode"] == "raw" else group["eps"] * math.sqrt(bias2)
+        return since, eps, math.sqrt(bias2) / bias1
 
     def _whole(
         self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int
@@ -108,10 +123,7 @@ class ProjectedOptimizer(DirectionOptimizer):
         """The update of all rows here at once, for a gradient that is scaled."""
         assert isinstance(self.lift, ViewLift)
         shape, rows = part.p.shape, part.rows
-        self._refresh(group, part, state, g, t)
-        since = (t - 1) % self.refresh_every + 1 if self.subspace.resets else t
-        bias1, bias2 = (1 - b**since for b in group["betas"])
-        eps = group["eps"] if group["eps_mode"] == "raw" else group["eps"] * math.sqrt(bias2)
+        _, eps, factor = self._numbers(group, t)
         basis = self.subspace.here(state, rows) if rows.split else state
         r = self.subspace.down(basis, g).contiguous()
         if self.subspace.keeps_rows(shape) or not rows.split:
@@ -120,7 +132,6 @@ class ProjectedOptimizer(DirectionOptimizer):
             columns, axis = rows.of_columns(shape[1]), self.subspace.columns_at
             n = self._rule_step(group, state, columns.part(rows.sum(r), axis).contiguous(), eps, part.index, t)
             n = columns.whole(n, axis)
-        factor = math.sqrt(bias2) / bias1
         view = View(g, r, n, lambda: self._denominator(state, eps), factor, basis, state.get("norm", g), shape, rows)
         return self.lift.update(self.subspace, view)
 

@@ -118,8 +118,9 @@ class COSMOS(DirectionOptimizer):
         beta1, beta2 = group["betas"]
         m = state["exp_avg"].lerp_(g, 1 - beta1)
         rows = part.rows
-        if math.isfinite(rows.total_of(_core.optim.sum_squares([g]))):
-            gu = self._rotate(state, g, beta2, t, generator_for(group["seed"], part.index, 0), rows)
+        generator = generator_for(group["seed"], part.index, 0)
+        if not rows.total_of(0.0 if math.isfinite(_core.optim.sum_squares([g])) else 1.0):
+            gu = self._rotate(state, g, beta2, t, generator, rows)
         else:
             gu = g @ state["basis"]
         u = state["basis"]
@@ -169,5 +170,5 @@ def _norm(x: torch.Tensor, rows: Rows) -> float:
 
 
 def _unit(x: torch.Tensor, rows: Rows) -> float:
-    """What makes the RMS of x one."""
+    """What makes the RMS of all rows one."""
     return math.sqrt(rows.total * x.shape[1]) / (_norm(x, rows) + 1e-8)

@@ -161,7 +161,7 @@ class RescaledGradient(PanelLift):
     def step_panels(self, panels: PanelStep, norm: torch.Tensor) -> Scaled:
         g = panels.g
         n = None
-        if g.dtype is not torch.float32 and panels.rank > 1:
+        if g.dtype is not torch.float32 and not panels.line:
             panels.resize(2 * panels.rank)
             n = torch.empty(panels.size, panels.rank)
         u = self._by_channel(panels, n) if self.granularity == "channel" else self._by_tensor(panels, n)
@@ -169,7 +169,7 @@ class RescaledGradient(PanelLift):
             square = float(fold_matrix(g.contiguous(), u, scale=u.factor)[0].sum()) * g.shape[1]
             now = math.sqrt(panels.rows.total_of(square))
         else:
-            now = abs(u.factor) * math.sqrt(panels.rows.total_of(panels.squares))
+            now = abs(u.factor) * panels.squares**0.5
         return replace(u, factor=u.factor * self.scale**0.5 * panels.correction / _growth(now, norm))
 
     def _by_channel(self, panels: PanelStep, n: torch.Tensor | None) -> Scaled:
@@ -188,8 +188,8 @@ class RescaledGradient(PanelLift):
             r = panels.project(s)
             before += _core.optim.sum_squares([r])
             after += _core.optim.sum_squares([panels.step_rule(r, s, n)])
-        before, after = panels.over_channels(before), panels.over_channels(after)
-        return Scaled(panels.g, factor=panels.grad_scale * after**0.5 / (before**0.5 + _TINY))
+        before, after = panels.over_channels(before) ** 0.5, panels.over_channels(after) ** 0.5
+        return Scaled(panels.g, factor=panels.grad_scale * after / (before + _TINY))
 
 
 class SignResidual(ViewLift):

@@ -78,7 +78,9 @@ class PanelStep:
         size = max(1, _ELEMENTS // numbers // _CHANNELS) * _CHANNELS
         divided = (self.direct or self.along_rows) and not self.summed
         self.size = min(self.channels, size) if divided else self.channels
-        self._r = torch.empty(self.size, self.rank, dtype=self.g.dtype if self.rank > 1 else torch.float32)
+        #: Whether R is one column, formed in fp32 in one pass that also gives `squares`.
+        self.line = self.rank == 1 and self.size == self.channels and not self.rows.split and self.g.is_contiguous()
+        self._r = torch.empty(self.size, self.rank, dtype=torch.float32 if self.line else self.g.dtype)
 
     def __iter__(self) -> Iterator[slice]:
         for begin in range(0, self.channels, self.size):
@@ -91,12 +93,12 @@ class PanelStep:
     def project(self, s: slice, out: torch.Tensor | None = None) -> torch.Tensor:
         """R of channels ``s``, in a buffer that the next call takes again unless ``out`` is given."""
         r = self._r[: s.stop - s.start] if out is None else out
-        if self.rank == 1 and self.size == self.channels and self.g.is_contiguous() and r.dtype is torch.float32:
+        if self.line and r.dtype is torch.float32:
             line = self.basis.flatten().float()
             self.squares = _core.optim.project_line(self.g, line, r, self.along_rows)
-        else:
-            part = self.part(self.g, s)
-            torch.mm(part if self.along_rows else part.T, self.basis, out=r)
+            return r if self.grad_scale == 1.0 else r.mul_(self.grad_scale)
+        part = self.part(self.g, s)
+        torch.mm(part if self.along_rows else part.T, self.basis, out=r)
         if self.summed:
             self.rows.sum(r)
         return r if self.grad_scale == 1.0 else r.mul_(self.grad_scale)

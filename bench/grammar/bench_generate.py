@@ -1,9 +1,10 @@
 """Instances that the packaged model writes under real schemas, checked by `jsonschema`.
 
-    python -m bench.grammar.bench_generate FOLDER [--count N] [--max-new-tokens N]
+    python -m bench.grammar.bench_generate FOLDER [--count N] [--max-new-tokens N] [--in-time]
 
 FOLDER is that of bench_schemas.  The first N schemas that strict mode takes are each shown to SmolLM2-135M-Instruct,
-which samples one instance (temperature 0.7, seed 0).  Finished instances must be valid; others ran out of tokens.
+which samples one instance (temperature 0.7, seed 0).  Finished instances must be valid; others ran out of tokens,
+unless --in-time leads every text to its end within them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from bench.grammar.bench_schemas import load_cases
 __all__ = ["main"]
 
 
-def write_instance(session: Any, compiled: Any, schema: Any, max_new_tokens: int) -> tuple[str, int, bool]:
+def write_instance(
+    session: Any, compiled: Any, schema: Any, max_new_tokens: int, in_time: bool
+) -> tuple[str, int, bool]:
     """The text under the schema, its number of tokens, and whether it is finished."""
     prompt = session.encode(f"Write a short JSON instance of this schema: {json.dumps(schema)[:2000]}")
     result = spec.generate(
@@ -32,7 +35,7 @@ def write_instance(session: Any, compiled: Any, schema: Any, max_new_tokens: int
         temperature=0.7,
         seed=0,
         drafter=spec.SuffixDrafter(),
-        grammar=GrammarMatcher(compiled),
+        grammar=GrammarMatcher(compiled, max_tokens=max_new_tokens if in_time else None),
         eos_token_id=session.stop_token_ids,
     )
     tokens = list(result.tokens)
@@ -45,6 +48,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--max-new-tokens", type=int, default=300)
+    parser.add_argument("--in-time", action="store_true")
     options = parser.parse_args()
     import jsonschema
     from gramcore.model import open_model
@@ -62,7 +66,9 @@ def main() -> None:
         except (ValueError, GrammarTooComplex):
             continue
         seen += 1
-        text, length, finished = write_instance(session, compiled, case["schema"], options.max_new_tokens)
+        text, length, finished = write_instance(
+            session, compiled, case["schema"], options.max_new_tokens, options.in_time
+        )
         tokens += length
         if not finished:
             unfinished += 1

@@ -129,7 +129,7 @@ inline void bind_matcher(py::module_& m) {
       .def_property_readonly("num_states", &Compiled::num_states)
       .def_property_readonly("num_bytes", &Compiled::bytes);
   py::class_<Matcher>(m, "Matcher")
-      .def(py::init<std::shared_ptr<Compiled>>(), py::arg("compiled"))
+      .def(py::init<std::shared_ptr<Compiled>, std::int64_t>(), py::arg("compiled"), py::arg("max_tokens") = -1)
       .def("accept", &Matcher::accept, py::arg("token"))
       .def(
           "accept_bytes",

@@ -56,6 +56,8 @@ class Automaton {
   Span<const Thread> threads(StateId state) const {
     return {threads_.data() + states_[state].first, states_[state].count};
   }
+  // The top of a stack that is not empty, and what is below.
+  std::pair<ExprId, StackId> frame(StackId stack) const { return {stacks_[stack].next, stacks_[stack].parent}; }
   // The state behind the end of a thread's expression.
   StateId popped(StackId stack);
   ExprPool& pool() { return grammar_.pool; }

@@ -10,15 +10,18 @@ namespace {
 bool has(const KeySet::State& s, std::size_t i) {
   return (s.used[i / 64] >> (i % 64)) & 1u;
 }
-void use(KeySet::State* s, const KeySet::Member& m) {
-  s->marks |= m.marks;
-  if (m.key != KeySet::kOpen) s->used[m.key / 64] |= std::uint64_t{1} << (m.key % 64);
-}
-bool fits(const KeySet::State& s, const KeySet::Member& m) {
-  return (m.key == KeySet::kOpen || !has(s, m.key)) && (s.marks & m.marks) == 0;
-}
 
 }  // namespace
+
+bool KeySet::fits(const State& s, const Member& m) {
+  return (m.key == kOpen || !has(s, m.key)) && (s.marks & m.marks) == 0;
+}
+
+KeySet::State KeySet::after(State s, const Member& m) {
+  s.marks |= m.marks;
+  if (m.key != kOpen) s.used[m.key / 64] |= std::uint64_t{1} << (m.key % 64);
+  return s;
+}
 
 std::uint32_t KeySet::number_of(State state) {
   const auto [at, fresh] = numbers.try_emplace(std::move(state), static_cast<std::uint32_t>(states.size()));
@@ -40,9 +43,7 @@ std::uint32_t KeySet::need(const State& state, const std::vector<bool>& alive) c
   for (std::size_t i = 0; i < members.size(); ++i) {  // which one sets the first mark that is missing
     const Member& m = members[i];
     if (!alive[i] || (m.marks & missing & ~(missing - 1)) == 0 || !fits(state, m)) continue;
-    State next = state;
-    use(&next, m);
-    const std::uint32_t more = need(next, alive);
+    const std::uint32_t more = need(after(state, m), alive);
     if (more != kUnbounded) best = std::min(best, more + 1);
   }
   return best;
@@ -86,9 +87,8 @@ ExprId key_set_body(Grammar* g, std::uint32_t number, std::uint32_t state) {
   const bool free = set.most == kUnbounded && set.num_marks == 0;  // no member can be one too many
   std::vector<ExprId> members;
   for (const KeySet::Member& m : set.members) {
-    if (m.e == ExprPool::kEmpty || !fits(here, m)) continue;
-    KeySet::State next = here;
-    use(&next, m);
+    if (m.e == ExprPool::kEmpty || !KeySet::fits(here, m)) continue;
+    KeySet::State next = KeySet::after(here, m);
     next.count = std::min(here.count + 1, cap);
     if (!free) {
       const std::uint32_t need = set.need(next, alive);

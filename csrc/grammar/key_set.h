@@ -48,6 +48,9 @@ struct KeySet {
 
   State first() const { return {std::vector<std::uint64_t>(required.size() / 64 + 1, 0), 0, 0}; }
   std::uint32_t number_of(State state);
+  // Whether a member may come next as far as keys and marks go, and the state behind it (its count is left).
+  static bool fits(const State& state, const Member& member);
+  static State after(State state, const Member& member);
   // Members that must still follow a state so that keys and marks are complete; kUnbounded: impossible.  alive: per
   // member, whether it matches something.
   std::uint32_t need(const State& state, const std::vector<bool>& alive) const;

@@ -19,6 +19,7 @@ class Masks {
   Masks(const Vocab* vocab, Automaton* automaton, std::size_t max_bytes);
 
   // Per token set of the grammar, whether it has the token.
+  const std::vector<Bitset>& token_sets() const { return token_sets_; }
   std::vector<std::uint8_t> sets_with(std::size_t token) const;
 
   // The reference is valid until the next call.

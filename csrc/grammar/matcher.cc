@@ -68,6 +68,44 @@ bool Compiled::ends_text(StateId state, std::size_t token) {
   return vocab_->is_stop(token) && accepting(state) && at_end(state);
 }
 
+Shortest& Compiled::shortest() {
+  if (!shortest_) shortest_ = std::make_unique<Shortest>(vocab_.get(), &automaton_, masks_.token_sets());
+  return *shortest_;
+}
+
+bool Compiled::in_time(StateId state, StateId next, std::size_t token, std::int64_t left) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Shortest& known = shortest();
+  const std::uint32_t here = known.distance(state), first = known.first_token(state);
+  if (here == Shortest::kNever) return true;  // there is no plan to hold to
+  if (token == first) return true;
+  const std::uint32_t behind = known.distance(next);
+  return here <= left && behind != Shortest::kNever && behind < left;
+}
+
+void Compiled::keep_in_time(StateId state, std::int64_t left, std::int32_t* mask) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  automaton_.start_clock();
+  Shortest& known = shortest();
+  const std::uint32_t here = known.distance(state), first = known.first_token(state);
+  if (here == Shortest::kNever) return;
+  const auto named = [&](std::size_t token) {
+    const StateId next = automaton_.take(state, masks_.sets_with(token));
+    const bool has_text = !vocab_->is_special(token) && !vocab_->token(token).empty();
+    StateId behind = has_text ? state : Automaton::kDead;
+    for (std::size_t i = 0; has_text && i < vocab_->token(token).size() && behind != Automaton::kDead; ++i) {
+      behind = automaton_.step(behind, vocab_->token(token)[i]);
+    }
+    return automaton_.unite(behind, next);
+  };
+  const std::vector<std::uint32_t>& behind = known.distances(state, named);
+  for (std::size_t t = 0; t < behind.size(); ++t) {
+    if (t == first || !bitmask_test(mask, t)) continue;
+    if (vocab_->is_stop(t) && behind[t] == Shortest::kNever) continue;  // ends the text
+    if (here > left || behind[t] == Shortest::kNever || behind[t] >= left) bitmask_reset(mask, t);
+  }
+}
+
 bool Compiled::fill(StateId state, std::int32_t* out) {
   const std::lock_guard<std::mutex> lock(mutex_);
   automaton_.start_clock();
@@ -82,8 +120,10 @@ void Compiled::fill_slowly(StateId state, std::int32_t* out) {
   std::copy(bits.begin(), bits.end(), out);
 }
 
-Matcher::Matcher(std::shared_ptr<Compiled> compiled)
-    : compiled_(std::move(compiled)), here_(std::make_shared<Place>(Place{compiled_->start(), false, 0, nullptr})) {}
+Matcher::Matcher(std::shared_ptr<Compiled> compiled, std::int64_t max_tokens)
+    : compiled_(std::move(compiled)),
+      max_tokens_(max_tokens),
+      here_(std::make_shared<Place>(Place{compiled_->start(), false, 0, nullptr})) {}
 
 // Replaces the place, releasing the old list without recursion.
 void Matcher::drop(std::shared_ptr<const Place> next) {
@@ -107,6 +147,7 @@ bool Matcher::accept(std::int64_t token) {
   if (here_->stopped) return false;
   const StateId next = compiled_->advance_token(here_->state, id);
   if (next != Automaton::kDead) {
+    if (max_tokens_ >= 0 && !compiled_->in_time(here_->state, next, id, max_tokens_ - here_->steps)) return false;
     move_to(next, compiled_->ends_text(next, id));
     return true;
   }
@@ -124,7 +165,12 @@ bool Matcher::accept_bytes(Span<const std::uint8_t> bytes) {
 }
 
 bool Matcher::fill_bitmask(std::int32_t* out) {
-  if (!here_->stopped) return compiled_->fill(here_->state, out);
+  if (!here_->stopped) {
+    const bool needed = compiled_->fill(here_->state, out);
+    if (max_tokens_ < 0) return needed;
+    compiled_->keep_in_time(here_->state, max_tokens_ - here_->steps, out);
+    return true;
+  }
   std::fill_n(out, compiled_->vocab().words(), 0);
   return true;
 }
@@ -136,6 +182,7 @@ void Matcher::fill_tree(Span<const std::int32_t> tokens, Span<const std::int32_t
   GC_CHECK(tokens.size() == parents.size(), "parents must have one entry per node, got ", parents.size(), " for ",
            tokens.size());
   std::vector<StateId> states{here_->stopped ? kStopped : here_->state};
+  std::vector<std::int64_t> left{max_tokens_ - here_->steps};  // tokens, under a budget
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     GC_CHECK(tokens[i] >= 0 && static_cast<std::size_t>(tokens[i]) < vocab.size(), "token must be in [0, ",
              vocab.size(), "), got ", tokens[i], " (node ", i, ")");
@@ -144,10 +191,15 @@ void Matcher::fill_tree(Span<const std::int32_t> tokens, Span<const std::int32_t
     const StateId before = states[static_cast<std::size_t>(parents[i] + 1)];
     const auto token = static_cast<std::size_t>(tokens[i]);
     StateId next = Automaton::kDead;
+    const std::int64_t may = left[static_cast<std::size_t>(parents[i] + 1)];
+    left.push_back(may - 1);
     if (before != kStopped && before != Automaton::kDead) {
       next = compiled_->advance_token(before, token);
-      if (next == Automaton::kDead ? vocab.is_stop(token) && compiled_->accepting(before)
-                                   : compiled_->ends_text(next, token)) {
+      const bool late = next != Automaton::kDead && max_tokens_ >= 0 && !compiled_->in_time(before, next, token, may);
+      if (late) {
+        next = Automaton::kDead;
+      } else if (next == Automaton::kDead ? vocab.is_stop(token) && compiled_->accepting(before)
+                                          : compiled_->ends_text(next, token)) {
         next = kStopped;
       }
     }
@@ -158,6 +210,7 @@ void Matcher::fill_tree(Span<const std::int32_t> tokens, Span<const std::int32_t
       std::fill_n(out + i * stride, vocab.words(), 0);
     } else {
       compiled_->fill(states[i], out + i * stride);
+      if (max_tokens_ >= 0) compiled_->keep_in_time(states[i], left[i], out + i * stride);
     }
   }
 }

@@ -8,6 +8,7 @@
 
 #include "grammar/automaton.h"
 #include "grammar/mask.h"
+#include "grammar/shortest.h"
 #include "grammar/vocab.h"
 
 namespace gramcore::grammar {
@@ -33,6 +34,11 @@ class Compiled {
   bool fill(StateId state, std::int32_t* out);
   // The same by one walk of the whole vocabulary, remembering nothing: the twin that tests compare with.
   void fill_slowly(StateId state, std::int32_t* out);
+  // Under a budget: whether the text can still end within `left` tokens when this one leads from `state` to `next`.
+  // The next token of the shortest known ending may always come.
+  bool in_time(StateId state, StateId next, std::size_t token, std::int64_t left);
+  // Takes the tokens out of a mask that are not in time.
+  void keep_in_time(StateId state, std::int64_t left, std::int32_t* mask);
   std::vector<std::uint8_t> forced_bytes(StateId state, std::size_t limit);
   std::uint32_t num_states();
   std::size_t bytes();
@@ -42,13 +48,17 @@ class Compiled {
   std::mutex mutex_;
   Automaton automaton_;
   Masks masks_;
+  std::unique_ptr<Shortest> shortest_;  // made when a budget is first asked about
+  Shortest& shortest();
+
   StateId start_;
   bool names_tokens_;
 };
 
 class Matcher {
  public:
-  explicit Matcher(std::shared_ptr<Compiled> compiled);
+  // max_tokens: of the whole text with its stop token, < 0: any number.
+  explicit Matcher(std::shared_ptr<Compiled> compiled, std::int64_t max_tokens = -1);
   ~Matcher() { drop(nullptr); }
   Matcher(const Matcher& other) = default;  // fork: shares the history
   Matcher& operator=(const Matcher&) = delete;
@@ -82,6 +92,7 @@ class Matcher {
   void drop(std::shared_ptr<const Place> next);
 
   std::shared_ptr<Compiled> compiled_;
+  std::int64_t max_tokens_;
   std::shared_ptr<const Place> here_;
 };
 

@@ -142,11 +142,26 @@ class GrammarMatcher:
 
     Args:
         compiled: what to match.
+        max_tokens: >= 1; length of the whole text with its stop token. Tokens are allowed only while the text can still
+            end in time: while the shortest text that ends it, cut into tokens by the longest match, fits into what
+            is left. A budget that is too small is overrun by no more than that text. Every new state costs a walk of
+            the vocabulary. None: any length.
+
+    Raises:
+        ValueError: ``max_tokens`` < 1.
     """
 
-    def __init__(self, compiled: CompiledGrammar, _native_matcher: _native.Matcher | None = None) -> None:
+    def __init__(
+        self,
+        compiled: CompiledGrammar,
+        _native_matcher: _native.Matcher | None = None,
+        *,
+        max_tokens: int | None = None,
+    ) -> None:
+        if max_tokens is not None:
+            check_int("max_tokens", max_tokens, low=1)
         self.compiled = compiled
-        self._native = _native_matcher or _native.Matcher(compiled._native)
+        self._native = _native_matcher or _native.Matcher(compiled._native, -1 if max_tokens is None else max_tokens)
 
     def accept(self, token: int) -> bool:
         """Advance by a token if it is allowed; otherwise nothing changes and the answer is False.

@@ -30,7 +30,7 @@ def generate(
         prompt: the text to continue (apply the chat template before, if the model has one).
         schema: a :class:`Grammar`, a JSON Schema as dict or JSON text, or a Pydantic model.
         tokenizer: the model's fast tokenizer; default ``model.tokenizer``.
-        max_new_tokens: >= 1; a text that is not complete by then is cut.
+        max_new_tokens: >= 1; the text is led to its end in time, and cut only if no text of the grammar is that short.
         options: passed to ``model.generate``.
 
     Returns:
@@ -59,7 +59,7 @@ def generate(
         ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=max_new_tokens,
-        logits_processor=[GrammarLogitsProcessor(compiled)],
+        logits_processor=[GrammarLogitsProcessor(compiled, max_tokens=max_new_tokens)],
         pad_token_id=info.stop_tokens[0] if info.stop_tokens else None,
         **options,
     )

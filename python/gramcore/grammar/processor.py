@@ -20,6 +20,7 @@ class GrammarLogitsProcessor:
 
     Args:
         grammar: one compiled grammar for all sequences, or one per sequence of the batch.
+        max_tokens: >= 1; new tokens in which every text ends, as :class:`GrammarMatcher` has it. None: any number.
 
     Raises:
         ValueError: the number of rows is not a multiple of the number of grammars.
@@ -33,10 +34,11 @@ class GrammarLogitsProcessor:
         [[-inf, 0.0, -inf]]
     """
 
-    def __init__(self, grammar: CompiledGrammar | Sequence[CompiledGrammar]) -> None:
+    def __init__(self, grammar: CompiledGrammar | Sequence[CompiledGrammar], *, max_tokens: int | None = None) -> None:
         self.grammars = [grammar] if isinstance(grammar, CompiledGrammar) else list(grammar)
         if not self.grammars:
             raise ValueError("grammar must be one compiled grammar or more, got none")
+        self.max_tokens = max_tokens
         self._prompt_len: int | None = None
         self._places: dict[tuple[int, tuple[int, ...]], GrammarMatcher] = {}
 
@@ -68,7 +70,9 @@ class GrammarLogitsProcessor:
 
     def _matcher(self, which: int, text: tuple[int, ...]) -> GrammarMatcher:
         before = self._places.get((which, text[:-1])) if text else None
-        matcher = before.fork() if before is not None else GrammarMatcher(self.grammars[which])
+        matcher = (
+            before.fork() if before is not None else GrammarMatcher(self.grammars[which], max_tokens=self.max_tokens)
+        )
         for token in text[-1:] if before is not None else text:
             if matcher.is_terminated():
                 break

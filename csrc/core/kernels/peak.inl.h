@@ -75,7 +75,7 @@ static float int8_tiles(std::int64_t rounds) {
     shapes.row_bytes[i] = 64;
     shapes.rows[i] = 16;
   }
-  _tile_loadconfig(&shapes);
+  tiles::GC_ISA_NS::configure(shapes);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -90,6 +90,7 @@ static float int8_tiles(std::int64_t rounds) {
   }
   std::int32_t out[16 * 16];
   _tile_stored(0, out, 64);
+  tiles::GC_ISA_NS::settle();
   _tile_release();
   return static_cast<float>(out[0]);
 }

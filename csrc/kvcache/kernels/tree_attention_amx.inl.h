@@ -26,7 +26,7 @@ class Tiles {
       c.row_bytes[i] = 64;
       c.rows[i] = static_cast<std::uint8_t>(i >= 6 ? 16 : i == 2 || i == 3 || i == 5 ? lower : upper);
     }
-    _tile_loadconfig(&c);
+    tiles::GC_ISA_NS::configure(c);
   }
 
  private:
@@ -39,6 +39,7 @@ template <bool kTwo>
 static void multiply_tiles(float* out, std::int64_t out_stride, bool add, const std::int32_t* a, std::int64_t a_stride,
                            const std::int32_t* b, std::int64_t b_stride, std::int64_t steps) {
   float* const lower = out + 16 * out_stride;
+  tiles::GC_ISA_NS::settle();
   if (add) {
     _tile_loadd(0, out, 4 * out_stride);
     _tile_loadd(1, out + 16, 4 * out_stride);
@@ -72,6 +73,7 @@ static void multiply_tiles(float* out, std::int64_t out_stride, bool add, const 
     _tile_stored(2, lower, 4 * out_stride);
     _tile_stored(3, lower + 16, 4 * out_stride);
   }
+  tiles::GC_ISA_NS::settle();
 }
 
 // tile[pair][dim]: values of two successive slots in one 32-bit lane; zeros past `count` up to a multiple of 32 slots.

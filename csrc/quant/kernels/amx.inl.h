@@ -9,14 +9,10 @@
 template <int kBits>
 constexpr std::int64_t kAmxMinRows = kBits == 8 ? 6 : 5;
 
+using tiles::GC_ISA_NS::settle;
 using tiles::GC_ISA_NS::TileConfig;
 
 constexpr int kChunk = 20;  // most blocks expanded at a time: 10 KiB
-
-// The tile intrinsics do not tell the compiler that they read memory.
-GC_INLINE void settle() {
-  asm volatile("" ::: "memory");
-}
 
 // Tiles 0, 1: activations, rows x 32 bytes; 2, 3: weights, 8 x 64 bytes; 4 .. 7: sums, rows x 16.
 GC_INLINE void configure(std::int64_t rows) {
@@ -25,8 +21,7 @@ GC_INLINE void configure(std::int64_t rows) {
     c.row_bytes[i] = i < 2 ? 32 : 64;
     c.rows[i] = static_cast<std::uint8_t>(i == 2 || i == 3 ? 8 : rows);
   }
-  settle();
-  _tile_loadconfig(&c);
+  tiles::GC_ISA_NS::configure(c);
 }
 
 // Where the walk along a panel stands, at a block boundary.

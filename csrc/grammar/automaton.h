@@ -56,8 +56,13 @@ class Automaton {
   Span<const Thread> threads(StateId state) const {
     return {threads_.data() + states_[state].first, states_[state].count};
   }
-  // The top of a stack that is not empty, and what is below.
-  std::pair<ExprId, StackId> frame(StackId stack) const { return {stacks_[stack].next, stacks_[stack].parent}; }
+  // The ways a stack that is not empty goes on: its top and what is below, of every stack it stands for.
+  std::vector<std::pair<ExprId, StackId>> frames(StackId stack) const {
+    if (stacks_[stack].next != kUnion) return {{stacks_[stack].next, stacks_[stack].parent}};
+    std::vector<std::pair<ExprId, StackId>> out;
+    for (const StackId member : members(stack)) out.push_back({stacks_[member].next, stacks_[member].parent});
+    return out;
+  }
   // The state behind the end of a thread's expression.
   StateId popped(StackId stack);
   ExprPool& pool() { return grammar_.pool; }

@@ -164,8 +164,12 @@ Shortest::Found Shortest::of_stack(StackId stack) {
   if (stack == Automaton::kBottom) return {true, {}};
   const auto known = stacks_.find(stack);
   if (known != stacks_.end()) return known->second;
-  const auto [next, parent] = automaton_.frame(stack);
-  return stacks_[stack] = joined(of(next), of_stack(parent));
+  Found best;
+  for (const auto& [next, parent] : automaton_.frames(stack)) {
+    const Found found = joined(of(next), of_stack(parent));
+    if (better(found, best)) best = found;
+  }
+  return stacks_[stack] = best;
 }
 
 const Shortest::Plan& Shortest::plan(StateId state) {

@@ -37,9 +37,8 @@ void Masks::add_special(StateId state, std::int32_t* out) {
   }
   if (token_sets_.empty()) return;
   for (const Thread& t : automaton_.threads(state)) {
-    automaton_.each_token_set(t.top, [&](std::uint32_t set) {
-      token_sets_[set].for_each([&](std::size_t id) { bitmask_set(out, id); });
-    });
+    automaton_.each_token_set(
+        t.top, [&](std::uint32_t set) { token_sets_[set].for_each([&](std::size_t id) { bitmask_set(out, id); }); });
   }
 }
 

@@ -161,15 +161,28 @@ Shortest::Found Shortest::of_keys(std::uint32_t number, std::uint32_t state) {
 }
 
 Shortest::Found Shortest::of_stack(StackId stack) {
-  if (stack == Automaton::kBottom) return {true, {}};
-  const auto known = stacks_.find(stack);
-  if (known != stacks_.end()) return known->second;
-  Found best;
-  for (const auto& [next, parent] : automaton_.frames(stack)) {
-    const Found found = joined(of(next), of_stack(parent));
-    if (better(found, best)) best = found;
+  stacks_.emplace(Automaton::kBottom, Found{true, {}});
+  std::vector<StackId> open{stack};  // not one call per level: texts nest deeply
+  while (!open.empty()) {
+    const StackId top = open.back();
+    if (stacks_.count(top) != 0) {
+      open.pop_back();
+      continue;
+    }
+    const auto frames = automaton_.frames(top);
+    const std::size_t waiting = open.size();
+    for (const auto& frame : frames) {
+      if (stacks_.count(frame.second) == 0) open.push_back(frame.second);
+    }
+    if (open.size() > waiting) continue;
+    Found best;
+    for (const auto& [next, parent] : frames) {
+      const Found found = joined(of(next), stacks_.at(parent));
+      if (better(found, best)) best = found;
+    }
+    stacks_[top] = best;
   }
-  return stacks_[stack] = best;
+  return stacks_.at(stack);
 }
 
 const Shortest::Plan& Shortest::plan(StateId state) {

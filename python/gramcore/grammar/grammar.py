@@ -75,7 +75,7 @@ class Grammar:
             (True, False, True)
         """
         text = schema if isinstance(schema, str) else json.dumps(schema, ensure_ascii=False)
-        more = json.dumps(dict(resources or {}), ensure_ascii=False)
+        more = json.dumps(dict(resources), ensure_ascii=False) if resources else "{}"
         native, entries = _native.Grammar.from_json_schema(text, strict, spaces, any_order, more)
         grammar = cls(native, SchemaReport(tuple(KeywordReport(*entry) for entry in entries), text))
 

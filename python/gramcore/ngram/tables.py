@@ -32,8 +32,11 @@ def available_memory() -> int:
 
 
 def sort_bytes_per_token(width: int) -> int:
-    """What sorting in memory takes: 4-byte positions, the text in dense symbols, a share for bucket counts."""
-    return 4 + max(width, 1) + 1
+    """What sorting in memory takes: 4-byte positions, the text in dense symbols, a share for bucket counts.
+
+    Bytes of which nearly every value occurs become symbols of 2 bytes.
+    """
+    return 4 + max(width, 2) + 1
 
 
 def block_tokens(num_tokens: int, width: int, limit: int) -> int:

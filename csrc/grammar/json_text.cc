@@ -113,6 +113,12 @@ ExprId JsonText::whole_above(const std::string& whole) {
   return pool_.alt(std::move(kids));
 }
 
+// The fraction, with zeros behind it; at least one digit.
+ExprId JsonText::fraction_equal(const std::string& fraction) {
+  const ExprId zero = pool_.byte('0');
+  return fraction.empty() ? pool_.repeat(zero, 1, kUnbounded) : pool_.cat(pool_.literal(fraction), pool_.star(zero));
+}
+
 // Fraction digits that are greater than (or equal to) `fraction`, at least one digit.
 ExprId JsonText::fraction_above(const std::string& fraction, bool or_equal) {
   const ExprId more = digits(0, kMaxDigits), zeros = pool_.star(pool_.byte('0'));
@@ -123,21 +129,7 @@ ExprId JsonText::fraction_above(const std::string& fraction, bool or_equal) {
     kids.push_back(pool_.cat({pool_.literal(fraction.substr(0, i)),
                               pool_.byte_class(ByteSet::range(static_cast<unsigned>(fraction[i]) + 1, '9')), more}));
   }
-  if (or_equal) {
-    kids.push_back(fraction.empty() ? pool_.repeat(pool_.byte('0'), 1, kUnbounded)
-                                    : pool_.cat(pool_.literal(fraction), zeros));
-  }
-  return pool_.alt(std::move(kids));
-}
-
-// Numbers without sign above a bound >= 0.
-ExprId JsonText::above(const Decimal& bound, bool or_equal, bool integer) {
-  const ExprId dot = pool_.byte('.');
-  const ExprId fraction = integer ? ExprPool::kEpsilon : pool_.optional(pool_.cat(dot, digits(1, kMaxDigits)));
-  const ExprId same = pool_.literal(bound.whole.empty() ? "0" : bound.whole);
-  std::vector<ExprId> kids{pool_.cat(whole_above(bound.whole), fraction)};
-  if (!integer) kids.push_back(pool_.cat({same, dot, fraction_above(bound.fraction, or_equal)}));
-  if (or_equal && bound.fraction.empty()) kids.push_back(same);
+  if (or_equal) kids.push_back(fraction_equal(fraction));
   return pool_.alt(std::move(kids));
 }
 
@@ -158,7 +150,7 @@ ExprId JsonText::whole_below(const std::string& whole) {
 
 // Fraction digits that are smaller than (or equal to) `fraction`, at least one digit.
 ExprId JsonText::fraction_below(const std::string& fraction, bool or_equal) {
-  const ExprId more = digits(0, kMaxDigits), zeros = pool_.star(pool_.byte('0'));
+  const ExprId more = digits(0, kMaxDigits);
   std::vector<ExprId> kids;
   for (std::size_t i = 0; i < fraction.size(); ++i) {
     const ExprId same = pool_.literal(fraction.substr(0, i));
@@ -167,21 +159,21 @@ ExprId JsonText::fraction_below(const std::string& fraction, bool or_equal) {
     const ByteSet smaller = ByteSet::range('0', static_cast<unsigned>(fraction[i]) - 1);
     kids.push_back(pool_.cat({same, pool_.byte_class(smaller), more}));
   }
-  if (or_equal) {
-    kids.push_back(fraction.empty() ? pool_.repeat(pool_.byte('0'), 1, kUnbounded)
-                                    : pool_.cat(pool_.literal(fraction), zeros));
-  }
+  if (or_equal) kids.push_back(fraction_equal(fraction));
   return pool_.alt(std::move(kids));
 }
 
-// Numbers without sign below a bound >= 0.
-ExprId JsonText::below(const Decimal& bound, bool or_equal, bool integer) {
+// Numbers without sign on one side of a bound >= 0.
+ExprId JsonText::beyond(const Decimal& bound, bool above, bool or_equal, bool integer) {
   const ExprId dot = pool_.byte('.');
   const ExprId fraction = integer ? ExprPool::kEpsilon : pool_.optional(pool_.cat(dot, digits(1, kMaxDigits)));
   const ExprId same = pool_.literal(bound.whole.empty() ? "0" : bound.whole);
-  std::vector<ExprId> kids{pool_.cat(whole_below(bound.whole), fraction)};
-  if (!integer) kids.push_back(pool_.cat({same, dot, fraction_below(bound.fraction, or_equal)}));
-  if (or_equal || !bound.fraction.empty()) kids.push_back(same);
+  std::vector<ExprId> kids{pool_.cat(above ? whole_above(bound.whole) : whole_below(bound.whole), fraction)};
+  if (!integer) {
+    kids.push_back(pool_.cat(
+        {same, dot, above ? fraction_above(bound.fraction, or_equal) : fraction_below(bound.fraction, or_equal)}));
+  }
+  if (bound.fraction.empty() ? or_equal : !above) kids.push_back(same);
   return pool_.alt(std::move(kids));
 }
 
@@ -197,24 +189,24 @@ ExprId JsonText::number(bool integer, const std::optional<Bound>& low, const std
     }
     return e;
   }
-  const auto nearer = [&](const Bound& b) { return below(b.value, !b.exclusive, integer); };  // to zero
+  const auto nearer = [&](const Bound& b) { return beyond(b.value, false, !b.exclusive, integer); };  // to zero
   const Decimal zero;
   std::vector<ExprId> positive, negative;
   if (low) {
     if (low->value.negative) {
       negative.push_back(nearer(*low));
     } else {
-      positive.push_back(above(low->value, !low->exclusive, integer));
-      negative = {low->value.is_zero() && !low->exclusive ? below(zero, true, integer) : ExprPool::kEmpty};
+      positive.push_back(beyond(low->value, true, !low->exclusive, integer));
+      negative = {low->value.is_zero() && !low->exclusive ? beyond(zero, false, true, integer) : ExprPool::kEmpty};
     }
   }
   if (high) {
     if (!high->value.negative) {
       positive.push_back(nearer(*high));
-      if (high->value.is_zero() && high->exclusive) negative.push_back(above(zero, false, integer));
+      if (high->value.is_zero() && high->exclusive) negative.push_back(beyond(zero, true, false, integer));
     } else {
       positive = {ExprPool::kEmpty};
-      negative.push_back(above(high->value, !high->exclusive, integer));
+      negative.push_back(beyond(high->value, true, !high->exclusive, integer));
     }
   }
   if (positive.empty()) positive = {plain};

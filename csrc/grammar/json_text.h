@@ -47,10 +47,10 @@ class JsonText {
   ExprId digits(std::uint32_t min, std::uint32_t max);
   ExprId whole_above(const std::string& whole);
   ExprId fraction_above(const std::string& fraction, bool or_equal);
-  ExprId above(const Decimal& bound, bool or_equal, bool integer);
   ExprId whole_below(const std::string& whole);
   ExprId fraction_below(const std::string& fraction, bool or_equal);
-  ExprId below(const Decimal& bound, bool or_equal, bool integer);
+  ExprId fraction_equal(const std::string& fraction);
+  ExprId beyond(const Decimal& bound, bool above, bool or_equal, bool integer);
   ExprId unsigned_number(bool integer);
 
   ExprPool& pool_;

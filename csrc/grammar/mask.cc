@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "grammar/walk.h"
+
 namespace gramcore::grammar {
 namespace {
 
@@ -46,18 +48,7 @@ void Masks::add_special(StateId state, std::int32_t* out) {
 void Masks::walk(const Trie& trie, std::uint32_t first, std::uint32_t end, std::size_t depth, StateId state,
                  std::int32_t* out) {
   at_.resize(vocab_.max_token_bytes() + 1);
-  at_[depth] = state;
-  for (std::uint32_t i = first; i < end;) {
-    const Trie::Node& node = trie.nodes[i];
-    const StateId next = automaton_.step(at_[node.depth - 1], node.byte);
-    if (next == Automaton::kDead) {
-      i = node.end;
-      continue;
-    }
-    at_[node.depth] = next;
-    for (std::uint32_t t = node.first_token; t < trie.nodes[i + 1].first_token; ++t) bitmask_set(out, trie.tokens[t]);
-    ++i;
-  }
+  walk_trie(&automaton_, trie, first, end, depth, state, &at_, [&](std::uint32_t t, StateId) { bitmask_set(out, t); });
 }
 
 void Masks::add_tails(const Lexeme& lexeme, StateId next, std::int32_t* out) {

@@ -19,7 +19,6 @@ class Compiled {
   Compiled(std::shared_ptr<const Vocab> vocab, Grammar grammar, Limits limits);
 
   const Vocab& vocab() const { return *vocab_; }
-  std::shared_ptr<const Vocab> shared_vocab() const { return vocab_; }
   StateId start() const { return start_; }
   // The state behind `bytes`; kDead as soon as no text continues so.
   StateId advance(StateId state, Span<const std::uint8_t> bytes);

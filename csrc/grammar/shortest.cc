@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "grammar/walk.h"
+
 namespace gramcore::grammar {
 namespace {
 
@@ -231,20 +233,8 @@ const Shortest::Plan& Shortest::plan(StateId state) {
 
 void Shortest::walk(StateId state, std::vector<std::uint32_t>* out) {
   const Trie& trie = vocab_.trie();
-  at_[0] = state;
-  for (std::uint32_t i = 1; i < trie.nodes[0].end;) {
-    const Trie::Node& node = trie.nodes[i];
-    const StateId next = automaton_.step(at_[node.depth - 1], node.byte);
-    if (next == Automaton::kDead) {
-      i = node.end;
-      continue;
-    }
-    at_[node.depth] = next;
-    for (std::uint32_t t = node.first_token; t < trie.nodes[i + 1].first_token; ++t) {
-      (*out)[trie.tokens[t]] = distance(next);
-    }
-    ++i;
-  }
+  walk_trie(&automaton_, trie, 1, trie.nodes[0].end, 0, state, &at_,
+            [&](std::uint32_t token, StateId next) { (*out)[token] = distance(next); });
 }
 
 }  // namespace gramcore::grammar

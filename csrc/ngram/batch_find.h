@@ -128,10 +128,8 @@ class BatchFinder {
   // Samples [first, last) agree with the query as far as they go.
   void search_between(Lane& lane, RankRange range, std::int64_t first, std::int64_t last) {
     constexpr std::int64_t kStride = Accel::kStride;
-    const RankRange inside = view_.samples_of(range);
-    if (first < inside.end && view_.misleads(lane.sample, first)) return search(lane, range);
-    const std::int64_t low = first > inside.begin ? (first - 1) * kStride + 1 : range.begin;
-    const std::int64_t high = last < inside.end ? last * kStride : range.end;
+    if (first < view_.samples_of(range).end && view_.misleads(lane.sample, first)) return search(lane, range);
+    const auto [low, high] = view_.between_samples(range, first, last);
     if (first == last || !lane.sample.whole) return search(lane, {low, high});
     lane.side = Side::left;
     lane.low = low;

@@ -115,6 +115,12 @@ struct ShardView {
   RankRange samples_of(RankRange range) const {
     return {(range.begin + Accel::kStride - 1) / Accel::kStride, (range.end + Accel::kStride - 1) / Accel::kStride};
   }
+  // Ranks that may begin with a query with which samples [first, last) of `range` agree.
+  RankRange between_samples(RankRange range, std::int64_t first, std::int64_t last) const {
+    const RankRange inside = samples_of(range);
+    return {first > inside.begin ? (first - 1) * Accel::kStride + 1 : range.begin,
+            last < inside.end ? last * Accel::kStride : range.end};
+  }
   // Whether a sample only looks like the query because its suffix ends and zeros follow.
   bool misleads(const SampleQuery<T>& wanted, std::int64_t sample) const {
     return wanted.ends_in_zero() && (accel->samples()[sample] & wanted.mask) == wanted.key &&
@@ -136,8 +142,7 @@ struct ShardView {
       last = bound(last, std::min(last + step, inside.end), true);
     }
     if (first < inside.end && misleads(wanted, first)) return search(range, query, skip);
-    const std::int64_t low = first > inside.begin ? (first - 1) * kStride + 1 : range.begin;
-    const std::int64_t high = last < inside.end ? last * kStride : range.end;
+    const auto [low, high] = between_samples(range, first, last);
     if (first == last || !wanted.whole) {
       if (high - low <= kStride) prefetch_texts(low, high, skip);
       return search({low, high}, query, skip);

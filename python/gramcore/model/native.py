@@ -198,10 +198,6 @@ def supports(config: Any) -> bool:
     return True
 
 
-def _known() -> str:
-    return ", ".join(ARCHITECTURES)
-
-
 def _check_config(config: Any) -> None:
     kind = getattr(config, "model_type", None)
     if kind not in ARCHITECTURES:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gramcore import _core
+from gramcore.optim.adamw import adam_hyper
 
 __all__ = ["MatrixJob"]
 
@@ -49,18 +50,7 @@ class MatrixJob:
 
     def numbers(self, update_scale: float) -> dict[str, float]:
         """AdamW's numbers for the engine, with the update (not the decay) multiplied."""
-        group = self.group
-        return {
-            "lr": float(group["lr"]),
-            "beta1": group["betas"][0],
-            "beta2": group["betas"][1],
-            "eps": group["eps"],
-            "weight_decay": group["weight_decay"],
-            "raw_eps": float(group["eps_mode"] == "raw"),
-            "decay_after": float(group["decay"] == "after"),
-            "grad_scale": self.grad_scale,
-            "update_scale": update_scale,
-        }
+        return {**adam_hyper(self.group), "grad_scale": self.grad_scale, "update_scale": update_scale}
 
     def step_rows(self, rule: str, rows: torch.Tensor, update_scale: float) -> None:
         """``adam`` (with moments, one row per selected row) or ``sign`` on rows of the matrix."""

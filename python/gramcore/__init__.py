@@ -20,6 +20,9 @@ __version__: str = _core.__version__
 
 __all__ = ["__version__", "cpu_info", "cpu_level", "errors", "info", "num_threads", "set_cpu_level", "set_num_threads"]
 
+#: what is imported when first named
+_ROOMS = (*FAMILIES, "kvcache", "model", "torch_ops")
+
 
 def info() -> Info:
     """Version, processor levels, threads, CUDA, torch and optional packages of this installation."""
@@ -34,10 +37,10 @@ def cpu_info() -> tuple[str, tuple[str, ...], str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name in FAMILIES or name in ("model", "torch_ops"):
+    if name in _ROOMS:
         return importlib.import_module(f"gramcore.{name}")
     raise AttributeError(f"module 'gramcore' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *FAMILIES])
+    return sorted([*__all__, *_ROOMS])

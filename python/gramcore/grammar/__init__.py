@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gramcore._lazy import attach
 from gramcore._registry import Row, register
 from gramcore.grammar.align import AprAD, ASAp, CausalLogits, Sample
 from gramcore.grammar.errors import GrammarTooComplex
@@ -45,19 +45,15 @@ __all__ = [
     "information_extraction",
 ]
 
-#: names that need torch: imported when first used
-_LAZY = {
-    "generate": "gramcore.grammar.one_call",
-    "GrammarLogitsProcessor": "gramcore.grammar.processor",
-    "allocate_bitmask": "gramcore.grammar.bitmask",
-    "apply_bitmask_": "gramcore.grammar.bitmask",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+#: What imports torch.
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "bitmask": "allocate_bitmask apply_bitmask_",
+        "one_call": "generate",
+        "processor": "GrammarLogitsProcessor",
+    },
+)
 
 
 register(

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+from gramcore._lazy import attach
+
+if TYPE_CHECKING:
+    from gramcore.model.decoder import Decoder
+    from gramcore.model.hf import find_model, load, stop_tokens
+    from gramcore.model.session import Session, open_model
+    from gramcore.model.tokenizer import load_tokenizer
 
 __all__ = ["Decoder", "Session", "find_model", "load", "load_tokenizer", "open_model", "stop_tokens"]
 
-_HOMES = {
-    "Decoder": "decoder",
-    "Session": "session",
-    "find_model": "hf",
-    "load": "hf",
-    "load_tokenizer": "tokenizer",
-    "open_model": "session",
-    "stop_tokens": "hf",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"gramcore.model.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'gramcore.model' has no attribute {name!r}")
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "decoder": "Decoder",
+        "hf": "find_model load stop_tokens",
+        "session": "Session open_model",
+        "tokenizer": "load_tokenizer",
+    },
+)

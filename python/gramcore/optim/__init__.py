@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gramcore._lazy import attach
 from gramcore.optim import _rows as _rows
 
 if TYPE_CHECKING:
@@ -41,35 +41,6 @@ if TYPE_CHECKING:
         zo_sign,
         zo_sparse,
     )
-
-#: The public names of each module; using one imports it, and torch.
-_MODULES = {
-    "adam_mini": "AdamMini adam_mini_groups",
-    "adamw": "AdamW",
-    "badam": "BAdam",
-    "base": "FusedOptimizer GradientError",
-    "by_name": "create layer_blocks param_groups state_bytes",
-    "cosmos": "COSMOS",
-    "factored": "CAME Adafactor Factor4bit",
-    "fused_backward": "FusedBackward",
-    "gradnorm": "gradnorm_lorp",
-    "grams": "Grams",
-    "importance": "ImportancePull path_importance",
-    "lawa": "LAWA",
-    "lion": "Lion",
-    "lowrank": "fira galore galore_plus",
-    "mkor": "MKOR",
-    "perturb": "LoraLayer LoraPerturbation lora_layers",
-    "sam": "SAM",
-    "sgd": "SGD",
-    "sketched": "apollo apollo_mini frugal grass gwt",
-    "sophia": "Sophia sample_labels",
-    "spdf": "SparseMask",
-    "spectrum": "signal_to_noise spectrum_freeze spectrum_select",
-    "zeroth": "Estimator ForwardGradient OneSided TwoSided ZerothOrder",
-    "zo": "forward_gradient mezo zo_adam zo_blockwise zo_conservative zo_momentum zo_sign zo_sparse",
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "CAME",
@@ -128,12 +99,33 @@ __all__ = [
     "zo_sparse",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"gramcore.optim.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'gramcore.optim' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+#: Using one of these imports torch.
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "adam_mini": "AdamMini adam_mini_groups",
+        "adamw": "AdamW",
+        "badam": "BAdam",
+        "base": "FusedOptimizer GradientError",
+        "by_name": "create layer_blocks param_groups state_bytes",
+        "cosmos": "COSMOS",
+        "factored": "CAME Adafactor Factor4bit",
+        "fused_backward": "FusedBackward",
+        "gradnorm": "gradnorm_lorp",
+        "grams": "Grams",
+        "importance": "ImportancePull path_importance",
+        "lawa": "LAWA",
+        "lion": "Lion",
+        "lowrank": "fira galore galore_plus",
+        "mkor": "MKOR",
+        "perturb": "LoraLayer LoraPerturbation lora_layers",
+        "sam": "SAM",
+        "sgd": "SGD",
+        "sketched": "apollo apollo_mini frugal grass gwt",
+        "sophia": "Sophia sample_labels",
+        "spdf": "SparseMask",
+        "spectrum": "signal_to_noise spectrum_freeze spectrum_select",
+        "zeroth": "Estimator ForwardGradient OneSided TwoSided ZerothOrder",
+        "zo": "forward_gradient mezo zo_adam zo_blockwise zo_conservative zo_momentum zo_sign zo_sparse",
+    },
+)

@@ -5,9 +5,9 @@ Reading GGUF files needs NumPy alone; everything else imports torch on first use
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gramcore._lazy import attach
 from gramcore._registry import Row, register
 from gramcore.quant.gguf import GgufFile, GgufTensor
 
@@ -65,45 +65,27 @@ __all__ = [
     "scheme_names",
 ]
 
-_HOMES = {
-    "PowerTensor": "nupes",
-    "PowerCodec": "nupes",
-    "BinaryTensor": "billm",
-    "BiLLM": "billm",
-    "BipolarInt": "bipolar",
-    "Codec": "base",
-    "DGQ": "dgq",
-    "Divergence": "evaluate",
-    "FineQuant": "finequant",
-    "Fp8": "fp8",
-    "Fp8Linear": "fp8",
-    "Fp8Stats": "fp8",
-    "Fp8Tensor": "fp8",
-    "GPTQ": "gptq",
-    "IntCodec": "integer",
-    "LayerReport": "modules",
-    "PackedTensor": "packed",
-    "QTensor": "base",
-    "QuantEmbedding": "modules",
-    "QuantLinear": "modules",
-    "QuantReport": "modules",
-    "compare": "evaluate",
-    "fp8_round": "fp8",
-    "linear": "base",
-    "load_quantized_": "files",
-    "packed_from_gguf": "from_gguf",
-    "perplexity": "evaluate",
-    "quantize_": "modules",
-    "sample_texts": "calibrate",
-    "save_quantized": "files",
-    "scheme_names": "schemes",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"gramcore.quant.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'gramcore.quant' has no attribute {name!r}")
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "base": "Codec QTensor linear",
+        "billm": "BiLLM BinaryTensor",
+        "bipolar": "BipolarInt",
+        "calibrate": "sample_texts",
+        "dgq": "DGQ",
+        "evaluate": "Divergence compare perplexity",
+        "files": "load_quantized_ save_quantized",
+        "finequant": "FineQuant",
+        "fp8": "Fp8 Fp8Linear Fp8Stats Fp8Tensor fp8_round",
+        "from_gguf": "packed_from_gguf",
+        "gptq": "GPTQ",
+        "integer": "IntCodec",
+        "modules": "LayerReport QuantEmbedding QuantLinear QuantReport quantize_",
+        "nupes": "PowerCodec PowerTensor",
+        "packed": "PackedTensor",
+        "schemes": "scheme_names",
+    },
+)
 
 
 register(

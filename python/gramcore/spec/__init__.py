@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gramcore._lazy import attach
 from gramcore.spec.base import (
     Context,
     CounterRng,
@@ -154,27 +155,21 @@ __all__ = [
     "tune_threshold",
 ]
 
-_LAZY = {"generate": "generation", "SlotCache": "cache", "TransformersHost": "transformers_host"}
-_LAZY |= {"BatchProposer": "hosts_hf", "hf_generate": "hosts_hf"}
-_LAZY |= dict.fromkeys(
-    [
-        "AcceptanceTraces",
-        "acceptance_examples",
-        "acceptance_loss",
-        "collect_traces",
-        "train_acceptance_head",
-        "train_disco",
-        "tune_threshold",
-    ],
-    "stop_training",
+#: What imports torch.
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "cache": "SlotCache",
+        "generation": "generate",
+        "hosts_hf": "BatchProposer hf_generate",
+        "model_drafter": "ModelDrafter early_exit",
+        "stop_training": (
+            "AcceptanceTraces acceptance_examples acceptance_loss collect_traces train_acceptance_head train_disco "
+            "tune_threshold"
+        ),
+        "transformers_host": "TransformersHost",
+    },
 )
-_LAZY |= {"ModelDrafter": "model_drafter", "early_exit": "model_drafter"}  # these import torch
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"gramcore.spec.{_LAZY[name]}"), name)
-    raise AttributeError(f"module 'gramcore.spec' has no attribute {name!r}")
 
 
 for _rows in ("heads", "catalogue"):  # their registry rows; no torch yet

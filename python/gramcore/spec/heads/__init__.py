@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gramcore._lazy import attach
 from gramcore._registry import Row, register
 
 if TYPE_CHECKING:
@@ -21,38 +21,6 @@ if TYPE_CHECKING:
     from gramcore.spec.heads.residual import BlockHeads, Koala
     from gramcore.spec.heads.text import ReadText, own_text, read_text
     from gramcore.spec.heads.training import TrainReport, evaluate_heads, train_heads
-
-#: Where each public name lives; importing one imports torch.
-_HOME = {
-    "AdversarialLoss": "losses",
-    "BlockHeads": "residual",
-    "BlockwiseDrafter": "blockwise",
-    "Clover": "clover",
-    "DistillLoss": "losses",
-    "DraftHeads": "base",
-    "HeadDrafter": "drafter",
-    "HiddenLoss": "losses",
-    "LexicalUnitLoss": "lexical_units",
-    "LexicalUnitTree": "lexical_units",
-    "LexicalUnitVerifier": "lexical_units",
-    "Koala": "residual",
-    "MLPSpeculator": "mlp_speculator",
-    "ModelRescorer": "rescorers",
-    "NextTokenLoss": "losses",
-    "NgramRescorer": "rescorers",
-    "PromptTokenHeads": "prompt_tokens",
-    "PromptTokenHost": "prompt_tokens",
-    "ReadText": "text",
-    "Rescorer": "rescorers",
-    "TrainReport": "training",
-    "TrainableDraft": "base",
-    "evaluate_heads": "training",
-    "load_heads": "files",
-    "own_text": "text",
-    "read_text": "text",
-    "save_heads": "files",
-    "train_heads": "training",
-}
 
 __all__ = [
     "AdversarialLoss",
@@ -85,11 +53,25 @@ __all__ = [
     "train_heads",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"gramcore.spec.heads.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'gramcore.spec.heads' has no attribute {name!r}")
+#: Importing one of these imports torch.
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "base": "DraftHeads TrainableDraft",
+        "blockwise": "BlockwiseDrafter",
+        "clover": "Clover",
+        "drafter": "HeadDrafter",
+        "files": "load_heads save_heads",
+        "lexical_units": "LexicalUnitLoss LexicalUnitTree LexicalUnitVerifier",
+        "losses": "AdversarialLoss DistillLoss HiddenLoss NextTokenLoss",
+        "mlp_speculator": "MLPSpeculator",
+        "prompt_tokens": "PromptTokenHeads PromptTokenHost",
+        "rescorers": "ModelRescorer NgramRescorer Rescorer",
+        "residual": "BlockHeads Koala",
+        "text": "ReadText own_text read_text",
+        "training": "TrainReport evaluate_heads train_heads",
+    },
+)
 
 
 register(

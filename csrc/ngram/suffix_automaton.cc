@@ -8,10 +8,10 @@ static_assert(SuffixAutomaton::kMaxWalk < 256, "walk sizes are kept in bytes");
 
 void SuffixAutomaton::clear() {
   text_.clear();
-  prefixes_.assign(1, Prefix{kNone, 0, 0});
+  links_.assign(1, kNone);
+  repeated_.assign(1, Repeated{0, {}});
   clones_.clear();
   made_clone_.clear();
-  prefix_cls_.assign(1, 0);
   clone_cls_.clear();
   pool_.clear();
   journal_.clear();
@@ -24,8 +24,7 @@ void SuffixAutomaton::set_edges(Id state, EdgeRef ref) {
     clone(state).edge_offset = ref.offset;
     clone_cls_[state & ~kCloneBit] = ref.cls;
   } else {
-    prefixes_[state].edge_offset = ref.offset;
-    prefix_cls_[state] = ref.cls;
+    repeated_[state].edges = ref;
   }
 }
 
@@ -86,8 +85,7 @@ void SuffixAutomaton::extend(std::int32_t token) {
   mark_recent();
   const Id before = last(), added = before + 1;
   push_tight(text_, token);
-  push_tight(prefixes_, Prefix{0, added, 0});
-  push_tight(prefix_cls_, std::uint8_t{0});
+  push_tight(links_, Id{0});
   made_clone_.push_back(false);
   Id p = link(before), q = kNone;
   while (p != kNone && (q = step(p, token)) == kNone) {
@@ -96,7 +94,8 @@ void SuffixAutomaton::extend(std::int32_t token) {
   }
   if (p == kNone) return;  // a token never seen: its link is the root
   if (len(p) + 1 == len(q)) {
-    prefixes_[added].link = q;
+    links_[added] = q;
+    if (q == repeated_.size()) push_tight(repeated_, Repeated{q, {}});  // prefix q - 1 occurred again before
     return;
   }
   const Id twin = make_clone(q, len(p) + 1);
@@ -106,7 +105,7 @@ void SuffixAutomaton::extend(std::int32_t token) {
     p = link(p);
   }
   link_ref(q) = twin;
-  prefixes_[added].link = twin;
+  links_[added] = twin;
 }
 
 void SuffixAutomaton::extend(Span<const std::int32_t> tokens) {
@@ -117,7 +116,7 @@ void SuffixAutomaton::extend(Span<const std::int32_t> tokens) {
 }
 
 void SuffixAutomaton::undo_token() {
-  const Id added = last(), before = added - 1, suffix = prefixes_[added].link;
+  const Id added = last(), before = added - 1, suffix = links_[added];
   const std::int32_t token = text_.back();
   Id p = link(before);
   while (p != kNone && step(p, token) == added) {
@@ -141,11 +140,10 @@ void SuffixAutomaton::undo_token() {
     clones_.pop_back();
     clone_cls_.pop_back();
   }
-  EdgeRef ref = edges(added);
-  pool_.release(ref);
+  GC_DCHECK(edges(added).cls == 0);
+  if (added < repeated_.size()) repeated_.pop_back();
   text_.pop_back();
-  prefixes_.pop_back();
-  prefix_cls_.pop_back();
+  links_.pop_back();
   made_clone_.pop_back();
   undo_recent();
 }
@@ -157,7 +155,8 @@ void SuffixAutomaton::rollback(std::int64_t n) {
 }
 
 std::int64_t SuffixAutomaton::recent_end(Id state) const {
-  const std::int64_t recent = is_clone(state) ? clone(state).recent : prefixes_[state].recent;
+  if (!is_clone(state) && state >= repeated_.size()) return state;
+  const std::int64_t recent = is_clone(state) ? clone(state).recent : repeated_[state].recent;
   return recent <= num_tokens() ? recent : first_end(state);
 }
 
@@ -204,8 +203,8 @@ SuffixAutomaton::Id SuffixAutomaton::locate(Span<const std::int32_t> ids) const 
 }
 
 std::uint64_t SuffixAutomaton::bytes() const {
-  return text_.capacity() * sizeof(std::int32_t) + prefixes_.capacity() * sizeof(Prefix) +
-         clones_.capacity() * sizeof(Clone) + prefix_cls_.capacity() + clone_cls_.capacity() +
+  return text_.capacity() * sizeof(std::int32_t) + links_.capacity() * sizeof(Id) +
+         repeated_.capacity() * sizeof(Repeated) + clones_.capacity() * sizeof(Clone) + clone_cls_.capacity() +
          made_clone_.capacity() / 8 + pool_.bytes() + journal_.capacity() * sizeof(OldRecent) + walk_sizes_.capacity() +
          counts_.capacity() * sizeof(std::uint32_t);
 }

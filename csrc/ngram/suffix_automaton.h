@@ -2,10 +2,11 @@
 // token at a time (Blumer et al. 1985), with the tokens last added removable again.
 //
 // State i <= num_tokens is "the whole first i tokens"; states with the top bit set are clones.  A prefix state needs
-// no length, no position and no transition to its successor (the text holds it), which is most of the memory of a
-// textbook automaton.  `recent` of a state is the end of its latest occurrence; it is brought up to date along the
-// suffix links when the next token arrives, at most kMaxWalk links up, so on text whose links are deeper than that
-// (long runs of one token) it may name an older occurrence.
+// no length, no position and no transition to its successor (the text holds it).  Other transitions and a latest
+// occurrence are news only of a prefix that occurred again, as a link's target; those are the shortest prefixes, few in
+// text, so a prefix state is its link and the token before it.  `recent` of a state is the end of its latest
+// occurrence; it is brought up to date along the suffix links when the next token arrives, at most kMaxWalk links up,
+// so on text whose links are deeper than that (long runs of one token) it may name an older occurrence.
 #pragma once
 
 #include <cstdint>
@@ -59,7 +60,7 @@ class SuffixAutomaton {
 
   Id root() const { return 0; }
   std::int64_t len(Id state) const { return is_clone(state) ? clone(state).len : state; }
-  Id link(Id state) const { return is_clone(state) ? clone(state).link : prefixes_[state].link; }
+  Id link(Id state) const { return is_clone(state) ? clone(state).link : links_[state]; }
   Id step(Id state, std::int32_t token) const {  // the transition, or kNone
     if (!is_clone(state) && state < text_.size() && text_[state] == token) return state + 1;
     return pool_.find(edges(state), token);
@@ -75,13 +76,11 @@ class SuffixAutomaton {
   void check_integrity() const;  // throws std::logic_error naming what is wrong
 
  private:
-  friend struct SuffixAutomatonTestPeer;
   static constexpr std::size_t kJournalSteps = 4096;
 
-  struct Prefix {
-    Id link;
+  struct Repeated {  // a prefix that occurred again
     std::uint32_t recent;
-    std::uint32_t edge_offset;
+    EdgeRef edges;
   };
   struct Clone {
     std::uint32_t len, link, recent, edge_offset;
@@ -92,11 +91,11 @@ class SuffixAutomaton {
   Clone& clone(Id state) { return clones_[state & ~kCloneBit]; }
   const Clone& clone(Id state) const { return clones_[state & ~kCloneBit]; }
   Id last() const { return static_cast<Id>(text_.size()); }
-  Id& link_ref(Id state) { return is_clone(state) ? clone(state).link : prefixes_[state].link; }
-  std::uint32_t& recent_ref(Id state) { return is_clone(state) ? clone(state).recent : prefixes_[state].recent; }
+  Id& link_ref(Id state) { return is_clone(state) ? clone(state).link : links_[state]; }
+  std::uint32_t& recent_ref(Id state) { return is_clone(state) ? clone(state).recent : repeated_[state].recent; }
   EdgeRef edges(Id state) const {
     if (is_clone(state)) return {clone(state).edge_offset, clone_cls_[state & ~kCloneBit]};
-    return {prefixes_[state].edge_offset, prefix_cls_[state]};
+    return state < repeated_.size() ? repeated_[state].edges : EdgeRef{};
   }
   void set_edges(Id state, EdgeRef ref);
   void add_edge(Id state, std::int32_t token, Id target);
@@ -111,9 +110,10 @@ class SuffixAutomaton {
   std::vector<Id> by_length() const;
 
   std::vector<std::int32_t> text_;
-  std::vector<Prefix> prefixes_;  // text_.size() + 1
+  std::vector<Id> links_;           // of prefixes: text_.size() + 1
+  std::vector<Repeated> repeated_;  // of prefixes 0, 1, ... up to the longest that occurred again
   std::vector<Clone> clones_;
-  std::vector<std::uint8_t> prefix_cls_, clone_cls_;
+  std::vector<std::uint8_t> clone_cls_;
   std::vector<bool> made_clone_;  // per token: whether adding it made a clone, which is its link then
   EdgePool pool_;
 

@@ -144,7 +144,7 @@ SuffixAutomaton SuffixAutomaton::load(const std::string& path) {
 
 void SuffixAutomaton::check_integrity() const {
   const std::size_t n = text_.size(), states = n + 1 + clones_.size();
-  require(prefixes_.size() == n + 1 && prefix_cls_.size() == n + 1, "arrays must have one entry per prefix", 0);
+  require(links_.size() == n + 1 && repeated_.size() <= n + 1, "arrays must have one entry per prefix", 0);
   require(clone_cls_.size() == clones_.size() && (n == 0 ? states == 1 : states <= 2 * n), "too many states", 0);
   require(link(0) == kNone, "the root must have no link", 0);
   std::uint64_t edges_seen = 0;
@@ -156,6 +156,7 @@ void SuffixAutomaton::check_integrity() const {
     if (s != root()) {
       const Id up = link(s);
       require(up != kNone && index_of(up) < states && len(up) < len(s), "link must lead to a shorter state", at);
+      require(is_clone(up) || up < repeated_.size(), "link must lead to what occurred again", at);
       require(std::equal(text_.begin() + end - len(up), text_.begin() + end, text_.begin() + first_end(up) - len(up)),
               "link must be a suffix", at);
       require(std::equal(text_.begin() + end - len(s), text_.begin() + end, text_.begin() + recent_end(s) - len(s)),

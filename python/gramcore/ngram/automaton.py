@@ -31,7 +31,7 @@ class SuffixAutomaton:
     """Smallest automaton that accepts every substring of a token sequence; grows and shrinks at its end.
 
     After each token, the longest suffix that also ends earlier is known (``match_len``), and ``propose`` reads off what
-    followed it. With n tokens there are at most 2n states and 3n transitions, in about 35 bytes per token on text.
+    followed it. With n tokens there are at most 2n states and 3n transitions, in about 32 bytes per token on text.
 
     Cost: ``extend`` O(1) amortised per token and at most 64 suffix links to note the latest occurrence; ``propose``
     O(max_tokens); ``rollback(n)`` what the n tokens cost; ``count`` and ``positions`` one O(n) pass after a change.
@@ -40,8 +40,8 @@ class SuffixAutomaton:
     Shapes/Returns: ids are one-dimensional integer arrays or lists, drafts and positions NumPy arrays.
     Raises: IndexError for an id outside [0, 2^31 - 1]; TypeError for ids that are not integers; LimitError at 2^31
         tokens.
-    Differs from paper: prefix states keep no length, position or transition to their successor (the text implies them);
-        transitions live in arrays up to 8 and in hash tables beyond.
+    Differs from paper: prefix states keep no length, position or transition to their successor (the text implies them)
+        and no others unless the prefix occurred again; transitions live in arrays up to 8 and in hash tables beyond.
     Reference: Blumer et al. 1985, "The smallest automaton recognizing the subwords of a text".
 
     >>> automaton = SuffixAutomaton()

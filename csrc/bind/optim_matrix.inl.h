@@ -23,9 +23,48 @@ inline void check_matrix(const TensorView& v, const char* name) {
   GC_CHECK(v.rank == 2 && v.is_contiguous(), name, " must be a contiguous matrix, got ", shape_string(v));
 }
 
+// What the steps of one matrix share: the tensors and how they are stored.
+struct MatrixArgs {
+  std::vector<TensorArg> held;
+  optim::MatrixStep step;
+};
+// (seed, id, step): names the random bits of stochastic rounding.
+using NoiseName = std::optional<std::tuple<std::uint64_t, std::uint32_t, std::uint32_t>>;
+
+inline void take_grad(MatrixArgs& a, const TensorArg& grad) {
+  const TensorView& g = grad.view();
+  check_matrix(g, "grad");
+  a.step.rows = g.shape[0];
+  a.step.cols = g.shape[1];
+  a.step.grad = g.data;
+  a.step.grad_storage = float_storage(g, "grad");
+}
+
+inline void take_noise(MatrixArgs& a, const NoiseName& noise) {
+  if (!noise) return;
+  a.step.stochastic = true;
+  a.step.noise = {std::get<0>(*noise), std::get<2>(*noise), std::get<1>(*noise), 0};
+}
+
+inline void take_param(MatrixArgs& a, const TensorArg& param, const TensorArg& grad, const py::object& remainder,
+                       const NoiseName& noise) {
+  check_layout(grad.view(), param.view(), "grad", 0);
+  a.step.param = param.view().data;
+  a.step.param_storage = float_storage(param.view(), "param");
+  take_noise(a, noise);
+  if (remainder.is_none()) return;
+  a.held.emplace_back(remainder);
+  const TensorView& low = a.held.back().view();
+  check_layout(low, param.view(), "remainder", 0);
+  GC_CHECK_AS(TypeMismatch, low.dtype == DType::bf16 && a.step.param_storage == Storage::bf16,
+              "remainder must be bfloat16 beside a bfloat16 parameter, got ", dtype_name(low.dtype));
+  a.step.param_low = low.data;
+}
+
 inline void step_rows(const std::string& rule_name, const HyperMap& hyper, const TensorArg& param,
                       const TensorArg& grad, const std::vector<TensorArg>& slots, const TensorArg& index,
-                      std::int64_t step, std::uint32_t id, bool stochastic, std::uint64_t seed) {
+                      std::int64_t step, std::uint32_t id, bool stochastic, std::uint64_t seed,
+                      const py::object& remainder) {
   const optim::RuleId rule = optim::parse_rule(rule_name);
   const TensorView &p = param.view(), &g = grad.view();
   check_matrix(p, "param");
@@ -38,6 +77,8 @@ inline void step_rows(const std::string& rule_name, const HyperMap& hyper, const
   const auto at = [cols](const TensorView& v, std::int64_t row) {
     return static_cast<char*>(v.data) + row * cols * (float_storage(v, "tensors") == Storage::f32 ? 4 : 2);
   };
+  MatrixArgs a;
+  take_param(a, param, grad, remainder, std::nullopt);
   StepTensor first;
   optim::rule_coefs(rule, parse_hyper(hyper), step, first.c);
   first.numel = cols;
@@ -46,6 +87,7 @@ inline void step_rows(const std::string& rule_name, const HyperMap& hyper, const
   for (std::size_t k = 0; k < rows.size(); ++k) {
     StepTensor& t = tensors[k];
     t.param = at(p, rows[k]);
+    if (a.step.param_low) t.param_low = static_cast<std::uint16_t*>(a.step.param_low) + rows[k] * cols;
     t.grad = at(g, rows[k]);
     t.param_storage = float_storage(p, "param");
     t.grad_storage = float_storage(g, "grad");
@@ -66,41 +108,57 @@ inline void step_rows(const std::string& rule_name, const HyperMap& hyper, const
   optim::run_step(tensors, options);
 }
 
-inline optim::MatrixStep matrix_step(const pybind11::object& param, const TensorArg& grad, const TensorArg& m,
-                                     const TensorArg& v, std::int64_t width, Lists& lists) {
-  optim::MatrixStep s;
-  const TensorView& g = grad.view();
-  check_matrix(g, "grad");
-  s.rows = g.shape[0];
-  s.cols = g.shape[1];
-  s.width = width;
-  s.grad = grad.span<const float>("grad").data();
-  if (!param.is_none()) {
-    lists.params.emplace_back(param);
-    check_layout(lists.params[0].view(), g, "param", 0);
-    s.param = lists.params[0].span<float>("param").data();
+// Two tensors (rows, width), or their codes and as many tensors of scales.
+inline void take_moments(MatrixArgs& a, const std::vector<TensorArg>& moments, const std::vector<TensorArg>& scales,
+                         std::int64_t width, const std::string& storage) {
+  GC_CHECK(moments.size() == 2 && (scales.empty() || scales.size() == 2), "moments must be two tensors, got ",
+           moments.size(), " and ", scales.size(), " of scales");
+  a.step.width = width;
+  for (int k = 0; k < 2; ++k) {
+    const auto at = static_cast<std::size_t>(k);
+    TensorView like = moments[at].view();
+    like.rank = 2;
+    like.shape[0] = a.step.rows;
+    like.shape[1] = like.stride[0] = width;
+    like.stride[1] = 1;
+    a.step.moment[k] = parse_slot(moments[at].view(), scales.empty() ? nullptr : &scales[at], like, storage, k == 0, 0);
   }
-  const auto first = m.span<float>("m"), second = v.span<float>("v");
-  const std::int64_t wanted = s.rows * width;
-  GC_CHECK(static_cast<std::int64_t>(first.size()) == wanted && static_cast<std::int64_t>(second.size()) == wanted,
-           "m and v must hold ", s.rows, " rows of ", width, " numbers, got ", first.size(), " and ", second.size());
-  s.m = first.data();
-  s.v = second.data();
-  return s;
+  GC_CHECK(a.step.moment[0].storage == a.step.moment[1].storage && a.step.moment[1].storage != Storage::rank1,
+           "moments must both be stored alike, by blocks if in codes");
 }
 
-inline void step_columns(const HyperMap& inside, const HyperMap& outside, const pybind11::object& param,
-                         const TensorArg& grad, const TensorArg& m, const TensorArg& v, const TensorArg& index,
-                         std::int64_t step) {
-  Lists lists;
-  const auto columns = places(index, grad.view().rank == 2 ? grad.view().shape[1] : 0);
-  const auto s = matrix_step(param, grad, m, v, static_cast<std::int64_t>(columns.size()), lists);
-  GC_CHECK(s.param != nullptr && step >= 1, "param must be a tensor and step >= 1, got step ", step);
+inline void step_columns(const HyperMap& inside, const HyperMap& outside, const TensorArg& param, const TensorArg& grad,
+                         const std::vector<TensorArg>& moments, const TensorArg& chosen, std::int64_t width,
+                         std::int64_t step, const py::object& scales, const std::string& storage,
+                         const py::object& remainder, const NoiseName& noise) {
+  MatrixArgs a;
+  take_grad(a, grad);
+  take_param(a, param, grad, remainder, noise);
+  GC_CHECK(step >= 1, "step must be >= 1, got ", step);
+  const bool by_entry = chosen.view().dtype == DType::u8;
+  Span<const std::int64_t> columns;
+  Span<const std::uint8_t> mask;
+  if (!by_entry) {
+    columns = places(chosen, a.step.cols);
+    GC_CHECK(static_cast<std::int64_t>(columns.size()) == width, "chosen must hold ", width, " columns, got ",
+             columns.size());
+  }
+  const std::vector<TensorArg> scale_list = tensor_list(scales, "scales");
+  take_moments(a, moments, scale_list, width, storage);
+  if (by_entry) {
+    mask = chosen.span<const std::uint8_t>("chosen");
+    GC_CHECK(optim::entries_fit(a.step, mask), "chosen must have ", width, " bits in each of ", a.step.rows,
+             " rows of ", (a.step.cols + 7) / 8, " bytes, got ", shape_string(chosen.view()), " with others");
+  }
   float c[2][optim::kMaxCoefs];
   optim::rule_coefs(optim::kAdam, parse_hyper(inside), step, c[0]);
   optim::rule_coefs(optim::kSign, parse_hyper(outside), step, c[1]);
   const pybind11::gil_scoped_release release;
-  optim::step_columns(s, columns, c[0], c[1]);
+  if (by_entry) {
+    optim::step_entries(a.step, mask.data(), c[0], c[1]);
+  } else {
+    optim::step_columns(a.step, columns, c[0], c[1]);
+  }
 }
 
 inline std::int64_t haar_runs(const TensorArg& grad, int level) {
@@ -110,25 +168,28 @@ inline std::int64_t haar_runs(const TensorArg& grad, int level) {
   return (g.shape[1] + (std::int64_t{1} << level) - 1) >> level;
 }
 
-inline double haar_moments(const HyperMap& hyper, const TensorArg& grad, const TensorArg& m, const TensorArg& v,
-                           int level) {
-  Lists lists;
-  const auto s = matrix_step(pybind11::none(), grad, m, v, haar_runs(grad, level), lists);
+inline double haar_moments(const HyperMap& hyper, const TensorArg& grad, const std::vector<TensorArg>& moments,
+                           int level, const NoiseName& noise) {
+  MatrixArgs a;
+  take_grad(a, grad);
+  take_moments(a, moments, {}, haar_runs(grad, level), "");
+  take_noise(a, noise);
   Hyper own = parse_hyper(hyper);  // N itself: Adam without bias correction and with lr -1, on zeros
   own.lr = -1.0;
   own.correct_bias = false;
   float c[optim::kMaxCoefs];
   optim::rule_coefs(optim::kAdam, own, 1, c);
   const pybind11::gil_scoped_release release;
-  return optim::haar_moments(s, level, c);
+  return optim::haar_moments(a.step, level, c);
 }
 
-inline void haar_step(const pybind11::object& param, const TensorArg& grad, const TensorArg& m, const TensorArg& v,
-                      int level, double lr, double factor, double eps, double grad_scale,
-                      const std::pair<double, double>& decay) {
-  Lists lists;
-  const auto s = matrix_step(param, grad, m, v, haar_runs(grad, level), lists);
-  GC_CHECK(s.param != nullptr, "param must be a tensor, got None");
+inline void haar_step(const TensorArg& param, const TensorArg& grad, const std::vector<TensorArg>& moments, int level,
+                      double lr, double factor, double eps, double grad_scale, const std::pair<double, double>& decay,
+                      const py::object& remainder, const NoiseName& noise) {
+  MatrixArgs a;
+  take_grad(a, grad);
+  take_param(a, param, grad, remainder, noise);
+  take_moments(a, moments, {}, haar_runs(grad, level), "");
   optim::HaarLift lift;
   lift.grad_scale = static_cast<float>(grad_scale);
   lift.factor = static_cast<float>(factor);
@@ -137,39 +198,37 @@ inline void haar_step(const pybind11::object& param, const TensorArg& grad, cons
   lift.decay[0] = static_cast<float>(decay.first);
   lift.decay[1] = static_cast<float>(decay.second);
   const pybind11::gil_scoped_release release;
-  optim::haar_step(s, level, lift);
+  optim::haar_step(a.step, level, lift);
 }
 
-inline void step_blocks(const pybind11::object& param, const TensorArg& grad, const TensorArg& m, const TensorArg& v,
+inline void step_blocks(const TensorArg& param, const TensorArg& grad, const TensorArg& m, const TensorArg& v,
                         double lr, const std::pair<double, double>& weights, double scale2, double eps,
-                        double grad_scale, const std::pair<double, double>& decay) {
-  Lists lists;
-  lists.params.emplace_back(param);
-  const TensorView &p = lists.params[0].view(), &g = grad.view();
-  check_layout(g, p, "grad", 0);
+                        double grad_scale, const std::pair<double, double>& decay, const py::object& remainder,
+                        const NoiseName& noise) {
+  const TensorView& p = param.view();
   check_layout(m.view(), p, "m", 0);
   GC_CHECK(p.is_contiguous(), "param must be contiguous, got ", shape_string(p));
   const auto second = v.span<float>("v");
-  optim::MatrixStep s;
-  s.rows = static_cast<std::int64_t>(second.size());
-  GC_CHECK(s.rows > 0 && p.numel() % s.rows == 0, "v must hold one number per block of param, got ", s.rows, " for ",
-           p.numel(), " elements");
-  s.width = p.numel() / s.rows;
-  s.param = lists.params[0].span<float>("param").data();
-  s.grad = grad.span<const float>("grad").data();
-  s.m = m.span<float>("m").data();
-  s.v = second.data();
-  optim::BlockAdam a;
-  a.grad_scale = static_cast<float>(grad_scale);
-  a.weight1 = static_cast<float>(weights.first);
-  a.weight2 = static_cast<float>(weights.second);
-  a.lr = static_cast<float>(lr);
-  a.scale2 = static_cast<float>(scale2);
-  a.eps = static_cast<float>(eps);
-  a.decay[0] = static_cast<float>(decay.first);
-  a.decay[1] = static_cast<float>(decay.second);
+  MatrixArgs a;
+  take_param(a, param, grad, remainder, noise);
+  a.step.grad = grad.view().data;
+  a.step.grad_storage = float_storage(grad.view(), "grad");
+  a.step.rows = static_cast<std::int64_t>(second.size());
+  GC_CHECK(a.step.rows > 0 && p.numel() % a.step.rows == 0, "v must hold one number per block of param, got ",
+           a.step.rows, " for ", p.numel(), " elements");
+  a.step.cols = p.numel() / a.step.rows;
+  a.step.moment[0] = {m.span<float>("m").data(), Storage::f32, nullptr};
+  optim::BlockAdam b;
+  b.grad_scale = static_cast<float>(grad_scale);
+  b.weight1 = static_cast<float>(weights.first);
+  b.weight2 = static_cast<float>(weights.second);
+  b.lr = static_cast<float>(lr);
+  b.scale2 = static_cast<float>(scale2);
+  b.eps = static_cast<float>(eps);
+  b.decay[0] = static_cast<float>(decay.first);
+  b.decay[1] = static_cast<float>(decay.second);
   const pybind11::gil_scoped_release release;
-  optim::step_blocks(s, a);
+  optim::step_blocks(a.step, second.data(), b);
 }
 
 inline double project_line(const TensorArg& x, const TensorArg& weights, const TensorArg& result, bool along_rows) {
@@ -196,23 +255,29 @@ inline void bind_matrix_steps(pybind11::module_& m) {
   namespace py = pybind11;
   m.def("step_rows", &step_rows, py::arg("rule"), py::arg("hyper"), py::arg("param"), py::arg("grad"), py::arg("slots"),
         py::arg("index"), py::arg("step"), py::arg("id") = 0, py::arg("stochastic") = false, py::arg("seed") = 0,
+        py::arg("remainder") = py::none(),
         "One step of `rule` on the rows `index` of a matrix, in place; slots (len(index), columns).");
   m.def("step_columns", &step_columns, py::arg("inside"), py::arg("outside"), py::arg("param"), py::arg("grad"),
-        py::arg("m"), py::arg("v"), py::arg("index"), py::arg("step"),
-        "Adam on the columns `index` of a matrix, with m and v (rows, len(index)); sign descent on the others.");
+        py::arg("moments"), py::arg("chosen"), py::arg("width"), py::arg("step"), py::arg("scales") = py::tuple(),
+        py::arg("storage") = "", py::arg("remainder") = py::none(), py::arg("noise") = py::none(),
+        "Adam on `width` columns of each row of a matrix, with moments (rows, width); sign descent on the others. "
+        "`chosen`: int64 columns of all rows, or uint8 (rows, ceil(columns / 8)) with a bit per column, lowest first.");
   m.def(
       "step_blocks", &step_blocks, py::arg("param"), py::arg("grad"), py::arg("m"), py::arg("v"), py::arg("lr"),
       py::arg("weights"), py::arg("scale2"), py::arg("eps"), py::arg("grad_scale") = 1.0,
-      py::arg("decay") = std::pair<double, double>{0.0, 0.0},
+      py::arg("decay") = std::pair<double, double>{0.0, 0.0}, py::arg("remainder") = py::none(),
+      py::arg("noise") = py::none(),
       "Adam with one second moment per equal run of elements: m += weights[0] (g - m), v += weights[1] (mean g^2 - v), "
       "p += decay[0] p; p -= lr m / (sqrt(v) scale2 + eps); p += decay[1] p.");
   m.def("project_line", &project_line, py::arg("x"), py::arg("weights"), py::arg("result"), py::arg("along_rows"),
         "result = x weights, or its transpose times weights; returns the sum of squares of x.");
-  m.def("haar_moments", &haar_moments, py::arg("hyper"), py::arg("grad"), py::arg("m"), py::arg("v"), py::arg("level"),
+  m.def("haar_moments", &haar_moments, py::arg("hyper"), py::arg("grad"), py::arg("moments"), py::arg("level"),
+        py::arg("noise") = py::none(),
         "Folds the coarse Haar coefficients of rows into m and v; the sum of squares of N = m / (sqrt(v) + eps).");
-  m.def("haar_step", &haar_step, py::arg("param"), py::arg("grad"), py::arg("m"), py::arg("v"), py::arg("level"),
-        py::arg("lr"), py::arg("factor"), py::arg("eps"), py::arg("grad_scale") = 1.0,
-        py::arg("decay") = std::pair<double, double>{0.0, 0.0},
+  m.def("haar_step", &haar_step, py::arg("param"), py::arg("grad"), py::arg("moments"), py::arg("level"), py::arg("lr"),
+        py::arg("factor"), py::arg("eps"), py::arg("grad_scale") = 1.0,
+        py::arg("decay") = std::pair<double, double>{0.0, 0.0}, py::arg("remainder") = py::none(),
+        py::arg("noise") = py::none(),
         "p += decay[0] p; p -= lr factor (g - up(r) + up(m)) / (sqrt(v) + eps), run by run; p += decay[1] p.");
 }
 

@@ -4,8 +4,7 @@
 #include <cstring>
 
 #include "core/thread_pool.h"
-#include "optim/kernels/blocks.h"
-#include "optim/kernels/codecs.h"
+#include "optim/float_spans.h"
 #include "optim/kernels/coded.h"
 #include "optim/kernels/gauss.h"
 #include "optim/kernels/rows.h"
@@ -71,9 +70,7 @@ class Stepper {
       : tensors_(tensors),
         options_(options),
         rules_(rules_kernels()),
-        codecs_(codecs_kernels()),
         coded_(coded_kernels()),
-        blocks_(blocks_kernels()),
         gauss_(gauss_kernels()),
         rows_(rows_kernels()),
         slots_(rule_slots(options.rule)) {}
@@ -184,19 +181,9 @@ class Stepper {
     if (options_.zero_grad) clear_grad(t, i, block.n);
   }
 
-  float* load(void* data, Storage storage, std::int64_t i, std::int64_t n, float* buffer) const {
-    switch (storage) {
-      case Storage::f32: return at_f32(data, i);
-      case Storage::bf16: codecs_.load_bf16(at_u16(data, i), buffer, n); break;
-      case Storage::f16: codecs_.load_f16(at_u16(data, i), buffer, n); break;
-      default: break;
-    }
-    return buffer;
-  }
-
   const float* load_grad(const StepTensor& t, std::int64_t i, std::int64_t n, float* buffer) const {
     if (t.cols > 0) return load_scaled(t, i, n, buffer);
-    if (t.grad_storage != Storage::drawn) return load(t.grad, t.grad_storage, i, n, buffer);
+    if (t.grad_storage != Storage::drawn) return spans_.load(t.grad, t.grad_storage, i, n, buffer);
     std::memset(buffer, 0, static_cast<std::size_t>(n) * sizeof(float));
     for (const Draw& draw : options_.draws) {
       gauss_.add({options_.draw_seed, draw.id, t.id, i}, draw.amount, options_.keep, buffer, n);
@@ -206,7 +193,7 @@ class Stepper {
 
   // Row by row; a row may begin or end inside the block.
   const float* load_scaled(const StepTensor& t, std::int64_t i, std::int64_t n, float* buffer) const {
-    const float* const g = load(t.grad, t.grad_storage, i, n, buffer);
+    const float* const g = spans_.load(t.grad, t.grad_storage, i, n, buffer);
     std::int64_t row = i / t.cols, j = i % t.cols;
     for (std::int64_t k = 0; k < n;) {
       const std::int64_t part = std::min(n - k, t.cols - j);
@@ -218,59 +205,35 @@ class Stepper {
     return buffer;
   }
 
-  void store(const float* from, void* data, Storage storage, std::int64_t i, const RuleBlock& block, int field) const {
-    if (storage == Storage::f16) {
-      codecs_.store_f16(from, at_u16(data, i), block.n);
-    } else if (storage == Storage::bf16 && options_.stochastic) {
-      codecs_.store_bf16_stochastic(from, at_u16(data, i), block.n, block.key, field);
-    } else if (storage == Storage::bf16) {
-      codecs_.store_bf16(from, at_u16(data, i), block.n);
-    }
-  }
+  const NoiseKey* noise_of(const RuleBlock& block) const { return options_.stochastic ? &block.key : nullptr; }
 
   static Rank1Scales scales_of(const Slot& slot, float* scales, std::int64_t numel) {
     return {scales, scales + numel / slot.cols, slot.cols};
   }
 
   float* load_slot(const Slot& slot, int k, std::int64_t i, std::int64_t numel, std::int64_t n, float* buffer) const {
-    const auto* codes = static_cast<const std::uint8_t*>(slot.data);
-    const int map = slot_is_signed(k) ? 0 : 1;
-    if (slot.storage == Storage::q8) {
-      blocks_.load8[map](codes + i, slot.scales + i / kBlock8, buffer, n);
-    } else if (slot.storage == Storage::q4) {
-      blocks_.load4[map](codes + i / 2, slot.scales + i / kBlock4, buffer, n);
-    } else if (slot.storage == Storage::rank1) {
-      rank1_.load(codes, scales_of(slot, slot.scales, numel), i, buffer, n);
-    } else {
-      return load(slot.data, slot.storage, i, n, buffer);
-    }
+    if (slot.storage != Storage::rank1) return spans_.load_moment(slot, k, i, n, buffer);
+    rank1_.load(static_cast<const std::uint8_t*>(slot.data), scales_of(slot, slot.scales, numel), i, buffer, n);
     return buffer;
   }
   void store_slot(float* from, const StepTensor& t, int k, std::int64_t i, const RuleBlock& block) const {
     const Slot& slot = t.slot[k];
-    auto* codes = static_cast<std::uint8_t*>(slot.data);
-    const int map = slot_is_signed(k) ? 0 : 1;
-    if (slot.storage == Storage::q8) {
-      blocks_.store8[map](from, codes + i, slot.scales + i / kBlock8, block.n);
-    } else if (slot.storage == Storage::q4) {
-      blocks_.store4[map](from, codes + i / 2, slot.scales + i / kBlock4, block.n);
-    } else if (slot.storage == Storage::rank1) {
-      rank1_.store(from, codes, scales_of(slot, slot.fresh, t.numel), i, block.n);
+    if (slot.storage == Storage::rank1) {
+      rank1_.store(from, static_cast<std::uint8_t*>(slot.data), scales_of(slot, slot.fresh, t.numel), i, block.n);
     } else {
-      store(from, slot.data, slot.storage, i, block, k + 1);
+      spans_.store_moment(from, slot, k, i, block.n, noise_of(block));
     }
   }
 
   float* load_param(const StepTensor& t, std::int64_t i, std::int64_t n, float* buffer) const {
-    if (!t.param_low) return load(t.param, t.param_storage, i, n, buffer);
-    codecs_.load_bf16_pair(at_u16(t.param, i), at_u16(t.param_low, i), buffer, n);
-    return buffer;
+    if (t.param_low) return spans_.load_pair(t.param, t.param_low, i, n, buffer);
+    return spans_.load(t.param, t.param_storage, i, n, buffer);
   }
   void store_param(const StepTensor& t, std::int64_t i, const float* p, const RuleBlock& block) const {
     if (t.param_low) {
-      codecs_.store_bf16_pair(p, at_u16(t.param, i), at_u16(t.param_low, i), block.n);
+      spans_.store_pair(p, t.param, t.param_low, i, block.n);
     } else {
-      store(p, t.param, t.param_storage, i, block, 0);
+      spans_.store(p, t.param, t.param_storage, i, block.n, noise_of(block), 0);
     }
   }
 
@@ -282,10 +245,9 @@ class Stepper {
 
   Span<StepTensor> tensors_;
   const StepOptions& options_;
+  const FloatSpans spans_;
   const RulesKernels& rules_;
-  const CodecsKernels& codecs_;
   const CodedKernels& coded_;
-  const BlocksKernels& blocks_;
   const GaussKernels& gauss_;
   const RowsKernels& rows_;
   const Rank1 rank1_;
@@ -322,23 +284,21 @@ void run_step(Span<StepTensor> tensors, const StepOptions& options) {
 
 double sum_squares(Span<const StepTensor> tensors) {
   const Plan plan(tensors);
-  const CodecsKernels& codecs = codecs_kernels();
+  const FloatSpans spans;
   const RulesKernels& rules = rules_kernels();
   // One partial sum per piece, added in order: the result does not depend on the number of threads.
   std::vector<double> parts(plan.pieces.size());
   plan.run([&](const Piece& piece) {
     const StepTensor& t = tensors[piece.tensor];
     double& part = parts[static_cast<std::size_t>(&piece - plan.pieces.data())];
-    if (t.grad_storage == Storage::f32) {
+    if (t.grad_storage == Storage::f32) {  // one run of it all
       part = rules.sum_squares(at_f32(t.grad, piece.begin), piece.end - piece.begin);
       return;
     }
     alignas(64) float buffer[kBlock];
     for (std::int64_t i = piece.begin; i < piece.end; i += kBlock) {
       const std::int64_t n = std::min(kBlock, piece.end - i);
-      const auto load = t.grad_storage == Storage::bf16 ? codecs.load_bf16 : codecs.load_f16;
-      load(at_u16(t.grad, i), buffer, n);
-      part += rules.sum_squares(buffer, n);
+      part += rules.sum_squares(spans.load(t.grad, t.grad_storage, i, n, buffer), n);
     }
   });
   double total = 0;

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "core/thread_pool.h"
-#include "optim/kernels/codecs.h"
+#include "optim/float_spans.h"
 #include "optim/kernels/rows.h"
 
 namespace gramcore::optim {
@@ -12,15 +12,6 @@ namespace {
 
 // Bands of rows of one matrix, at most this many: each has column sums of its own, added up in order.
 constexpr std::int64_t kBands = 16;
-
-// n fp32 values from element `at` of x; `buffer` holds them if they are stored otherwise.
-const float* load_span(const void* x, Storage storage, std::int64_t at, std::int64_t n, float* buffer) {
-  if (storage == Storage::f32) return static_cast<const float*>(x) + at;
-  const CodecsKernels& codecs = codecs_kernels();
-  const auto convert = storage == Storage::bf16 ? codecs.load_bf16 : codecs.load_f16;
-  convert(static_cast<const std::uint16_t*>(x) + at, buffer, n);
-  return buffer;
-}
 
 class Pass {
  public:
@@ -42,7 +33,7 @@ class Pass {
     alignas(64) float buffer[kBlock];
     RowSpan span{};
     const std::int64_t at = row * p_.cols + j;
-    span.x = load_span(p_.x, p_.x_storage, at, n, buffer);
+    span.x = spans_.load(p_.x, p_.x_storage, at, n, buffer);
     span.column = p_.column ? p_.column + matrix * p_.cols + j : nullptr;
     span.m = p_.m ? p_.m + at : nullptr;
     span.sums = sums + j;
@@ -57,6 +48,7 @@ class Pass {
   const FactoredPass& p_;
   Span<float> row_means_;
   const RowsKernels& rows_;
+  const FloatSpans spans_;
 };
 
 }  // namespace
@@ -84,6 +76,7 @@ void factored_pass(const FactoredPass& pass, Span<float> row_means, Span<float> 
 
 double project_line(const LineProjection& p, float* result) {
   const RowsKernels& kernels = rows_kernels();
+  const FloatSpans spans;
   const std::int64_t height = std::max<std::int64_t>(1, (p.rows + kBands - 1) / kBands);
   const std::int64_t bands = (p.rows + height - 1) / height;
   const std::int64_t width = p.along_rows ? 0 : p.cols;
@@ -96,7 +89,7 @@ double project_line(const LineProjection& p, float* result) {
       double total = 0;
       for (std::int64_t j = 0; j < p.cols; j += kBlock) {
         const std::int64_t n = std::min(kBlock, p.cols - j);
-        const float* const x = load_span(p.x, p.x_storage, i * p.cols + j, n, buffer);
+        const float* const x = spans.load(p.x, p.x_storage, i * p.cols + j, n, buffer);
         if (p.along_rows) {
           total += kernels.dot(x, p.weights + j, n, &square);
         } else {

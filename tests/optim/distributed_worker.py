@@ -77,6 +77,8 @@ CASES: dict[str, tuple[Make, dict[str, Any], float]] = {
     "frugal": (frugal, {"lr": 1e-2, "refresh_every": 3}, 0.02),
     "frugal-rows": (frugal, {"lr": 1e-2, "refresh_every": 3, "projection": "rows"}, 0.02),
     "frugal-svd": (frugal, {"lr": 1e-2, "refresh_every": 3, "projection": "svd", "density": 0.1}, 0.05),
+    "frugal-randk": (frugal, {"lr": 1e-2, "refresh_every": 3, "projection": "randk"}, 0.02),
+    "frugal-randperm": (frugal, {"lr": 1e-2, "refresh_every": 3, "projection": "randperm"}, 0.02),
     "frugal-blockwise": (frugal, {"lr": 1e-2, "refresh_every": 3, "projection": "blockwise"}, 0.02),
     "gwt": (gwt, {"lr": 1e-3, "eps": 1e-4}, 1e-3),
     "grass": (grass, LOW_RANK, 1e-3),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gramcore._registry import Row, rows
-from gramcore.optim import SGD, Sophia
+from gramcore.optim import SGD, Sophia, frugal
 
 from tests.optim.helpers import assert_as_good_as_naive, make_params, run_optimizer, run_reference, set_grads
 from tests.reference import optim as reference
@@ -41,6 +41,18 @@ def test_follows_its_paper(isa: str, row: Row, dtype: torch.dtype) -> None:
     start = [p.detach().clone() for p in params]
     exact, naive = twins(row.name, dtype)
     run_optimizer(row.load()(params, **row.test_kwargs), params, STEPS)
+    assert_as_good_as_naive(params, naive, exact, start)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("projection", ["rows", "randperm", "randk"])
+def test_frugal_by_other_coordinates(isa: str, projection: str, dtype: torch.dtype) -> None:
+    numbers = {"lr": 1e-2, "refresh_every": 10, "projection": projection}
+    params = make_params(SMALL, dtype)
+    start = [p.detach().clone() for p in params]
+    exact = run_reference(reference.frugal, params, 25, np.float64, **numbers)
+    naive = run_reference(reference.frugal, params, 25, np.float32, stored=dtype, **numbers)
+    run_optimizer(frugal(params, **numbers), params, 25)
     assert_as_good_as_naive(params, naive, exact, start)
 
 

@@ -15,11 +15,11 @@ def factored_pass(x: typing.Any, row_means: typing.Any, column_means: typing.Any
     """
     With u = scale x row column: moment += weight (u - moment), then row and column means of u^2 + eps, or of (u - moment)^2 + eps with `residual`.
     """
-def haar_moments(hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], grad: typing.Any, m: typing.Any, v: typing.Any, level: typing.SupportsInt | typing.SupportsIndex) -> float:
+def haar_moments(hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], grad: typing.Any, moments: collections.abc.Sequence[typing.Any], level: typing.SupportsInt | typing.SupportsIndex, noise: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] | None = None) -> float:
     """
     Folds the coarse Haar coefficients of rows into m and v; the sum of squares of N = m / (sqrt(v) + eps).
     """
-def haar_step(param: typing.Any, grad: typing.Any, m: typing.Any, v: typing.Any, level: typing.SupportsInt | typing.SupportsIndex, lr: typing.SupportsFloat | typing.SupportsIndex, factor: typing.SupportsFloat | typing.SupportsIndex, eps: typing.SupportsFloat | typing.SupportsIndex, grad_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, decay: tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex] = (0.0, 0.0)) -> None:
+def haar_step(param: typing.Any, grad: typing.Any, moments: collections.abc.Sequence[typing.Any], level: typing.SupportsInt | typing.SupportsIndex, lr: typing.SupportsFloat | typing.SupportsIndex, factor: typing.SupportsFloat | typing.SupportsIndex, eps: typing.SupportsFloat | typing.SupportsIndex, grad_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, decay: tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex] = (0.0, 0.0), remainder: typing.Any = None, noise: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] | None = None) -> None:
     """
     p += decay[0] p; p -= lr factor (g - up(r) + up(m)) / (sqrt(v) + eps), run by run; p += decay[1] p.
     """
@@ -31,15 +31,15 @@ def step(rule: str, hyper: collections.abc.Mapping[str, typing.SupportsFloat | t
     """
     One step of `rule` over lists of CPU tensors, in place.
     """
-def step_blocks(param: typing.Any, grad: typing.Any, m: typing.Any, v: typing.Any, lr: typing.SupportsFloat | typing.SupportsIndex, weights: tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex], scale2: typing.SupportsFloat | typing.SupportsIndex, eps: typing.SupportsFloat | typing.SupportsIndex, grad_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, decay: tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex] = (0.0, 0.0)) -> None:
+def step_blocks(param: typing.Any, grad: typing.Any, m: typing.Any, v: typing.Any, lr: typing.SupportsFloat | typing.SupportsIndex, weights: tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex], scale2: typing.SupportsFloat | typing.SupportsIndex, eps: typing.SupportsFloat | typing.SupportsIndex, grad_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, decay: tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex] = (0.0, 0.0), remainder: typing.Any = None, noise: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] | None = None) -> None:
     """
     Adam with one second moment per equal run of elements: m += weights[0] (g - m), v += weights[1] (mean g^2 - v), p += decay[0] p; p -= lr m / (sqrt(v) scale2 + eps); p += decay[1] p.
     """
-def step_columns(inside: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], outside: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], param: typing.Any, grad: typing.Any, m: typing.Any, v: typing.Any, index: typing.Any, step: typing.SupportsInt | typing.SupportsIndex) -> None:
+def step_columns(inside: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], outside: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], param: typing.Any, grad: typing.Any, moments: collections.abc.Sequence[typing.Any], chosen: typing.Any, width: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, scales: typing.Any = (), storage: str = '', remainder: typing.Any = None, noise: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] | None = None) -> None:
     """
-    Adam on the columns `index` of a matrix, with m and v (rows, len(index)); sign descent on the others.
+    Adam on `width` columns of each row of a matrix, with moments (rows, width); sign descent on the others. `chosen`: int64 columns of all rows, or uint8 (rows, ceil(columns / 8)) with a bit per column, lowest first.
     """
-def step_rows(rule: str, hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], param: typing.Any, grad: typing.Any, slots: collections.abc.Sequence[typing.Any], index: typing.Any, step: typing.SupportsInt | typing.SupportsIndex, id: typing.SupportsInt | typing.SupportsIndex = 0, stochastic: bool = False, seed: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+def step_rows(rule: str, hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], param: typing.Any, grad: typing.Any, slots: collections.abc.Sequence[typing.Any], index: typing.Any, step: typing.SupportsInt | typing.SupportsIndex, id: typing.SupportsInt | typing.SupportsIndex = 0, stochastic: bool = False, seed: typing.SupportsInt | typing.SupportsIndex = 0, remainder: typing.Any = None) -> None:
     """
     One step of `rule` on the rows `index` of a matrix, in place; slots (len(index), columns).
     """

@@ -106,7 +106,7 @@ class AdamMini(DirectionOptimizer):
     ) -> torch.Tensor | Scaled | None:
         beta1, beta2 = group["betas"]
         m, v, scale, rows = state["exp_avg"], state["block_sq"], self.gradient_scale(group), part.rows
-        if not rows.split and self._step_in_place(group, part.w, state, g, t):
+        if not rows.split and self._step_in_place(group, part, state, g, t):
             return None
         flat = (rows.count, part.p.numel() // max(1, rows.total))
         if g.ndim >= 2 and g.is_contiguous() and m.is_contiguous():  # one pass for the moment and the squares
@@ -124,13 +124,10 @@ class AdamMini(DirectionOptimizer):
             return Scaled(m, inverse)
         return m * inverse.view(-1, *[1] * (g.ndim - 1)) if g.ndim else m * inverse[0]
 
-    def _step_in_place(
-        self, group: dict[str, Any], w: torch.Tensor, state: dict[str, Any], g: torch.Tensor, t: int
-    ) -> bool:
-        """Step fp32 tensors block by block, where blocks are enough to share out and fit a cache."""
-        m, v = state["exp_avg"], state["block_sq"]
-        single = all(x.dtype is torch.float32 and x.is_contiguous() for x in (w, g, m))
-        if not single or w.numel() == 0 or w.numel() // v.numel() > _LARGEST_BLOCK:
+    def _step_in_place(self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int) -> bool:
+        """Step block by block, where blocks are enough to share out and fit a cache."""
+        w, m, v = part.w, state["exp_avg"], state["block_sq"]
+        if not all(x.is_contiguous() for x in (w, g, m)) or w.numel() == 0 or w.numel() // v.numel() > _LARGEST_BLOCK:
             return False
         beta1, beta2 = group["betas"]
         bias1, shrink = 1 - beta1**t, -float(group["lr"]) * group["weight_decay"]
@@ -145,6 +142,8 @@ class AdamMini(DirectionOptimizer):
             group["eps"],
             self.gradient_scale(group),
             (shrink, 0.0),
+            remainder=state.get("remainder"),
+            noise=(group["seed"], part.index, t) if group["rounding"] == "stochastic" else None,
         )
         return True
 

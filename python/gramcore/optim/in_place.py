@@ -37,16 +37,22 @@ class MatrixJob:
 
     @property
     def plain(self) -> bool:
-        """Whether the matrix lies row by row and the moments are floats."""
-        moments = [self.state[name] for name in ("exp_avg", "exp_avg_sq")]
-        floats = all(m.dtype is not torch.uint8 and m.is_contiguous() for m in moments)
-        return floats and "remainder" not in self.state and self.w.is_contiguous() and self.g.is_contiguous()
+        """Whether the matrix and the moments lie row by row."""
+        return all(x.is_contiguous() for x in (self.w, self.g, *self.moments))
 
     @property
-    def single(self) -> bool:
-        """Whether everything is fp32 too."""
-        tensors = (self.w, self.g, self.state["exp_avg"], self.state["exp_avg_sq"])
-        return self.plain and all(t.dtype is torch.float32 for t in tensors)
+    def floats(self) -> bool:
+        """Whether the moments are no codes, too."""
+        return self.plain and all(m.dtype is not torch.uint8 for m in self.moments)
+
+    @property
+    def moments(self) -> list[torch.Tensor]:
+        return [self.state["exp_avg"], self.state["exp_avg_sq"]]
+
+    @property
+    def noise(self) -> tuple[int, int, int] | None:
+        """What names the bits of stochastic rounding: seed, matrix, step."""
+        return (self.group["seed"], self.index, self.t) if self.group["rounding"] == "stochastic" else None
 
     def numbers(self, update_scale: float) -> dict[str, float]:
         """AdamW's numbers for the engine, with the update (not the decay) multiplied."""
@@ -59,12 +65,13 @@ class MatrixJob:
             self.numbers(update_scale),
             self.w,
             self.g,
-            [self.state["exp_avg"], self.state["exp_avg_sq"]] if rule == "adam" else [],
+            self.moments if rule == "adam" else [],
             rows,
             self.since,
             self.index,
             stochastic=self.group["rounding"] == "stochastic",
             seed=self.group["seed"] + self.t % 2**32 if self.group["rounding"] == "stochastic" else 0,
+            remainder=self.state.get("remainder"),
         )
 
     def other_rows(self, rows: torch.Tensor) -> torch.Tensor:
@@ -73,21 +80,44 @@ class MatrixJob:
         mask[rows] = False
         return mask.nonzero().flatten()
 
-    def step_columns(self, columns: torch.Tensor, update_scale: float, sign_scale: float) -> None:
-        """Adam on columns of the matrix, sign descent on the others."""
-        inside, outside = self.numbers(update_scale), self.numbers(sign_scale)
-        m, v = self.state["exp_avg"], self.state["exp_avg_sq"]
-        _core.optim.step_columns(inside, outside, self.w, self.g, m, v, columns, self.since)
+    def step_columns(self, chosen: torch.Tensor, width: int, update_scale: float, sign_scale: float) -> None:
+        """Adam on columns of the matrix, or on those of each row that a mask gives; sign descent on the others."""
+        names = ("exp_avg_scale", "exp_avg_sq_scale")
+        coded = self.moments[0].dtype is torch.uint8
+        _core.optim.step_columns(
+            self.numbers(update_scale),
+            self.numbers(sign_scale),
+            self.w,
+            self.g,
+            self.moments,
+            chosen,
+            width,
+            self.since,
+            scales=[self.state[name] for name in names] if coded else [],
+            storage=self.group["state"] if coded else "",
+            remainder=self.state.get("remainder"),
+            noise=self.noise,
+        )
 
     def haar_norm(self, level: int) -> float:
         """Fold the coarse coefficients into the moments; the norm of the rule's step on them."""
-        m, v = self.state["exp_avg"], self.state["exp_avg_sq"]
         numbers = {**self.numbers(1.0), "weight_decay": 0.0, "eps": self.eps}
-        return float(_core.optim.haar_moments(numbers, self.g, m, v, level) ** 0.5)
+        return float(_core.optim.haar_moments(numbers, self.g, self.moments, level, noise=self.noise) ** 0.5)
 
     def haar_step(self, level: int, factor: float) -> None:
         """The lifted step, multiplied by ``factor``."""
-        m, v, lr = self.state["exp_avg"], self.state["exp_avg_sq"], float(self.group["lr"])
+        lr = float(self.group["lr"])
         decay = -lr * self.group["weight_decay"]
-        decays = (0.0, decay) if self.group["decay"] == "after" else (decay, 0.0)
-        _core.optim.haar_step(self.w, self.g, m, v, level, lr, factor, self.eps, self.grad_scale, decays)
+        _core.optim.haar_step(
+            self.w,
+            self.g,
+            self.moments,
+            level,
+            lr,
+            factor,
+            self.eps,
+            self.grad_scale,
+            (0.0, decay) if self.group["decay"] == "after" else (decay, 0.0),
+            remainder=self.state.get("remainder"),
+            noise=self.noise,
+        )

@@ -10,11 +10,19 @@ from dataclasses import dataclass, replace
 import torch
 
 from gramcore import _core
+from gramcore.optim.coordinates import (
+    ColumnSubspace,
+    CoordinateSubspace,
+    EntrySubspace,
+    HaarSubspace,
+    RowSampleSubspace,
+    WholeSubspace,
+)
 from gramcore.optim.direction import Scaled, fold_matrix
 from gramcore.optim.in_place import MatrixJob
 from gramcore.optim.panels import PanelStep
 from gramcore.optim.rows import Rows
-from gramcore.optim.subspace import Basis, ColumnSubspace, HaarSubspace, RowSampleSubspace, Subspace, WholeSubspace
+from gramcore.optim.subspace import Basis, Subspace
 
 __all__ = ["DetailLift", "DropResidual", "Lift", "RescaledGradient", "ScaledResidual", "SignResidual", "View"]
 
@@ -96,7 +104,7 @@ class DropResidual(PanelLift, ViewLift):
         return Scaled(subspace.up(view.basis, view.n, view.g.shape), factor=self.scale * view.correction)
 
     def step_in_place(self, subspace: Subspace, job: MatrixJob) -> bool:
-        if not (job.plain and isinstance(subspace, RowSampleSubspace) and subspace.selection != "norm"):
+        if not (job.floats and isinstance(subspace, RowSampleSubspace) and subspace.selection != "norm"):
             return False
         rows = job.state["index"]
         job.step_rows("adam", rows, self.scale)
@@ -199,15 +207,18 @@ class SignResidual(ViewLift):
         self.scale, self.inactive = scale, inactive
 
     def step_in_place(self, subspace: Subspace, job: MatrixJob) -> bool:
-        outside, whole = self.scale * self.inactive, torch.arange(job.w.shape[0])
-        if isinstance(subspace, WholeSubspace) and job.plain:
+        outside = self.scale * self.inactive
+        if isinstance(subspace, WholeSubspace) and job.floats:
             active = float(job.state["active"]) > 0
+            whole = torch.arange(job.w.shape[0])
             job.step_rows("adam" if active else "sign", whole, self.scale if active else outside)
-        elif isinstance(subspace, ColumnSubspace) and subspace.axis == 0 and job.plain:
+        elif isinstance(subspace, ColumnSubspace) and subspace.axis == 0 and job.floats:
             job.step_rows("adam", job.state["index"], self.scale)
             job.step_rows("sign", job.other_rows(job.state["index"]), outside)
-        elif isinstance(subspace, ColumnSubspace) and job.single:
-            job.step_columns(job.state["index"], self.scale, outside)
+        elif isinstance(subspace, ColumnSubspace) and subspace.axis == 1 and job.plain:
+            job.step_columns(job.state["index"], len(job.state["index"]), self.scale, outside)
+        elif isinstance(subspace, EntrySubspace) and job.plain:
+            job.step_columns(job.state["mask"], subspace.low_shape(job.w.shape)[1], self.scale, outside)
         else:
             return False
         return True
@@ -215,7 +226,7 @@ class SignResidual(ViewLift):
     def update(self, subspace: Subspace, view: View) -> torch.Tensor:
         shape = view.g.shape
         step, outside = view.n * (self.scale * view.correction), self.scale * self.inactive
-        if isinstance(subspace, ColumnSubspace):
+        if isinstance(subspace, CoordinateSubspace):
             return subspace.replace(view.basis, view.g.float().sign().mul_(outside), step)
         residual = view.g - subspace.up(view.basis, view.r, shape).to(view.g.dtype)
         return subspace.up(view.basis, step, shape) + residual.sign().mul_(outside)
@@ -234,7 +245,7 @@ class DetailLift(ViewLift):
         self.scale = scale
 
     def step_in_place(self, subspace: Subspace, job: MatrixJob) -> bool:
-        if not (job.single and isinstance(subspace, HaarSubspace)):
+        if not (job.floats and isinstance(subspace, HaarSubspace)):
             return False
         limit = _growth(job.haar_norm(subspace.level), job.state["norm"])
         job.haar_step(subspace.level, self.scale * job.correction / limit)

@@ -18,7 +18,7 @@ from gramcore.optim.layout import local
 from gramcore.optim.lift import Lift, PanelLift, View, ViewLift
 from gramcore.optim.panels import PanelStep
 from gramcore.optim.rows import Part, rows_of
-from gramcore.optim.subspace import DenseSubspace, Subspace, generator_for
+from gramcore.optim.subspace import ByShape, DenseSubspace, Subspace, generator_for
 
 __all__ = ["ProjectedOptimizer"]
 
@@ -49,7 +49,7 @@ class ProjectedOptimizer(DirectionOptimizer):
         numbers: dict[str, Any],
         options: dict[str, Any],
         *,
-        subspace: Subspace,
+        subspace: Subspace | ByShape,
         lift: Lift,
         refresh_every: int,
     ) -> None:
@@ -63,29 +63,29 @@ class ProjectedOptimizer(DirectionOptimizer):
         check_adam(group)
 
     def algorithm(self) -> str:
-        return "/".join(type(x).__name__ for x in (self, self.subspace, self.lift))
+        return "/".join((type(self).__name__, self.subspace.kind, type(self.lift).__name__))
 
     def works_on_matrices(self, group: Mapping[str, Any], p: torch.Tensor) -> bool:
         return self.projects(group, p)
 
     def projects(self, group: Mapping[str, Any], p: torch.Tensor) -> bool:
         """Whether this parameter's moments live in the subspace."""
-        return bool(group["project"]) and self.subspace.applies(p.shape)
+        return bool(group["project"]) and self.subspace.of(p.shape).applies(p.shape)
 
     def init_state(self, group: Mapping[str, Any], p: torch.Tensor) -> dict[str, torch.Tensor]:
         if not self.projects(group, p):
             return super().init_state(group, p)
-        state, rows = {"step": torch.zeros((), dtype=torch.float32)}, rows_of(p)
-        low, columns = self.subspace.low_shape(p.shape), rows.of_columns(p.shape[1])
-        if self.subspace.keeps_rows(p.shape):
+        state, rows, subspace = {"step": torch.zeros((), dtype=torch.float32)}, rows_of(p), self.subspace.of(p.shape)
+        low, columns = subspace.low_shape(p.shape), rows.of_columns(p.shape[1])
+        if subspace.keeps_rows(p.shape):
             like = rows.spread(local(p).new_empty(rows.count, low[1]))
         else:  # every process has the whole of R; each keeps the moments of some columns of G
-            axis = self.subspace.columns_at
+            axis = subspace.columns_at
             like = columns.spread(columns.part(local(p).new_empty(low), axis), axis)
         for name in self.slots:
             state.update(moment_state(name, like, group["state"]))
-        for name, value in self.subspace.empty(p.shape, p.dtype).items():
-            state[name] = rows.spread(rows.part(value)) if self.subspace.splits(name, p.shape) else value
+        for name, value in subspace.empty(p.shape, p.dtype).items():
+            state[name] = rows.spread(rows.part(value)) if subspace.splits(name, p.shape) else value
         if self.lift.limited:
             state["norm"] = torch.zeros((), dtype=torch.float32)
         if self._compensated(group, p):
@@ -95,24 +95,24 @@ class ProjectedOptimizer(DirectionOptimizer):
     def direction(
         self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int
     ) -> torch.Tensor | Scaled | None:
-        scale = self.gradient_scale(group)
-        if isinstance(self.subspace, DenseSubspace) and isinstance(self.lift, PanelLift):
+        scale, subspace = self.gradient_scale(group), self.subspace.of(part.p.shape)
+        if isinstance(subspace, DenseSubspace) and isinstance(self.lift, PanelLift):
             self._refresh(group, part, state, g, t)
-            along_rows = self.subspace.along_rows(part.p.shape)
+            along_rows = subspace.along_rows(part.p.shape)
             with PanelStep(part, g, state, along_rows, group, scale, t) as panels:
                 return self.lift.step_panels(panels, state.get("norm", g))
         assert isinstance(self.lift, ViewLift)
         self._refresh(group, part, state, g, t)
         if not part.rows.split:
-            since, eps, correction = self._numbers(group, t)
+            since, eps, correction = self._numbers(group, subspace, t)
             job = MatrixJob(part.w, g, state, group, scale, part.index, t, since, eps, correction)
-            if self.lift.step_in_place(self.subspace, job):
+            if self.lift.step_in_place(subspace, job):
                 return None
         return self._whole(group, part, state, g if scale == 1.0 else g * scale, t)
 
-    def _numbers(self, group: dict[str, Any], t: int) -> tuple[int, float, float]:
+    def _numbers(self, group: dict[str, Any], subspace: Subspace, t: int) -> tuple[int, float, float]:
         """Step since the last reset, ε beside √v, and the factor of the bias corrections."""
-        since = (t - 1) % self.refresh_every + 1 if self.subspace.resets else t
+        since = (t - 1) % self.refresh_every + 1 if subspace.resets else t
         bias1, bias2 = (1 - b**since for b in group["betas"])
         eps = group["eps"] if group["eps_mode"] == "raw" else group["eps"] * math.sqrt(bias2)
         return since, eps, math.sqrt(bias2) / bias1
@@ -122,28 +122,28 @@ class ProjectedOptimizer(DirectionOptimizer):
     ) -> torch.Tensor | Scaled:
         """The update of all rows here at once, for a gradient that is scaled."""
         assert isinstance(self.lift, ViewLift)
-        shape, rows = part.p.shape, part.rows
-        _, eps, factor = self._numbers(group, t)
-        basis = self.subspace.here(state, rows) if rows.split else state
-        r = self.subspace.down(basis, g).contiguous()
-        if self.subspace.keeps_rows(shape) or not rows.split:
+        shape, rows, subspace = part.p.shape, part.rows, self.subspace.of(part.p.shape)
+        _, eps, factor = self._numbers(group, subspace, t)
+        basis = subspace.here(state, rows) if rows.split else state
+        r = subspace.down(basis, g).contiguous()
+        if subspace.keeps_rows(shape) or not rows.split:
             n = self._rule_step(group, state, r, eps, part.index, t)
         else:
-            columns, axis = rows.of_columns(shape[1]), self.subspace.columns_at
+            columns, axis = rows.of_columns(shape[1]), subspace.columns_at
             n = self._rule_step(group, state, columns.part(rows.sum(r), axis).contiguous(), eps, part.index, t)
             n = columns.whole(n, axis)
         view = View(g, r, n, lambda: self._denominator(state, eps), factor, basis, state.get("norm", g), shape, rows)
-        return self.lift.update(self.subspace, view)
+        return self.lift.update(subspace, view)
 
     def _refresh(self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int) -> None:
         count, since = divmod(t - 1, self.refresh_every)
         if since or part.rows.total_of(0.0 if bool(torch.isfinite(g).all()) else 1.0):
             return  # not due; or keep the old basis, and the step itself lets the values through
-        shape = part.p.shape
-        whole = part.rows.whole(g) if self.subspace.reads_gradients else g.new_empty(()).expand(shape)
-        for name, value in self.subspace.refresh(whole, generator_for(group["seed"], part.index, count)).items():
-            state[name].copy_(part.rows.part(value) if self.subspace.splits(name, shape) else value)
-        if self.subspace.resets and count:
+        shape, subspace = part.p.shape, self.subspace.of(part.p.shape)
+        whole = part.rows.whole(g) if subspace.reads_gradients else g.new_empty(()).expand(shape)
+        for name, value in subspace.refresh(whole, generator_for(group["seed"], part.index, count)).items():
+            state[name].copy_(part.rows.part(value) if subspace.splits(name, shape) else value)
+        if subspace.resets and count:
             fresh = self.init_state(group, part.p)
             for key, value in state.items():
                 if key.startswith("exp_avg"):

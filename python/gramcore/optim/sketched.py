@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from gramcore._checks import check_choice, check_int, check_real
+from gramcore.optim.coordinates import (
+    ColumnSubspace,
+    EntrySubspace,
+    HaarSubspace,
+    RowSampleSubspace,
+    WholeSubspace,
+)
 from gramcore.optim.lift import (
     DetailLift,
     DropResidual,
-    Lift,
     RescaledGradient,
     SignResidual,
 )
 from gramcore.optim.projected import ProjectedOptimizer, adam_numbers
-from gramcore.optim.subspace import (
-    ColumnSubspace,
-    HaarSubspace,
-    RandomSubspace,
-    RowSampleSubspace,
-    Subspace,
-    SvdSubspace,
-    WholeSubspace,
-)
+from gramcore.optim.subspace import ByShape, RandomSubspace, Subspace, SvdSubspace
 
 __all__ = ["apollo", "apollo_mini", "frugal", "grass", "gwt"]
 
@@ -172,14 +172,16 @@ def frugal(
     u = α up(Adam(R)) + α b sign(G − up(R));  W ← (1−ηλ) W − η u.  Moments and their bias correction restart at each
     refresh.
 
-    State: 2·ρ·M·N elements per matrix, plus indices or a basis; ``"blockwise"`` keeps 2·M·N allocated.
+    State: 2·ρ·M·N elements per matrix, plus indices, a bit per entry (``"randk"``) or a basis; ``"blockwise"`` keeps
+    2·M·N allocated.
 
     Args:
         params: parameters or groups; ``"project": False`` in a group exempts it.
         lr: η >= 0.
         density: ρ in (0, 1], the share of each matrix (or of the matrices) with moments.
-        projection: ``"columns"``, ``"rows"`` (random coordinates), ``"svd"``, ``"random"`` (rank round(64 ρ)), or
-            ``"blockwise"`` (whole matrices, each active with probability ρ).
+        projection: random coordinates: ``"columns"``, ``"rows"``, ``"randperm"`` (columns of tall matrices, rows of
+            wide ones) or ``"randk"`` (entries); a basis of rank round(ρ min(M, N)): ``"svd"`` of the gradient or
+            ``"random"``; or ``"blockwise"`` (whole matrices, each active with probability ρ).
         refresh_every: T >= 1 steps between refreshes.
         scale: α >= 0.
         inactive_scale: b >= 0, of the sign part; 0.1 is used for fine-tuning.
@@ -193,8 +195,8 @@ def frugal(
     Raises:
         ValueError: a number outside its interval.  TypeError: an unknown option or another kind of tensor.
 
-    Differs from paper: blockwise activity is drawn per matrix, so the active share varies; ``"svd"`` and ``"random"``
-    have rank round(64 ρ).
+    Differs from paper: blockwise activity is drawn per matrix, so the active share varies; ``"randk"`` takes as many
+    entries from every row.
 
     Reference: Zmushko et al. 2024, arXiv:2411.07837, Alg. 1.
 
@@ -209,24 +211,28 @@ def frugal(
     check_real("scale", scale, low=0.0)
     check_real("inactive_scale", inactive_scale, low=0.0)
     check_int("refresh_every", refresh_every, low=1)
-    kinds: dict[str, Any] = {
-        "columns": lambda: ColumnSubspace(density, axis=1),
-        "rows": lambda: ColumnSubspace(density, axis=0),
-        "svd": lambda: SvdSubspace(max(1, round(density * 64)), resets=True),
-        "random": lambda: RandomSubspace(max(1, round(density * 64)), orthonormal=True),
-        "blockwise": lambda: WholeSubspace(density),
+    kinds: dict[str, Subspace | ByShape] = {
+        "columns": ColumnSubspace(density, axis=1),
+        "rows": ColumnSubspace(density, axis=0),
+        "randk": EntrySubspace(density),
+        "randperm": ByShape("randperm", lambda s: ColumnSubspace(density, axis=int(len(s) == 2 and s[0] >= s[1]))),
+        "svd": ByShape("svd", lambda s: SvdSubspace(_rank(density, s), resets=True)),
+        "random": ByShape("random", lambda s: RandomSubspace(_rank(density, s), orthonormal=True)),
+        "blockwise": WholeSubspace(density),
     }
     check_choice("projection", projection, tuple(kinds))
-    subspace: Subspace = kinds[projection]()
-    lift: Lift = SignResidual(scale, inactive_scale)
     return ProjectedOptimizer(
         params,
         adam_numbers(lr, betas, eps, weight_decay, eps_mode, decay),
         options,
-        subspace=subspace,
-        lift=lift,
+        subspace=kinds[projection],
+        lift=SignResidual(scale, inactive_scale),
         refresh_every=refresh_every,
     )
+
+
+def _rank(density: float, shape: torch.Size) -> int:
+    return max(1, round(density * min(shape, default=0)))
 
 
 def gwt(

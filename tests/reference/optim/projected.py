@@ -140,8 +140,10 @@ def apollo_mini(p: Array, g: Array, state: dict[str, Array], t: int, *, lr: floa
     return apollo(p, g, state, t, lr=lr, rank=1, refresh_every=refresh_every, tensor=True, scale=128.0)
 
 
-def frugal(p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float, refresh_every: int) -> Array:
-    """Zmushko et al. 2024, Alg. 1, random columns at density 1/4."""
+def frugal(
+    p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float, refresh_every: int, projection: str = "columns"
+) -> Array:
+    """Zmushko et al. 2024, Alg. 1, random coordinates at density 1/4."""
     f = p.dtype.type
     if p.ndim != 2:
         return adamw(p, g, state, t, lr=lr, weight_decay=0.0)
@@ -150,12 +152,18 @@ def frugal(p: Array, g: Array, state: dict[str, Array], t: int, *, lr: float, re
 
         w = philox(0, int(state["index"]), (t - 1) // refresh_every)
         generator = torch.Generator().manual_seed(w[0] | (w[1] & 0x7FFFFFFF) << 32)
-        order = torch.randperm(p.shape[1], generator=generator).numpy()
-        state["columns"] = np.sort(order[: round(0.25 * p.shape[1])])
-    columns = state["columns"]
-    _, m, v, since = _projected(p, g, state, t, down=lambda x: x[:, columns], resets=refresh_every)
+        if projection == "randk":  # the largest keys of each row
+            order = np.argsort(-torch.rand(p.shape, generator=generator).numpy(), axis=1)
+            state["mask"] = np.argsort(order, axis=1) < round(0.25 * p.shape[1])
+        else:
+            axis = {"columns": 1, "rows": 0, "randperm": int(p.shape[0] >= p.shape[1])}[projection]
+            place = np.argsort(torch.randperm(p.shape[axis], generator=generator).numpy())
+            chosen = place < round(0.25 * p.shape[axis])
+            state["mask"] = np.broadcast_to(chosen if axis else chosen[:, None], p.shape)
+    mask = state["mask"]
+    _, m, v, since = _projected(p, g, state, t, down=lambda x: x[mask], resets=refresh_every)
     u = np.sign(g)
-    u[:, columns] = (m / f(1 - 0.9**since)) / (np.sqrt(v / f(1 - 0.999**since)) + f(1e-8))
+    u[mask] = (m / f(1 - 0.9**since)) / (np.sqrt(v / f(1 - 0.999**since)) + f(1e-8))
     return p - f(lr) * u
 
 

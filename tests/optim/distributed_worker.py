@@ -220,6 +220,15 @@ def train_sophia(model: torch.nn.Module, part: slice) -> None:
             p.copy_(mean)
 
 
+def train_sophia_h(model: torch.nn.Module, part: slice) -> None:
+    optimizer = Sophia(model.parameters(), lr=1e-2, betas=(0.9, 0.5))
+    for t in range(3):
+        optimizer.hutchinson_difference(lambda t=t: loss_of(model, part, t + 10).backward(), seed=t, epsilon=1e-2)
+        optimizer.zero_grad()
+        loss_of(model, part, t).backward()
+        optimizer.step()
+
+
 def train_mezo(model: torch.nn.Module, part: slice) -> None:
     optimizer = mezo(model.parameters(), lr=1e-3)
     if part != slice(0, ROWS):
@@ -235,6 +244,8 @@ def around(rank: int) -> None:
         (train_lomo, True),
         (train_sam, True),
         (train_sophia, True),
+        (train_sophia_h, True),
+        (train_sophia_h, False),
         (train_mkor, True),
         (train_mkor, False),
         (train_mezo, False),
@@ -243,7 +254,7 @@ def around(rank: int) -> None:
         train_it(alone, slice(0, ROWS))
         if sharded:
             fully_shard(spread)
-        elif train_it is train_mkor:
+        elif train_it is not train_mezo:
             spread = DistributedDataParallel(spread)
         train_it(spread, half)
         close(spread, alone, make_model(), 1e-3, train_it.__name__)

@@ -60,6 +60,45 @@ def test_gauss_newton_bartlett_folds_and_gives_gradients_back() -> None:
     assert torch.equal(p.grad, torch.full((30,), 7.0))
 
 
+def test_hutchinson_by_differences_is_hutchinson() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.Tanh(), torch.nn.Linear(9, 1))
+    x, kept = torch.randn(20, 6), torch.nn.Parameter(torch.ones(3))  # one parameter without a gradient
+    optimizer = Sophia([*model.parameters(), kept], betas=(0.9, 0.0))
+    before = [p.detach().clone() for p in model.parameters()]
+    model[0].weight.grad = torch.ones(9, 6)
+
+    def closure() -> None:
+        model(x).exp().mean().backward()
+
+    optimizer.hutchinson_difference(closure, seed=5)
+    assert model[0].weight.grad.eq(1).all()
+    assert model[0].bias.grad is None
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+
+    def loss(*values: torch.Tensor) -> torch.Tensor:
+        names = [name for name, _ in model.named_parameters()]
+        return torch.func.functional_call(model, dict(zip(names, values, strict=True)), (x.double(),)).exp().mean()
+
+    probes = [torch.randn(p.shape, generator=generator_for(5, i, 0)).double() for i, p in enumerate(before)]
+    _, products = torch.autograd.functional.hvp(loss, tuple(b.double() for b in before), tuple(probes))
+    for p, u, hu in zip(model.parameters(), probes, products, strict=True):
+        torch.testing.assert_close(optimizer.state[p]["hessian"].double(), u * hu, rtol=1e-2, atol=1e-3)
+    assert not optimizer.state[kept]
+
+    def fails() -> None:
+        closure()
+        raise RuntimeError("stop")
+
+    hessian = optimizer.state[model[0].weight]["hessian"].clone()
+    with pytest.raises(RuntimeError, match="stop"):
+        optimizer.hutchinson_difference(fails, seed=6)
+    with pytest.raises(ValueError, match="backward"):
+        optimizer.hutchinson_difference(lambda: None, seed=6)
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+    assert torch.equal(optimizer.state[model[0].weight]["hessian"], hessian)
+
+
 def test_hutchinson_is_exact_in_the_mean_for_a_diagonal_quadratic() -> None:
     (p,) = make_params([(30,)])
     scale = torch.arange(1.0, 31.0)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from gramcore._checks import check_real
+from gramcore._checks import check_int, check_real
 from gramcore.optim.base import FusedOptimizer, check_betas
+from gramcore.optim.layout import local
+from gramcore.optim.subspace import generator_for
 
 __all__ = ["Sophia", "sample_labels"]
 
@@ -22,7 +24,8 @@ class Sophia(FusedOptimizer):
 
     The estimate ĥ comes from a backward pass of its own, in a context that gives the gradients back on exit:
     Sophia-G: :meth:`gauss_newton_bartlett`, labels sampled from the model's own softmax, ĥ = B g² with B the number of
-    examples (tokens) the loss was averaged over.  Sophia-H: :meth:`hutchinson`, ĥ = u (∇²L u) with u ~ N(0, I).
+    examples (tokens) the loss was averaged over.  Sophia-H: :meth:`hutchinson`, ĥ = u (∇²L u) with u ~ N(0, I), or
+    :meth:`hutchinson_difference`, which needs no graph of the gradients.
 
     State: m and h, two tensors of the parameter's shape.
 
@@ -117,7 +120,7 @@ class Sophia(FusedOptimizer):
         if any(hasattr(p, "_local_tensor") for g in self.param_groups for p in g["params"]):
             raise TypeError(
                 "hutchinson needs whole parameters, got distributed ones, whose backward passes keep no graph; use "
-                "gauss_newton_bartlett"
+                "hutchinson_difference or gauss_newton_bartlett"
             )
         with self._own_gradients() as params, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Using backward.. with create_graph=True")
@@ -131,6 +134,53 @@ class Sophia(FusedOptimizer):
             with torch.no_grad():
                 for (group, p), u, hu in zip(used, probes, products, strict=True):
                     self._fold(group, p, (u * (torch.zeros_like(u) if hu is None else hu)).float())
+
+    def hutchinson_difference(self, closure: Callable[[], Any], *, seed: int, epsilon: float = 1e-3) -> None:
+        """Fold u (∇L(W + εu) − ∇L(W − εu)) / 2ε into h: Hutchinson's estimate from two plain backward passes.
+
+        For models whose gradients have no graph: FSDP2, activation checkpointing, fused attention.  Weights and
+        gradients are then what they were before, bit for bit; after an error h is unchanged too.  Meanwhile there are a
+        copy of the weights and two of the gradients.
+
+        Args:
+            closure: computes the loss and its gradients, the same function of the weights both times.
+            seed: names u ~ N(0, I), the same in every process; give another one each time.  In [0, 2⁶⁴).
+            epsilon: ε > 0; for bf16 weights well above 2⁻⁸ times their size.
+        """
+        check_int("seed", seed, low=0, high=2**64 - 1)
+        check_real("epsilon", epsilon, low=0.0, low_open=True)
+        with self._own_gradients() as params:
+            weights = [local(p.detach()) for _, p in params]
+            before = [w.clone() for w in weights]
+
+            def gradients(shift: float) -> list[torch.Tensor | None]:
+                with torch.no_grad():
+                    for (_, p), w, old in zip(params, weights, before, strict=True):
+                        w.copy_(old.add(self._probe(p, seed), alpha=shift))
+                        p.grad = None
+                with torch.enable_grad():
+                    closure()
+                return [None if p.grad is None else local(p.grad).float() for _, p in params]
+
+            try:
+                ahead, behind = gradients(epsilon), gradients(-epsilon)
+            finally:
+                for w, old in zip(weights, before, strict=True):
+                    w.copy_(old)
+            if not any(g is not None for g in ahead):
+                raise ValueError("closure must compute gradients, got none; call loss.backward() in it")
+            for (group, p), a, b in zip(params, ahead, behind, strict=True):
+                if a is not None and b is not None:
+                    self._fold(group, p, (a - b).mul_(self._probe(p, seed)).div_(2 * epsilon))
+
+    def _probe(self, p: torch.Tensor, seed: int) -> torch.Tensor:
+        """The part of u that belongs to the values here."""
+        whole = torch.randn(p.shape, generator=generator_for(seed, self._index[p], 0))
+        if not hasattr(p, "_local_tensor"):
+            return whole
+        from torch.distributed.tensor import distribute_tensor
+
+        return local(distribute_tensor(whole, p.device_mesh, p.placements, src_data_rank=None))  # type: ignore[attr-defined]
 
     @contextmanager
     def _own_gradients(self) -> Iterator[list[tuple[dict[str, Any], torch.Tensor]]]:
@@ -147,8 +197,8 @@ class Sophia(FusedOptimizer):
     def _fold(self, group: dict[str, Any], p: torch.Tensor, estimate: torch.Tensor) -> None:
         if not self.state[p]:
             self.state[p].update(self.init_state(group, p))
-        h = self.state[p]["hessian"]
-        h.copy_(h.float().lerp_(estimate, 1 - group["betas"][1]))
+        h = local(self.state[p]["hessian"])
+        h.copy_(h.float().lerp_(local(estimate), 1 - group["betas"][1]))
 
 
 def sample_labels(logits: torch.Tensor, *, generator: torch.Generator | None = None) -> torch.Tensor:

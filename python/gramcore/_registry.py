@@ -1,6 +1,6 @@
 """One row per algorithm: the single source for conformance tests, benchmarks and the README table.
 
-A family declares its rows in its ``__init__`` with :func:`register`; :func:`rows` imports all families and
+A family declares its rows in its ``catalogue`` with :func:`register`; :func:`rows` imports all catalogues and
 returns them.  ``factory`` is ``"module:attribute"`` so that listing rows imports nothing heavy.
 """
 
@@ -64,7 +64,7 @@ def register(*new: Row) -> None:
 def rows(family: str | None = None, protocol: str | None = None) -> list[Row]:
     """All rows, in family order, or those of one family or protocol."""
     for name in FAMILIES:
-        importlib.import_module(f"gramcore.{name}")
+        importlib.import_module(f"gramcore.{name}.catalogue")
     order = {name: i for i, name in enumerate(FAMILIES)}
     chosen = [r for r in _rows.values() if family in (None, r.family) and protocol in (None, r.protocol)]
     return sorted(chosen, key=lambda r: (order[r.family], r.protocol, r.name.lower()))

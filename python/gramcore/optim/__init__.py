@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gramcore._lazy import attach
-from gramcore.optim import _rows as _rows
 
 if TYPE_CHECKING:
     from gramcore.optim.adam_mini import AdamMini, adam_mini_groups

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 from gramcore._lazy import attach
@@ -170,7 +169,3 @@ __getattr__, __dir__ = attach(
         "transformers_host": "TransformersHost",
     },
 )
-
-
-for _rows in ("heads", "catalogue"):  # their registry rows; no torch yet
-    importlib.import_module(f"gramcore.spec.{_rows}")

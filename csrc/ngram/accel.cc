@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "core/thread_pool.h"
 #include "ngram/shard.h"
 #include "ngram/shard_view.h"
 
@@ -10,45 +11,63 @@ namespace gramcore::ngram {
 namespace {
 
 constexpr char kMagic[8] = {'G', 'C', 'N', 'G', 'A', 'C', 'C', 'L'};
-constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kVersion = 3;
 constexpr std::uint32_t kMaxDirectIds = 1u << 24;
 
 std::uint64_t mix(std::uint64_t h, std::uint64_t value) {
   return (h ^ value) * 0x100000001b3ull;
 }
 
+// Samples of a table whose pairs are read off them later.
+template <class T>
+std::vector<Accel::Sample> sample(const ShardView<T>& view) {
+  constexpr std::int64_t kStride = Accel::kStride, kAhead = 32;
+  std::vector<Accel::Sample> samples(static_cast<std::size_t>((view.num_tokens + kStride - 1) / kStride));
+  const auto shared = [&](std::uint64_t a, std::uint64_t b) {
+    const std::size_t have = std::min<std::uint64_t>(Accel::kMaxShared, (view.text_bytes - std::max(a, b)) / sizeof(T));
+    std::size_t i = 0;
+    while (i < have && view.token_at(a + i * sizeof(T)) == view.token_at(b + i * sizeof(T))) ++i;
+    return std::uint64_t{i};
+  };
+  parallel_for(static_cast<std::int64_t>(samples.size()), 1024, [&](std::int64_t begin, std::int64_t end) {
+    std::uint64_t before = begin > 0 ? view.pointer(begin * kStride - 1) : 0;
+    for (std::int64_t group = begin; group < end; ++group) {
+      Accel::Sample& made = samples[static_cast<std::size_t>(group)];
+      for (int i = 0; i < kStride && group * kStride + i < view.num_tokens; ++i) {
+        const std::int64_t rank = group * kStride + i;
+        if (rank + kAhead < view.num_tokens) __builtin_prefetch(view.text + view.pointer_unchecked(rank + kAhead));
+        const std::uint64_t at = view.pointer(rank);
+        if (rank > 0) made.shared |= shared(before, at) << (i % 8 * 8 + i / 8 * 4);
+        before = at;
+        if (i > 0) continue;
+        const std::uint64_t from = at + 2 * sizeof(T);
+        const std::size_t have = from < view.text_bytes ? (view.text_bytes - from) / sizeof(T) : 0;
+        made.key = sample_key<T>(have, [&](std::size_t k) { return view.token_at(from + k * sizeof(T)); });
+      }
+    }
+  });
+  return samples;
+}
+
 // Calls fn(first, second, begin, end) for each pair of adjacent tokens in rank order; second is kNoSecond when the text
 // ends after first.
 constexpr std::uint64_t kNoSecond = ~std::uint64_t{0};
 template <class T, class F>
-void for_each_pair(const ShardView<T>& view, F&& fn) {
-  constexpr std::int64_t kAhead = 32;
-  std::uint64_t first = 0, second = 0;
+void for_each_pair(const ShardView<T>& view, const std::vector<Accel::Sample>& samples, F&& fn) {
   std::int64_t begin = 0;
-  for (std::int64_t r = 0; r < view.num_tokens; ++r) {
-    if (r + kAhead < view.num_tokens) __builtin_prefetch(view.text + view.pointer_unchecked(r + kAhead));
-    const std::uint64_t at = view.pointer(r);
-    const std::uint64_t a = view.token_at(at);
-    const std::uint64_t b = at + sizeof(T) < view.text_bytes ? view.token_at(at + sizeof(T)) : kNoSecond;
-    if (r > 0 && (a != first || b != second)) {
-      fn(static_cast<std::uint32_t>(first), second, begin, r);
-      begin = r;
+  const auto emit = [&](std::int64_t end) {
+    const std::uint64_t at = view.pointer(begin), next = at + sizeof(T);
+    const std::uint64_t second = next < view.text_bytes ? view.token_at(next) : kNoSecond;
+    fn(static_cast<std::uint32_t>(view.token_at(at)), second, begin, end);
+    begin = end;
+  };
+  for (std::size_t group = 0; group < samples.size(); ++group) {
+    for (std::uint32_t heads = samples[group].heads(2); heads != 0; heads &= heads - 1) {
+      const std::int64_t rank = static_cast<std::int64_t>(group) * Accel::kStride + __builtin_ctz(heads);
+      if (rank > 0 && rank < view.num_tokens) emit(rank);
     }
-    first = a;
-    second = b;
   }
-  fn(static_cast<std::uint32_t>(first), second, begin, view.num_tokens);
-}
-
-template <class T>
-std::vector<std::uint64_t> sample(const ShardView<T>& view) {
-  std::vector<std::uint64_t> samples;
-  for (std::int64_t r = 0; r < view.num_tokens; r += Accel::kStride) {
-    const std::uint64_t from = view.pointer(r) + 2 * sizeof(T);
-    const std::size_t have = from < view.text_bytes ? (view.text_bytes - from) / sizeof(T) : 0;
-    samples.push_back(sample_key<T>(have, [&](std::size_t i) { return view.token_at(from + i * sizeof(T)); }));
-  }
-  return samples;
+  emit(view.num_tokens);
 }
 
 }  // namespace
@@ -70,9 +89,10 @@ void Accel::build(const Shard& shard, const std::string& path) {
   with_token_type(shard.token_bytes(), [&](auto t) {
     using T = decltype(t);
     const auto view = shard.view<T>();
+    const std::vector<Sample> samples = sample(view);
     std::uint64_t pairs = 0, num_runs = 0;
     std::uint32_t ids = 0;
-    for_each_pair(view, [&](std::uint32_t a, std::uint64_t b, std::int64_t, std::int64_t) {
+    for_each_pair(view, samples, [&](std::uint32_t a, std::uint64_t b, std::int64_t, std::int64_t) {
       pairs += b != kNoSecond;
       ++num_runs;
       if (a < kMaxDirectIds && a >= ids) ids = a + 1;
@@ -81,7 +101,7 @@ void Accel::build(const Shard& shard, const std::string& path) {
     std::vector<Slot> slots(pairs + pairs / 2 + 1, Slot{0, 0, 0, 0});
     std::vector<Run> runs;
     runs.reserve(num_runs);
-    for_each_pair(view, [&](std::uint32_t a, std::uint64_t b, std::int64_t begin, std::int64_t end) {
+    for_each_pair(view, samples, [&](std::uint32_t a, std::uint64_t b, std::int64_t begin, std::int64_t end) {
       const auto count = static_cast<std::uint32_t>(end - begin);
       if (a < ids) {
         if (singles[a].count == 0) singles[a].begin = static_cast<std::uint32_t>(begin);
@@ -104,7 +124,7 @@ void Accel::build(const Shard& shard, const std::string& path) {
     header.num_runs = runs.size();
     AtomicFile file(path);
     file.write(&header, sizeof(header));
-    file.write(Span<const std::uint64_t>(sample(view)));
+    file.write(Span<const Sample>(samples));
     file.write(Span<const Slot>(slots));
     file.write(Span<const Single>(singles));
     file.write(Span<const Run>(runs));
@@ -120,7 +140,7 @@ Accel::Accel(const std::string& path, const Shard& shard) : file_(path, Access::
   GC_CHECK_AS(FormatError, std::memcmp(header.magic, kMagic, sizeof(kMagic)) == 0 && header.version == kVersion, path,
               ": must be an acceleration file of version ", kVersion, "; rebuild it with gramcore index accelerate");
   const std::uint64_t body = file_.size() - sizeof(header), singles = std::uint64_t{header.num_ids} * sizeof(Single),
-                      samples = num_samples(shard.num_tokens()) * sizeof(std::uint64_t);
+                      samples = num_samples(shard.num_tokens()) * sizeof(Sample);
   const bool plausible = header.num_slots > 0 && header.num_slots <= body && header.num_runs <= body;
   GC_CHECK_AS(FormatError,
               plausible && samples + singles + header.num_slots * sizeof(Slot) + header.num_runs * sizeof(Run) == body,
@@ -141,7 +161,7 @@ Accel::Accel(const std::string& path, const Shard& shard) : file_(path, Access::
 }
 
 void Accel::locate() {
-  samples_ = reinterpret_cast<const std::uint64_t*>(file_.bytes().data() + sizeof(Header));
+  samples_ = reinterpret_cast<const Sample*>(file_.bytes().data() + sizeof(Header));
   slots_ = reinterpret_cast<const Slot*>(samples_ + num_samples(num_tokens_));
   singles_ = reinterpret_cast<const Single*>(slots_ + num_slots_);
   runs_ = reinterpret_cast<const Run*>(singles_ + num_ids_);

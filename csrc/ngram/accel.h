@@ -1,6 +1,7 @@
 // Acceleration of one shard, in a memory-mapped file accel.N beside the index: the rank range of every token and of
-// every pair of adjacent tokens, hashed and in rank order, and the tokens behind the first two of every kStride-th
-// suffix.  Complete, so a pair that is absent does not occur.  Optional and rebuildable.
+// every pair of adjacent tokens, hashed and in rank order, the tokens behind the first two of every kStride-th suffix,
+// and how many tokens each suffix shares with the one before.  Complete, so a pair that is absent does not occur.
+// Optional and rebuildable.
 #pragma once
 
 #include <algorithm>
@@ -62,12 +63,26 @@ class Accel {
     }
   }
 
-  // Sample i: eight bytes of tokens behind the first two of the suffix of rank i * kStride, as an integer in the order
-  // of suffixes; zeros where it ends.
+  // Sample i is of the suffixes of ranks i * kStride to (i + 1) * kStride - 1.
   static constexpr std::int64_t kStride = 16;
+  static constexpr std::size_t kMaxShared = 15;
   template <class T>
   static constexpr std::size_t kSampleTokens = sizeof(std::uint64_t) / sizeof(T);
-  const std::uint64_t* samples() const { return samples_; }
+  struct Sample {
+    std::uint64_t key;  // tokens behind the first two of the first suffix, in the order of suffixes; zeros past its end
+    std::uint64_t shared;  // tokens that each shares with the suffix before it, at most kMaxShared: byte i has that of
+                           // suffix i in its low half, of suffix i + 8 in its high one
+    // Bit i: whether suffix i shares fewer than `depth` tokens, in [1, kMaxShared], with the one before it.
+    std::uint32_t heads(std::size_t depth) const {
+      constexpr std::uint64_t kOnes = 0x0101010101010101ull;
+      const auto fewer = [&](std::uint64_t counts) {
+        const std::uint64_t reached = (counts & kOnes * 0x0f) + kOnes * (0x80 - depth);
+        return static_cast<std::uint32_t>(((~reached >> 7 & kOnes) * 0x0102040810204080ull) >> 56);
+      };
+      return fewer(shared) | fewer(shared >> 4) << 8;
+    }
+  };
+  const Sample* samples() const { return samples_; }
 
  private:
   struct Single {
@@ -109,7 +124,7 @@ class Accel {
   const Single* singles_ = nullptr;
   const Slot* slots_ = nullptr;
   const Run* runs_ = nullptr;
-  const std::uint64_t* samples_ = nullptr;
+  const Sample* samples_ = nullptr;
   std::uint64_t num_slots_ = 0, num_runs_ = 0;
   std::uint32_t num_ids_ = 0;
   std::int64_t num_tokens_ = 0;

@@ -24,48 +24,60 @@ class BatchFinder {
  public:
   explicit BatchFinder(const ShardView<T>& view) : view_(view) {}
 
-  // found(q, range) for each q in [begin, end), in any order.
+  // found(q, range) for each q in [begin, end).
   template <class F>
   void run(const QueryBatch& batch, std::int64_t begin, std::int64_t end, F&& found) {
-    std::int64_t next = begin;
-    int active = 0;
-    for (; active < kLanes && next < end; ++active) start(lanes_[active], batch, next++);
-    while (active > 0) {
-      for (int i = 0; i < active; ++i) {
-        Lane& lane = lanes_[i];
-        if (!advance(lane)) continue;
-        found(lane.number, lane.result);
-        if (next < end) {
-          start(lane, batch, next++);
-        } else if (i != --active) {
-          std::swap(lane, lanes_[active]);
-          --i;
-        }
+    while (begin < end) {
+      const auto n = static_cast<int>(std::min<std::int64_t>(kLanes, end - begin));
+      for (int i = 0; i < n; ++i) start(lanes_[i], batch, begin + i);
+      Lanes sampled;
+      for (int i = 0; i < n; ++i) {
+        if (lanes_[i].step == Step::pair && look_up(lanes_[i])) sampled.add(lanes_[i]);
       }
+      if (sampled.size > 0) search_samples(sampled);
+      Lanes active;
+      for (int i = 0; i < n; ++i) active.add(lanes_[i]);
+      while (active.size > 0) active.keep_if([&](Lane& lane) { return !advance(lane); });
+      for (int i = 0; i < n; ++i) found(begin + i, lanes_[i].result);
+      begin += n;
     }
   }
 
  private:
-  static constexpr int kLanes = 24;
-  enum class Step : std::uint8_t { pair, sample, pointer, text, done };
-  enum class Side : std::uint8_t { any, left, right };
+  static constexpr int kLanes = 64;
+  enum class Step : std::uint8_t { pair, pointer, text, done };
+  enum class Side : std::uint8_t { any, left, right, none };
 
   struct Lane {
     Span<const std::uint32_t> ids;
-    std::int64_t number, low, high, middle;
+    std::int64_t low, high, middle;
     std::int64_t right_low, right_high;  // bounds of the right edge once a match is known
     std::uint64_t at;                    // text pointer of `middle`
     RankRange result;
     SampleQuery<T> sample;
+    RankWindow window;
     std::uint32_t skip;
     Step step;
     Side side;
     bool near;  // what is left of the table lies in cache
   };
+  struct Lanes {
+    Lane* at[kLanes];
+    int size = 0;
+    void add(Lane& lane) { at[size++] = &lane; }
+    template <class F>
+    void keep_if(F&& keep) {
+      int kept = 0;
+      for (int i = 0; i < size; ++i) {
+        at[kept] = at[i];
+        kept += keep(*at[i]);
+      }
+      size = kept;
+    }
+  };
 
   void start(Lane& lane, const QueryBatch& batch, std::int64_t number) {
     lane.ids = batch.query(number);
-    lane.number = number;
     lane.skip = 0;
     lane.near = false;
     lane.result = {0, 0};
@@ -88,55 +100,86 @@ class BatchFinder {
     search(lane, {0, view_.num_tokens});
   }
 
-  // Looks for the samples next to the query, which lie in [low, high).
-  void search_samples(Lane& lane, RankRange range) {
-    const RankRange inside = view_.samples_of(range);
+  // What is known of the first two tokens; whether samples are to be searched for the others.
+  bool look_up(Lane& lane) {
+    const RankRange range = view_.accel->pair(lane.ids[0], lane.ids[1]);
+    if (lane.ids.size() == 2 || range.size() == 0) {
+      finish(lane, range);
+      return false;
+    }
+    if (!view_.has_samples(range, lane.ids.size(), 2)) {
+      go_on(lane, view_.rest(range, lane.ids.size(), 2));
+      return false;
+    }
     lane.sample = SampleQuery<T>(lane.ids);
     lane.result = range;
-    lane.low = inside.begin;
-    lane.high = inside.end;
-    lane.side = Side::left;
-    probe_sample(lane);
+    return true;
   }
-  void probe_sample(Lane& lane) {
-    lane.middle = lane.low + (lane.high - lane.low) / 2;
-    __builtin_prefetch(view_.accel->samples() + lane.middle);
-    lane.step = Step::sample;
-  }
-  void advance_sample(Lane& lane) {
-    const std::uint64_t* const samples = view_.accel->samples();
-    const bool right = lane.side == Side::right;
-    if (lane.low < lane.high) {
-      const bool below = lane.sample.below(samples[lane.middle], right);
-      (below ? lane.low : lane.high) = below ? lane.middle + 1 : lane.middle;
+  // Looks for the samples that agree with the queries.
+  void search_samples(const Lanes& lanes) {
+    for (int i = 0; i < lanes.size; ++i) {
+      Lane& lane = *lanes.at[i];
+      const RankRange inside = view_.samples_of(lane.result);
+      lane.low = inside.begin;
+      lane.high = inside.end;
     }
-    if (lane.low < lane.high) return probe_sample(lane);
-    const RankRange range = lane.result, inside = view_.samples_of(range);
-    if (!right) {
-      lane.right_low = lane.low;  // the first sample that is not below; mostly no other agrees
-      for (int near = 0; near < 8 && lane.low < inside.end; ++near, ++lane.low) {
-        if (!lane.sample.below(samples[lane.low], true)) break;
-      }
-      if (lane.low - lane.right_low == 8 && lane.low < inside.end) {
-        lane.side = Side::right;
-        lane.high = inside.end;
-        return probe_sample(lane);
-      }
+    bisect_samples<false>(lanes);
+    Lanes frequent;
+    for (int i = 0; i < lanes.size; ++i) {
+      Lane& lane = *lanes.at[i];
+      const std::int64_t end = view_.samples_of(lane.result).end, near = std::min(end, lane.low + 8);
+      lane.right_low = lane.low;  // the first sample that is not below; mostly few others agree
+      while (lane.low < near && lane.sample.below(view_.accel->samples()[lane.low].key, true)) ++lane.low;
+      lane.high = end;
+      if (lane.low == near && near < end) frequent.add(lane);
     }
-    search_between(lane, range, lane.right_low, lane.low);
+    bisect_samples<true>(frequent);
+    for (int i = 0; i < lanes.size; ++i) {
+      Lane& lane = *lanes.at[i];
+      go_on(lane, view_.rest_of_samples(lane.result, lane.sample, lane.ids.size(), 2, lane.right_low, lane.low));
+    }
   }
-  // Samples [first, last) agree with the query as far as they go.
-  void search_between(Lane& lane, RankRange range, std::int64_t first, std::int64_t last) {
-    constexpr std::int64_t kStride = Accel::kStride;
-    if (first < view_.samples_of(range).end && view_.misleads(lane.sample, first)) return search(lane, range);
-    const auto [low, high] = view_.between_samples(range, first, last);
-    if (first == last || !lane.sample.whole) return search(lane, {low, high});
-    lane.side = Side::left;
-    lane.low = low;
-    lane.high = first * kStride;
-    lane.right_low = (last - 1) * kStride + 1;
-    lane.right_high = high;
-    probe(lane);
+  // low becomes the first of samples [low, high), not empty, that is not below the query, or high.
+  template <bool kOrEqual>
+  void bisect_samples(Lanes lanes) {
+    const Accel::Sample* const samples = view_.accel->samples();
+    const auto ahead = [&](const Lane& lane) {
+      __builtin_prefetch(samples + lane.low + (lane.high - lane.low - 1) / 2);
+    };
+    for (int i = 0; i < lanes.size; ++i) ahead(*lanes.at[i]);
+    while (lanes.size > 0) {
+      lanes.keep_if([&](Lane& lane) {
+        const std::int64_t half = (lane.high - lane.low + 1) / 2, middle = lane.low + half - 1;
+        const bool below = lane.sample.below(samples[middle].key, kOrEqual);
+        const std::int64_t rest = lane.high - lane.low - half;
+        lane.low = below ? middle + 1 : lane.low;
+        lane.high = lane.low + (below ? rest : half - 1);
+        ahead(lane);
+        return lane.high > lane.low;
+      });
+    }
+  }
+  void go_on(Lane& lane, const typename ShardView<T>::Rest& left) {
+    using Kind = typename ShardView<T>::Rest::Kind;
+    lane.skip = static_cast<std::uint32_t>(left.skip);
+    if (left.kind == Kind::search) return search(lane, left.range);
+    if (left.kind == Kind::found) return finish(lane, left.range);
+    lane.window = left.window;
+    lane.side = Side::none;
+    probe_window(lane);
+  }
+  void probe_window(Lane& lane) {
+    if (lane.window.empty()) return finish(lane, lane.window.result());
+    lane.middle = lane.window.probe();
+    lane.skip = static_cast<std::uint32_t>(lane.window.depth());
+    if (lane.near) return read_pointer(lane);
+    lane.near = true;
+    view_.prefetch_table(lane.middle);
+    lane.step = Step::pointer;
+  }
+  void finish(Lane& lane, RankRange result) {
+    lane.result = result;
+    lane.step = Step::done;
   }
 
   void search(Lane& lane, RankRange range) {
@@ -149,16 +192,8 @@ class BatchFinder {
   // Chooses the next rank to look at, or moves on to the other edge, or finishes.
   void probe(Lane& lane) {
     while (lane.low >= lane.high) {
-      if (lane.side == Side::any) {
-        lane.result = {lane.low, lane.low};
-        lane.step = Step::done;
-        return;
-      }
-      if (lane.side == Side::right) {
-        lane.result.end = lane.low;
-        lane.step = Step::done;
-        return;
-      }
+      if (lane.side == Side::any) return finish(lane, {lane.low, lane.low});
+      if (lane.side == Side::right) return finish(lane, {lane.result.begin, lane.low});
       lane.result.begin = lane.low;
       lane.side = Side::right;
       lane.low = lane.right_low;
@@ -177,37 +212,20 @@ class BatchFinder {
     lane.step = Step::text;
   }
 
-  int compare(const Lane& lane) const {
-    const std::size_t size = lane.ids.size();
-    const std::size_t have = std::min<std::uint64_t>(size, (view_.text_bytes - lane.at) / sizeof(T));
-    for (std::size_t i = lane.skip; i < have; ++i) {
-      const T left = view_.token_at(lane.at + i * sizeof(T)), right = static_cast<T>(lane.ids[i]);
-      if (left != right) return rank_order(left) < rank_order(right) ? -1 : 1;
-    }
-    return have < size ? -1 : 0;
-  }
-
   // One step of a lane; true when its result is ready.
   bool advance(Lane& lane) {
     switch (lane.step) {
-      case Step::pair: {
-        const RankRange range = view_.accel->pair(lane.ids[0], lane.ids[1]);
-        if (lane.ids.size() == 2 || range.size() == 0) {
-          lane.result = range;
-          return true;
-        }
-        lane.skip = 2;
-        if (view_.has_samples(range, lane.ids.size(), 2)) {
-          search_samples(lane, range);
-        } else {
-          search(lane, range);
-        }
-        return false;
-      }
-      case Step::sample: advance_sample(lane); return lane.step == Step::done;
       case Step::pointer: read_pointer(lane); return false;
       case Step::text: {
-        const int sign = compare(lane);
+        const auto [agreed, sign] = view_.compare(lane.at, lane.ids, lane.skip);
+        if (lane.side == Side::none) {
+          if (lane.window.seen(lane.middle, agreed, sign < 0, lane.ids.size())) {
+            finish(lane, lane.window.result());
+          } else {
+            probe_window(lane);
+          }
+          return lane.step == Step::done;
+        }
         if (sign == 0 && lane.side == Side::any) {
           lane.right_low = lane.middle + 1;
           lane.right_high = lane.high;
@@ -221,6 +239,7 @@ class BatchFinder {
         probe(lane);
         return lane.step == Step::done;
       }
+      case Step::pair:
       case Step::done: break;
     }
     return true;

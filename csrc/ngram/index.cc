@@ -115,8 +115,7 @@ std::pair<std::int64_t, std::int64_t> Index::continuation(Ids prompt, std::uint3
     const RankRange range = s->find(prompt);
     before += range.size();
     if (range.size() == 0) continue;
-    const bool pair_known = s->accelerated() && prompt.size() < 2;  // sooner than a search of the prompt's range
-    after += (pair_known ? s->find(whole) : s->narrow(range, whole, prompt.size())).size();
+    after += s->narrow(range, whole, prompt.size()).size();
   }
   return {before, after};
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ngram/accel.h"
+#include "ngram/rank_window.h"
 #include "ngram/shard.h"
 #include "ngram/tokens.h"
 
@@ -50,7 +51,8 @@ std::uint64_t sample_key(std::size_t have, F&& token) {
 template <class T>
 struct SampleQuery {
   std::uint64_t key = 0, mask = 0;
-  bool whole = false;  // nothing of the query is left out
+  bool whole = false;     // nothing of the query is left out
+  bool has_zero = false;  // a token of the key is 0
 
   SampleQuery() = default;
   template <class Id>
@@ -59,9 +61,16 @@ struct SampleQuery {
         whole(query.size() - 2 <= Accel::kSampleTokens<T>) {
     const std::size_t spare = whole ? 8 * (sizeof(key) - (query.size() - 2) * sizeof(T)) : 0;
     mask = spare < 64 ? ~std::uint64_t{0} << spare : 0;
+    for (std::size_t i = 2; i < std::min(query.size(), 2 + Accel::kSampleTokens<T>); ++i) has_zero |= query[i] == 0;
   }
   bool below(std::uint64_t sample, bool or_equal) const {  // is the sample below the query
     return or_equal ? (sample & mask) <= key : (sample & mask) < key;
+  }
+  // Tokens in which the query and a sample that differs from it agree, or 0 where a suffix that ends within its sample
+  // could seem to agree in more than it has.
+  std::size_t agreed(std::uint64_t sample) const {
+    if (has_zero) return 0;
+    return 2 + static_cast<std::size_t>(__builtin_clzll((sample ^ key) & mask)) / (8 * sizeof(T));
   }
   // Whether a suffix that ends within its sample, filled up with zeros, would look like the query.
   bool ends_in_zero() const { return (key & (mask ^ mask << 8 * sizeof(T))) == 0; }
@@ -94,19 +103,26 @@ struct ShardView {
   T token_at(std::uint64_t pointer) const { return load_raw<T>(text + pointer); }
   void prefetch_table(std::int64_t rank) const { __builtin_prefetch(table + static_cast<std::uint64_t>(rank) * width); }
 
-  // Sign of (suffix at byte `from`, cut to the query's length) - query; the first `skip` tokens are known to agree.
-  int compare(std::uint64_t from, Span<const T> query, std::size_t skip) const {
+  struct Comparison {
+    std::size_t agreed;
+    int sign;  // of the suffix, cut to the query's length, minus the query
+  };
+  // The suffix at byte `from` and a query, of which the first `skip` tokens are known to agree.
+  template <class Id>
+  Comparison compare(std::uint64_t from, Span<const Id> query, std::size_t skip) const {
     const std::size_t have = std::min<std::uint64_t>(query.size(), (text_bytes - from) / sizeof(T));
-    for (std::size_t i = skip; i < have; ++i) {
-      const T left = token_at(from + i * sizeof(T)), right = query[i];
-      if (left != right) return rank_order(left) < rank_order(right) ? -1 : 1;
-    }
-    return have < query.size() ? -1 : 0;
+    std::size_t i = skip;
+    while (i < have && token_at(from + i * sizeof(T)) == query[i]) ++i;
+    if (i >= have) return {i, have < query.size() ? -1 : 0};
+    return {i, rank_order(token_at(from + i * sizeof(T))) < rank_order(static_cast<T>(query[i])) ? -1 : 1};
   }
 
   // Ranks inside `range` (whose suffixes agree with the query on `skip` tokens) that begin with the query.
   RankRange narrow(RankRange range, Span<const T> query, std::size_t skip) const {
-    return has_samples(range, query.size(), skip) ? narrow_sampled(range, query, skip) : search(range, query, skip);
+    if (!accel) return search(range, query, skip);
+    if (skip < 2 && query.size() >= 2) return find(query);
+    if (has_samples(range, query.size(), skip)) return narrow_sampled(range, query, skip);
+    return finish(rest(range, query.size(), skip), query);
   }
   bool has_samples(RankRange range, std::size_t size, std::size_t skip) const {
     return accel && skip >= 2 && size > 2 && skip < 2 + Accel::kSampleTokens<T> && range.size() > Accel::kStride;
@@ -123,33 +139,82 @@ struct ShardView {
   }
   // Whether a sample only looks like the query because its suffix ends and zeros follow.
   bool misleads(const SampleQuery<T>& wanted, std::int64_t sample) const {
-    return wanted.ends_in_zero() && (accel->samples()[sample] & wanted.mask) == wanted.key &&
+    return wanted.ends_in_zero() && (accel->samples()[sample].key & wanted.mask) == wanted.key &&
            pointer(sample * Accel::kStride) + (2 + Accel::kSampleTokens<T>)*sizeof(T) > text_bytes;
   }
   RankRange narrow_sampled(RankRange range, Span<const T> query, std::size_t skip) const {
-    constexpr std::int64_t kStride = Accel::kStride;
     const SampleQuery<T> wanted(query);
-    const std::uint64_t* const samples = accel->samples();
+    const Accel::Sample* const samples = accel->samples();
     const RankRange inside = samples_of(range);
     const auto bound = [&](std::int64_t from, std::int64_t to, bool or_equal) {
       return std::partition_point(samples + from, samples + to,
-                                  [&](std::uint64_t s) { return wanted.below(s, or_equal); }) -
+                                  [&](const Accel::Sample& s) { return wanted.below(s.key, or_equal); }) -
              samples;
     };
     const std::int64_t first = bound(inside.begin, inside.end, false);
     std::int64_t last = first;  // samples [first, last) agree, mostly few
-    for (std::int64_t step = 1; last < inside.end && wanted.below(samples[last], true); step *= 2) {
+    for (std::int64_t step = 1; last < inside.end && wanted.below(samples[last].key, true); step *= 2) {
       last = bound(last, std::min(last + step, inside.end), true);
     }
-    if (first < inside.end && misleads(wanted, first)) return search(range, query, skip);
-    const auto [low, high] = between_samples(range, first, last);
-    if (first == last || !wanted.whole) {
-      if (high - low <= kStride) prefetch_texts(low, high, skip);
-      return search({low, high}, query, skip);
+    return finish(rest_of_samples(range, wanted, query.size(), skip, first, last), query);
+  }
+
+  // What is left of a search once samples have been looked at.
+  struct Rest {
+    enum class Kind : std::uint8_t { found, window, search };
+    Kind kind;
+    RankRange range;  // which holds the matches, or is them
+    std::size_t skip;
+    RankWindow window;
+  };
+  Rest rest(RankRange range, std::size_t size, std::size_t skip) const {
+    if (!RankWindow::fits(range, size)) return {Rest::Kind::search, range, skip, {}};
+    return {Rest::Kind::window, range, skip, RankWindow(accel->samples(), range, skip)};
+  }
+  // Samples [first, last) agree with the query as far as they go.
+  Rest rest_of_samples(RankRange range, const SampleQuery<T>& wanted, std::size_t size, std::size_t skip,
+                       std::int64_t first, std::int64_t last) const {
+    const Accel::Sample* const samples = accel->samples();
+    const RankRange inside = samples_of(range);
+    if (first < inside.end && misleads(wanted, first)) return {Rest::Kind::search, range, skip, {}};
+    RankRange between = between_samples(range, first, last);
+    if (first < last) {
+      const std::size_t depth = std::min(size, 2 + Accel::kSampleTokens<T>);
+      between = block(between, first, last - 1, depth);
+      if (wanted.whole) return {Rest::Kind::found, between, size, {}};
+      return rest(between, size, depth);
     }
-    prefetch_texts(low, first * kStride, skip);
-    prefetch_texts((last - 1) * kStride + 1, high, skip);
-    return {lower(low, first * kStride, query, skip), upper((last - 1) * kStride + 1, high, query, skip)};
+    Rest left = rest(between, size, skip);
+    if (left.kind == Rest::Kind::window) {
+      const std::size_t low = first > inside.begin ? wanted.agreed(samples[first - 1].key) : 0;
+      const std::size_t high = first < inside.end ? wanted.agreed(samples[first].key) : 0;
+      if (low > 0 && low >= high) left.window.neighbour_below(low);
+      if (high > low) left.window.neighbour_above(high, (samples[first].heads(high) & 1) == 0);
+    }
+    return left;
+  }
+  // Ranks of `range` that agree in `depth` tokens with the suffixes of samples `first` and `last`.
+  RankRange block(RankRange range, std::int64_t first, std::int64_t last, std::size_t depth) const {
+    const Accel::Sample* const samples = accel->samples();
+    std::int64_t begin = first * Accel::kStride;
+    if (begin > range.begin && (samples[first].heads(depth) & 1) == 0) {
+      const std::uint32_t heads = samples[first - 1].heads(depth);
+      begin = heads != 0 ? begin - __builtin_clz(heads << (32 - Accel::kStride)) - 1 : range.begin;
+    }
+    const std::uint32_t heads = samples[last].heads(depth) & ~1u;
+    const std::int64_t end = heads != 0 ? last * Accel::kStride + __builtin_ctz(heads) : range.end;
+    return {std::max(begin, range.begin), std::min(end, range.end)};
+  }
+  RankRange finish(Rest left, Span<const T> query) const {
+    if (left.kind == Rest::Kind::found) return left.range;
+    if (left.kind == Rest::Kind::search) return search(left.range, query, left.skip);
+    RankWindow& window = left.window;
+    while (!window.empty()) {
+      const std::int64_t rank = window.probe();
+      const Comparison with = compare(pointer(rank), query, window.depth());
+      if (window.seen(rank, with.agreed, with.sign < 0, query.size())) break;
+    }
+    return window.result();
   }
   void prefetch_texts(std::int64_t begin, std::int64_t end, std::size_t skip) const {
     for (std::int64_t r = begin; r < end; ++r) __builtin_prefetch(text + pointer_unchecked(r) + skip * sizeof(T));
@@ -158,7 +223,7 @@ struct ShardView {
     std::int64_t low = range.begin, high = range.end;
     while (low < high) {
       const std::int64_t middle = low + (high - low) / 2;
-      const int sign = compare(pointer(middle), query, skip);
+      const int sign = compare(pointer(middle), query, skip).sign;
       if (sign == 0) return {lower(low, middle, query, skip), upper(middle + 1, high, query, skip)};
       if (sign < 0) {
         low = middle + 1;
@@ -172,7 +237,7 @@ struct ShardView {
   std::int64_t lower(std::int64_t low, std::int64_t high, Span<const T> query, std::size_t skip) const {
     while (low < high) {
       const std::int64_t middle = low + (high - low) / 2;
-      if (compare(pointer(middle), query, skip) < 0) {
+      if (compare(pointer(middle), query, skip).sign < 0) {
         low = middle + 1;
       } else {
         high = middle;
@@ -183,7 +248,7 @@ struct ShardView {
   std::int64_t upper(std::int64_t low, std::int64_t high, Span<const T> query, std::size_t skip) const {
     while (low < high) {
       const std::int64_t middle = low + (high - low) / 2;
-      if (compare(pointer(middle), query, skip) > 0) {
+      if (compare(pointer(middle), query, skip).sign > 0) {
         high = middle;
       } else {
         low = middle + 1;
@@ -225,6 +290,8 @@ struct ShardView {
       });
       return;
     }
+    const bool heads_known = accel && depth > 0 && depth < Accel::kMaxShared;
+    const bool sampled = heads_known && depth >= 2 && depth < 2 + Accel::kSampleTokens<T>;
     std::int64_t primed = -1;  // stretch whose text was prefetched
     const auto token_of = [&](std::int64_t rank) {
       if (rank / Accel::kStride != primed) {
@@ -236,32 +303,48 @@ struct ShardView {
         shard->bad_pointer(rank);
       return token_at(at);
     };
-    const bool sampled = accel && depth >= 2 && depth < 2 + Accel::kSampleTokens<T>;
     while (r < range.end) {
       const T token = token_of(r);
-      // Last rank known to be inside the run, first known to be outside, or the range's end.
-      RankRange edge = sampled ? last_sample(r, range.end, depth, token) : RankRange{r, range.end};
-      for (std::int64_t step = 1; edge.begin + step < edge.end; step *= 2) {
-        if (token_of(edge.begin + step) != token) {
-          edge.end = edge.begin + step;
-          break;
-        }
-        edge.begin += step;
+      const std::int64_t near = heads_known ? std::min(r + 2 * Accel::kStride, range.end) : r;
+      std::int64_t end = next_head(r + 1, near, depth);
+      if (end >= near && near < range.end) {
+        end = sampled ? end_of_sampled_run(r, range.end, depth, token) : end_of_run(r, range.end, token, token_of);
       }
-      while (edge.end - edge.begin > 1) {
-        const std::int64_t middle = edge.begin + edge.size() / 2;
-        (token_of(middle) == token ? edge.begin : edge.end) = middle;
-      }
-      fn(token, r, edge.end);
-      r = edge.end;
+      fn(token, r, end);
+      r = end;
     }
   }
-  // Where samples say that the run of `token` from rank r on ends: {a rank inside, one outside or `end`}.
-  RankRange last_sample(std::int64_t r, std::int64_t end, std::size_t depth, T token) const {
+  // The first rank in [rank, end) whose suffix shares no more than `depth` tokens with the one before it, else `end`.
+  std::int64_t next_head(std::int64_t rank, std::int64_t end, std::size_t depth) const {
+    while (rank < end) {
+      const std::int64_t at = rank % Accel::kStride;
+      const std::uint32_t heads = accel->samples()[rank / Accel::kStride].heads(depth + 1) >> at;
+      if (heads != 0) return std::min(rank + __builtin_ctz(heads), end);
+      rank += Accel::kStride - at;
+    }
+    return end;
+  }
+  // Where the run of `token` from rank r on ends, in doubling steps.
+  template <class F>
+  std::int64_t end_of_run(std::int64_t r, std::int64_t end, T token, F&& token_of) const {
+    for (std::int64_t step = 1; r + step < end; step *= 2) {
+      if (token_of(r + step) != token) {
+        end = r + step;
+        break;
+      }
+      r += step;
+    }
+    while (end - r > 1) {
+      const std::int64_t middle = r + (end - r) / 2;
+      (token_of(middle) == token ? r : end) = middle;
+    }
+    return end;
+  }
+  std::int64_t end_of_sampled_run(std::int64_t r, std::int64_t end, std::size_t depth, T token) const {
     const RankRange inside = samples_of({r + 1, end});
     const std::size_t shift = 8 * (sizeof(std::uint64_t) - (depth - 1) * sizeof(T));
     const auto agrees = [&](std::int64_t i) {
-      return static_cast<T>(accel->samples()[i] >> shift) == rank_order(token);
+      return static_cast<T>(accel->samples()[i].key >> shift) == rank_order(token);
     };
     std::int64_t in = inside.begin - 1, out = inside.end;
     for (std::int64_t step = 1; in + step < out; step *= 2) {
@@ -275,7 +358,7 @@ struct ShardView {
       const std::int64_t middle = in + (out - in) / 2;
       (agrees(middle) ? in : out) = middle;
     }
-    return {std::max(r, in * Accel::kStride), std::min(end, out * Accel::kStride)};
+    return next_head(std::max(r, in * Accel::kStride) + 1, std::min(end, out * Accel::kStride), depth);
   }
 };
 

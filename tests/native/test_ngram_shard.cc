@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "native/test.h"
 #include "ngram/chunked_sort.h"
 #include "ngram/corpus_writer.h"
+#include "ngram/index.h"
 #include "ngram/shard.h"
 #include "ngram/suffix_array.h"
 
@@ -71,6 +73,54 @@ GC_TEST(ngram_shard_damaged_files_throw_and_never_crash) {
     std::ofstream(path, std::ios::binary).write(whole.data(), static_cast<std::streamsize>(whole.size()));
   }
   Shard(directory.path, 0, 2).verify();
+}
+
+GC_TEST(ngram_damaged_acceleration_throws_or_misleads_and_never_crashes) {
+  const Directory directory;
+  Rng rng(23);
+  CorpusWriter writer(directory.path, 0, 2, false);
+  std::vector<std::uint32_t> document(1500);
+  for (auto& t : document) t = rng.next_below(4);
+  writer.add(Span<const std::uint32_t>(document));
+  writer.commit();
+  build_table(directory.path + "/tokenized.0", directory.path + "/table.0", 2);
+  const std::string path = directory.path + "/accel.0";
+  Accel::build(Shard(directory.path, 0, 2), path);
+  std::ifstream in(path, std::ios::binary);
+  const std::vector<char> whole((std::istreambuf_iterator<char>(in)), {});
+  std::vector<std::uint32_t> ids;
+  std::vector<std::int64_t> offsets{0};
+  for (std::size_t q = 0; q < 100; ++q) {
+    const std::size_t size = 1 + q % 17;
+    ids.insert(ids.end(), document.begin() + static_cast<std::ptrdiff_t>(q * 10),
+               document.begin() + static_cast<std::ptrdiff_t>(q * 10 + size));
+    offsets.push_back(static_cast<std::int64_t>(ids.size()));
+  }
+  const QueryBatch batch{ids, offsets};
+  std::vector<std::int64_t> counts(100);
+  for (int round = 0; round < 300; ++round) {
+    std::vector<char> copy = whole;
+    for (int hit = 0; hit < 40; ++hit) {
+      copy[64 + rng.next_below(static_cast<std::uint32_t>(copy.size() - 64))] = static_cast<char>(rng.next_u32());
+    }
+    std::ofstream(path, std::ios::binary).write(copy.data(), static_cast<std::streamsize>(copy.size()));
+    std::vector<std::unique_ptr<Shard>> shards;
+    shards.push_back(std::make_unique<Shard>(directory.path, 0, 2));
+    const Index index(std::move(shards));
+    for (std::int64_t q = 0; q < batch.size(); ++q) {
+      try {
+        EXPECT(index.count(batch.query(q)) >= 0);
+        index.next_tokens(batch.query(q), 0);
+      } catch (const FormatError&) {
+        continue;
+      }
+    }
+    try {
+      index.count_batch(batch, counts);
+    } catch (const FormatError&) {
+      continue;
+    }
+  }
 }
 
 GC_TEST(ngram_shard_every_width) {

@@ -159,6 +159,21 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         main(["index", "query", str(tmp_path / "index"), "1", "2"])
     assert capsys.readouterr().out.split()[-1] == "2"
+    with pytest.raises(SystemExit) as done:
+        main(["index", "append", str(tmp_path / "ids.npy"), str(tmp_path / "index")])
+    assert done.value.code == 0
+    assert f"{tmp_path / 'index'}: 1 documents, 6 tokens, 1 shards" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as done:
+        main(["index", "verify", str(tmp_path / "index")])
+    assert done.value.code == 0
+    assert "2 shards, 2 documents, 12 tokens, in order" in capsys.readouterr().out
+    table = tmp_path / "index" / "table.1"
+    table.write_bytes(bytes(reversed(table.read_bytes())))
+    (tmp_path / "index" / "accel.1").unlink()  # which would be found to be of another table before
+    with pytest.raises(SystemExit) as failed:
+        main(["index", "verify", str(tmp_path / "index")])
+    assert failed.value.code == 2
+    assert "table.1" in capsys.readouterr().err
     with pytest.raises(SystemExit) as failed:
         main(["index", "query", str(tmp_path), "1"])
     assert failed.value.code == 2

@@ -1,13 +1,16 @@
-"""``gramcore index build|query``."""
+"""``gramcore index build|append|verify|query|accelerate|serve``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gramcore.cli import app
+
+if TYPE_CHECKING:
+    from gramcore.ngram import BuildReport
 
 index_app = typer.Typer(help="Suffix-array indexes over token corpora.", no_args_is_help=True)
 app.add_typer(index_app, name="index")
@@ -47,6 +50,39 @@ def build(
         text_key=text_key,
         on_error=on_error,
     )
+    _tell(report)
+
+
+@index_app.command()
+def append(
+    source: Annotated[list[Path], typer.Argument(help="files, directories or globs")],
+    path: Annotated[Path, typer.Argument(help="index directory to add to")],
+    tokenizer: Annotated[str, typer.Option(help="tokenizer.json, .model, .tiktoken, or bytes")] = "bytes",
+    shards: Annotated[int, typer.Option(min=1, help="deal documents to this many new shards")] = 1,
+    memory_limit: Annotated[int, typer.Option(min=0, help="bytes for sorting; 0: most of what is free")] = 0,
+    accel: Annotated[bool, typer.Option(help="also write acceleration files")] = True,
+    text_key: Annotated[str, typer.Option(help="field or column that holds the text")] = "text",
+    on_error: Annotated[str, typer.Option(help="raise or skip")] = "raise",
+) -> None:
+    """Add documents to an index as new shards; those it has are not touched."""
+    from gramcore.ngram import append_index
+
+    _tell(
+        append_index(
+            source if len(source) > 1 else str(source[0]),
+            path,
+            tokenizer=tokenizer,
+            shards=shards,
+            memory_limit=memory_limit or None,
+            verify=True,
+            accel=accel,
+            text_key=text_key,
+            on_error=on_error,
+        )
+    )
+
+
+def _tell(report: BuildReport) -> None:
     rate = report.num_tokens / max(report.seconds, 1e-9) / 1e6
     typer.echo(
         f"{report.path}: {report.num_documents} documents, {report.num_tokens} tokens, {report.num_shards} shards, "
@@ -54,6 +90,18 @@ def build(
     )
     if report.num_skipped:
         typer.echo(f"skipped {report.num_skipped} records, the first because: {report.first_skipped}", err=True)
+
+
+@index_app.command()
+def verify(path: Annotated[list[Path], typer.Argument(help="index directories")]) -> None:
+    """Read indexes and check every document and every rank."""
+    from gramcore.ngram import Index
+
+    for directory in path:
+        index = Index(directory)
+        index.verify()
+        facts = f"{index.num_shards} shards, {index.num_documents} documents, {index.num_tokens} tokens"
+        typer.echo(f"{directory}: {facts}, in order")
 
 
 @index_app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,7 @@ def append_index(source: Any, path: str | os.PathLike[str], **options: Any) -> B
     shards count, is replaced last. Open the index again to see them.
 
     Args: source, options: as for :func:`build_index`; token type and version are those of the index.
+    Returns: what was added; ``path`` is the index.
     Raises: FormatError when ``path`` holds no index built here; errors of :func:`build_index`.
 
     >>> import tempfile
@@ -194,4 +196,4 @@ def append_index(source: Any, path: str | os.PathLike[str], **options: Any) -> B
         described.num_tokens + report.num_tokens,
     ).write(directory)
     shutil.rmtree(staging)
-    return report
+    return replace(report, path=directory)

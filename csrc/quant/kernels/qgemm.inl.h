@@ -13,12 +13,42 @@ namespace GC_ISA_NS {
 
 constexpr int kVectors = 8;  // code vectors of a block
 constexpr int kPrefetchBytes = 4096;
+// Into the second-level cache, then the first: alone, the nearer one waits for memory with too few lines in flight.
+constexpr int kPrefetchFar = 8192, kPrefetchNear = 2048;
 
-// kRows rows of one tile that has `stride` rows, from row r0; lanes first .. first + kLanes - 1 of the panel.  kSingle:
-// groups of one block.
-template <int kBits, int kRows, bool kSingle>
+// A block's lines and the one that its scales reach into.
+template <int kBits>
+GC_INLINE void prefetch_block(const std::uint8_t* p) {
+  for (int line = 0; line <= kBits; ++line) {
+    __builtin_prefetch(p + kPrefetchFar + 64 * line, 0, 2);
+    __builtin_prefetch(p + kPrefetchNear + 64 * line, 0, 3);
+  }
+}
+
+// sums[r] = init[r] + the block at p times row r of x, 32 bytes apart.
+template <int kBits, int kRows>
+GC_INLINE void dot_block(const std::uint8_t* p, const std::int8_t* x, const std::int32_t* init, Ints* sums) {
+  for (int r = 0; r < kRows; ++r) sums[r] = fill_int(kBits == 8 && kSigned8 ? 0 : init[r]);
+  if constexpr (kInPlace && (kBits == 4 ? kRows <= 2 : kBits == 2 && kRows == 1)) {
+    unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
+      sums[r.value] = dot_in_place<kBits>(sums[r.value], p, x + 32 * r.value);
+    });
+    return;
+  }
+  Bytes v[kVectors];
+  unpack<kBits>(p, v);
+  unrolled<kVectors>([&](auto j) __attribute__((always_inline)) {
+    unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
+      const Ints four = fill_int(load_i32(x + 32 * r.value + 4 * j.value));
+      sums[r.value] = kBits == 8 ? dot8(sums[r.value], v[j.value], four) : dot(sums[r.value], v[j.value], four);
+    });
+  });
+}
+
+// kRows rows of one tile that has `stride` rows, from row r0; lanes first .. first + kLanes - 1 of the panel.
+template <int kBits, int kRows>
 static void lanes_times_rows(const PanelArgs& a, std::int64_t stride, std::int64_t r0, int first, float* out) {
-  const std::int64_t block_bytes = 64 * kBits, value_bytes = a.scale_f32 ? 4 : 2;
+  const std::int64_t value_bytes = a.scale_f32 ? 4 : 2;
   const std::int8_t* xq = a.xq + r0 * 32;
   const float *xs = a.xs + r0, *gsum = a.gsum + r0;
   const std::int32_t* init = a.init + r0;
@@ -28,20 +58,12 @@ static void lanes_times_rows(const PanelArgs& a, std::int64_t stride, std::int64
   for (std::int64_t g = 0; g < a.groups; ++g) {
     Floats t[kRows];
     for (int r = 0; r < kRows; ++r) t[r] = zero_floats();
-    for (int b = 0; b < (kSingle ? 1 : a.blocks_per_group); ++b) {
-      for (std::int64_t line = 0; line < block_bytes; line += 64) __builtin_prefetch(p + kPrefetchBytes + line);
-      Bytes v[kVectors];
-      unpack<kBits>(p + 4 * first, v);
+    for (int b = 0; b < a.blocks_per_group; ++b) {
+      if (first == 0) prefetch_block<kBits>(p);
       Ints sums[kRows];
-      for (int r = 0; r < kRows; ++r) sums[r] = fill_int(kBits == 8 && kSigned8 ? 0 : init[r]);
-      unrolled<kVectors>([&](auto j) __attribute__((always_inline)) {
-        unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
-          const Ints x = fill_int(load_i32(xq + 32 * r.value + 4 * j.value));
-          sums[r.value] = kBits == 8 ? dot8(sums[r.value], v[j.value], x) : dot(sums[r.value], v[j.value], x);
-        });
-      });
+      dot_block<kBits, kRows>(p + 4 * first, xq, init, sums);
       for (int r = 0; r < kRows; ++r) t[r] = fma(to_floats(sums[r]), fill_float(xs[r]), t[r]);
-      p += block_bytes;
+      p += 64 * kBits;
       xq += 32 * stride;
       xs += stride;
       init += stride;
@@ -59,10 +81,40 @@ static void lanes_times_rows(const PanelArgs& a, std::int64_t stride, std::int64
   for (int r = 0; r < kRows; ++r) store(out + 16 * r + first, acc[r]);
 }
 
+// The same for groups of one block with fp16 values, the format of one-row products that should wait for nothing but
+// memory: the loop keeps what it needs in registers.
+template <int kBits, int kRows, bool kMin>
+static void single_blocks_times_rows(const PanelArgs& a, std::int64_t stride, std::int64_t r0, int first, float* out) {
+  const int lane = kLanes == 16 ? 0 : first;
+  const std::int8_t* xq = a.xq + r0 * 32;
+  const float *xs = a.xs + r0, *gsum = a.gsum + r0;
+  const std::int32_t* init = a.init + r0;
+  const std::uint8_t* p = a.panel;
+  Floats acc[kRows];
+  for (int r = 0; r < kRows; ++r) acc[r] = zero_floats();
+  const std::int64_t groups = a.groups, end = groups * stride;
+  for (std::int64_t at = 0; at < end; at += stride) {
+    if (lane == 0) prefetch_block<kBits>(p);
+    Ints sums[kRows];
+    dot_block<kBits, kRows>(p + 4 * lane, xq, init + at, sums);
+    const Floats scale = load_f16(p + 64 * kBits + 2 * lane);
+    for (int r = 0; r < kRows; ++r) acc[r] = fma(scale, times(to_floats(sums[r]), fill_float(xs[at + r])), acc[r]);
+    if constexpr (kMin) {
+      const Floats min = load_f16(p + 64 * kBits + 32 + 2 * lane);
+      for (int r = 0; r < kRows; ++r) acc[r] = fma(min, fill_float(gsum[at + r]), acc[r]);
+    }
+    p += 64 * kBits + (kMin ? 64 : 32);
+    xq += 32 * stride;
+  }
+  for (int r = 0; r < kRows; ++r) store(out + 16 * r + lane, acc[r]);
+}
+
 template <int kBits, int kRows>
 static void rows_of_tile(const PanelArgs& a, std::int64_t stride, std::int64_t r0, float* out) {
-  const auto lanes = kRows <= 2 && a.blocks_per_group == 1 ? lanes_times_rows<kBits, kRows, kRows <= 2>
-                                                           : lanes_times_rows<kBits, kRows, false>;
+  const bool single = a.blocks_per_group == 1 && !a.scale_f32;
+  const auto lanes = !single     ? lanes_times_rows<kBits, kRows>
+                     : a.has_min ? single_blocks_times_rows<kBits, kRows, true>
+                                 : single_blocks_times_rows<kBits, kRows, false>;
   for (int first = 0; first < 16; first += kLanes) lanes(a, stride, r0, first, out);
 }
 

@@ -61,6 +61,9 @@ GC_INLINE Floats fill_float(float x) {
 GC_INLINE Floats fma(Floats a, Floats b, Floats c) {
   return _mm512_fmadd_ps(a, b, c);
 }
+GC_INLINE Floats times(Floats a, Floats b) {
+  return _mm512_mul_ps(a, b);
+}
 GC_INLINE Floats load_f32(const std::uint8_t* p) {
   return _mm512_loadu_ps(p);
 }
@@ -69,6 +72,14 @@ GC_INLINE Floats load_f16(const std::uint8_t* p) {
 }
 GC_INLINE void store(float* p, Floats x) {
   _mm512_storeu_ps(p, x);
+}
+constexpr bool kInPlace = true;
+GC_INLINE Ints plus(Ints a, Ints b) {
+  return _mm512_add_epi32(a, b);
+}
+template <int kBits>
+GC_INLINE Ints divided(Ints a) {
+  return _mm512_srai_epi32(a, kBits);
 }
 
 #elif defined(GC_ISA_IS_avx2) || defined(GC_ISA_IS_avx2_vnni)
@@ -138,6 +149,9 @@ GC_INLINE Floats fill_float(float x) {
 GC_INLINE Floats fma(Floats a, Floats b, Floats c) {
   return _mm256_fmadd_ps(a, b, c);
 }
+GC_INLINE Floats times(Floats a, Floats b) {
+  return _mm256_mul_ps(a, b);
+}
 GC_INLINE Floats load_f32(const std::uint8_t* p) {
   return _mm256_loadu_ps(reinterpret_cast<const float*>(p));
 }
@@ -146,6 +160,18 @@ GC_INLINE Floats load_f16(const std::uint8_t* p) {
 }
 GC_INLINE void store(float* p, Floats x) {
   _mm256_storeu_ps(p, x);
+}
+#if defined(GC_ISA_IS_avx2_vnni)
+constexpr bool kInPlace = true;
+#else
+constexpr bool kInPlace = false;
+#endif
+GC_INLINE Ints plus(Ints a, Ints b) {
+  return _mm256_add_epi32(a, b);
+}
+template <int kBits>
+GC_INLINE Ints divided(Ints a) {
+  return _mm256_srai_epi32(a, kBits);
 }
 
 #else  // 128-bit vectors of the compiler; NEON adds its dot product
@@ -219,6 +245,9 @@ GC_INLINE Floats fma(Floats a, Floats b, Floats c) {
   return a * b + c;
 #endif
 }
+GC_INLINE Floats times(Floats a, Floats b) {
+  return a * b;
+}
 GC_INLINE Floats load_f32(const std::uint8_t* p) {
   Floats v;
   __builtin_memcpy(&v, p, 16);
@@ -235,6 +264,14 @@ GC_INLINE Floats load_f16(const std::uint8_t* p) {
 }
 GC_INLINE void store(float* p, Floats x) {
   __builtin_memcpy(p, &x, 16);
+}
+constexpr bool kInPlace = false;
+GC_INLINE Ints plus(Ints a, Ints b) {
+  return a + b;
+}
+template <int kBits>
+GC_INLINE Ints divided(Ints a) {
+  return a >> kBits;
 }
 
 #endif
@@ -270,6 +307,33 @@ GC_INLINE Bytes field(Bytes v) {
   } else {
     return both(v, mask);
   }
+}
+
+// acc + the block at p times the 32 bytes at x, codes multiplied where they lie in their bytes: sums of codes at bit s
+// come out 2^s times as large and are divided exactly, one shift for all vectors in place of one for each.  Needs dot
+// products that take any unsigned bytes (kInPlace).
+template <int kBits>
+GC_INLINE Ints dot_in_place(Ints acc, const std::uint8_t* p, const std::int8_t* x) {
+  static_assert(kBits == 2 || kBits == 4, "two, four bits: 4, 2 codes in a byte");
+  constexpr int kLoads = kBits, kCodes = 8 / kBits;
+  Bytes w[kLoads];
+  for (int i = 0; i < kLoads; ++i) w[i] = load_bytes(p + 64 * i);
+  const auto add = [&](Ints sum, auto at) __attribute__((always_inline)) {
+    const Bytes mask = fill_bytes(((1 << kBits) - 1) << (kBits * at.value));
+    unrolled<kLoads>([&](auto i) __attribute__((always_inline)) {
+      // Vector j of a block: two bits 4 i + at, four bits i + 4 at.
+      constexpr int j = kBits == 4 ? i.value + 4 * at.value : 4 * i.value + at.value;
+      sum = dot(sum, both(w[i.value], mask), fill_int(load_i32(x + 4 * j)));
+    });
+    return sum;
+  };
+  const Ints none = fill_int(0);
+  Ints upper = add(none, Index<kCodes - 1>{});
+  if constexpr (kBits == 2) {
+    upper = add(divided<2>(upper), Index<2>{});
+    acc = plus(acc, divided<2>(add(none, Index<1>{})));
+  }
+  return plus(add(acc, Index<0>{}), divided<4>(upper));
 }
 
 // The eight code vectors of one block, restricted to the lanes at `p` (block start + first lane * 4).  One-bit codes

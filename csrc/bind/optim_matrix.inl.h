@@ -1,6 +1,8 @@
 // Bindings of steps that treat parts of one matrix differently; part of optim.inl.h.
 #pragma once
 
+#include <algorithm>
+
 #include "bind/tensor_arg.h"
 #include "optim/engine.h"
 #include "optim/factored.h"
@@ -119,7 +121,8 @@ inline void take_moments(MatrixArgs& a, const std::vector<TensorArg>& moments, c
     TensorView like = moments[at].view();
     like.rank = 2;
     like.shape[0] = a.step.rows;
-    like.shape[1] = like.stride[0] = width;
+    like.shape[1] = width;
+    like.stride[0] = std::max<std::int64_t>(1, width);
     like.stride[1] = 1;
     a.step.moment[k] = parse_slot(moments[at].view(), scales.empty() ? nullptr : &scales[at], like, storage, k == 0, 0);
   }
@@ -231,6 +234,56 @@ inline void step_blocks(const TensorArg& param, const TensorArg& grad, const Ten
   optim::step_blocks(a.step, second.data(), b);
 }
 
+// R, C and, with a momentum, m and the running means of its instability: (…, M), (…, N), (…, M, N), (…, M), (…, N).
+inline void factored_step(const std::map<std::string, double>& numbers, const TensorArg& param, const TensorArg& grad,
+                          const std::vector<TensorArg>& state, std::int64_t step, std::uint32_t id,
+                          const py::object& remainder, bool stochastic, std::uint64_t seed) {
+  const TensorView& p = param.view();
+  GC_CHECK(p.rank >= 2 && p.is_contiguous(), "param must be contiguous with two axes or more, got ", shape_string(p));
+  GC_CHECK(state.size() == 2 || state.size() == 5, "state must hold 2 or 5 tensors, got ", state.size());
+  GC_CHECK(step >= 1, "step must be >= 1, got ", step);
+  MatrixArgs a;
+  take_param(a, param, grad, remainder, std::nullopt);
+  optim::FactoredStep s;
+  s.rows = p.shape[p.rank - 2];
+  s.cols = p.shape[p.rank - 1];
+  for (int i = 0; i + 2 < p.rank; ++i) s.count *= p.shape[i];
+  s.tensor.param = p.data;
+  s.tensor.param_low = a.step.param_low;
+  s.tensor.param_storage = a.step.param_storage;
+  s.tensor.grad = grad.view().data;
+  s.tensor.grad_storage = float_storage(grad.view(), "grad");
+  s.tensor.id = id;
+  s.tensor.step = static_cast<std::uint32_t>(step);
+  s.stochastic = stochastic;
+  s.seed = seed;
+  const std::int64_t sizes[5] = {s.count * s.rows, s.count * s.cols, p.numel(), s.count * s.rows, s.count * s.cols};
+  float** const to[5] = {&s.row, &s.column, &s.m, &s.unstable_row, &s.unstable_column};
+  for (std::size_t k = 0; k < state.size(); ++k) {
+    const auto span = state[k].span<float>("state");
+    GC_CHECK(static_cast<std::int64_t>(span.size()) == sizes[k], "state must hold ", sizes[k], " numbers at ", k,
+             ", got ", span.size());
+    *to[k] = span.data();
+  }
+  const std::map<std::string, double*> fields = {{"scale", &s.scale},
+                                                 {"lr", &s.lr},
+                                                 {"weight_decay", &s.weight_decay},
+                                                 {"clip", &s.clip},
+                                                 {"least_rms", &s.least_rms},
+                                                 {"weight1", &s.weight1},
+                                                 {"weight2", &s.weight2},
+                                                 {"weight3", &s.weight3},
+                                                 {"eps", &s.eps},
+                                                 {"eps2", &s.eps2}};
+  for (const auto& [name, number] : numbers) {
+    const auto field = fields.find(name);
+    GC_CHECK(field != fields.end(), "numbers must hold known keys, got '", name, "'");
+    *field->second = number;
+  }
+  const pybind11::gil_scoped_release release;
+  optim::factored_step(s);
+}
+
 inline double project_line(const TensorArg& x, const TensorArg& weights, const TensorArg& result, bool along_rows) {
   const TensorView& v = x.view();
   check_matrix(v, "x");
@@ -269,6 +322,13 @@ inline void bind_matrix_steps(pybind11::module_& m) {
       py::arg("noise") = py::none(),
       "Adam with one second moment per equal run of elements: m += weights[0] (g - m), v += weights[1] (mean g^2 - v), "
       "p += decay[0] p; p -= lr m / (sqrt(v) scale2 + eps); p += decay[1] p.");
+  m.def(
+      "factored_step", &factored_step, py::arg("numbers"), py::arg("param"), py::arg("grad"), py::arg("state"),
+      py::arg("step"), py::arg("id") = 0, py::arg("remainder") = py::none(), py::arg("stochastic") = false,
+      py::arg("seed") = 0,
+      "A step of matrices with factored second moments. state: row and column means; with a momentum also the moment "
+      "and the row and column means of its instability. numbers: scale, lr, weight_decay, clip, least_rms (< 0: none), "
+      "weight1 to weight3 (of what is new in the moment, the means and the instability), eps, eps2.");
   m.def("project_line", &project_line, py::arg("x"), py::arg("weights"), py::arg("result"), py::arg("along_rows"),
         "result = x weights, or its transpose times weights; returns the sum of squares of x.");
   m.def("haar_moments", &haar_moments, py::arg("hyper"), py::arg("grad"), py::arg("moments"), py::arg("level"),

@@ -203,11 +203,23 @@ def test_a_state_goes_to_its_own_algorithm_only() -> None:
     for mine, optimizer in made.items():
         for other, state in saved.items():
             same = optimizer.algorithm() == made[other].algorithm()
-            if same and state["state"][0].keys() == saved[mine]["state"][0].keys():
+            stored = optimizer.param_groups[0]["state"] == made[other].param_groups[0]["state"]
+            if same and stored and state["state"][0].keys() == saved[mine]["state"][0].keys():
                 optimizer.load_state_dict(state)
-            elif not same:
-                with pytest.raises(ValueError, match="state_dict must be one of"):
+            elif not same or not stored:
+                wrong = "state_dict must hold moments stored as" if same else "state_dict must be one of"
+                with pytest.raises(ValueError, match=wrong):
                     optimizer.load_state_dict(state)
+
+
+def test_what_is_no_state_or_given_twice_is_refused() -> None:
+    (p,) = make_params([(6, 8)])
+    with pytest.raises(ValueError, match="must hold param_groups and state"):
+        AdamW([p]).load_state_dict({"weights": 1})
+    with pytest.raises(ValueError, match="betas must hold 2 numbers"):
+        AdamW([p], betas=0.9)
+    with pytest.warns(UserWarning, match="duplicate"), pytest.raises(ValueError, match="given once"):
+        AdamW([p, p])
 
 
 def test_a_state_of_another_shape_is_refused_and_nothing_changes() -> None:

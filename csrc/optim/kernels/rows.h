@@ -25,6 +25,8 @@ struct RowsKernels {
   double (*dot)(const float* x, const float* column, std::int64_t n, double* squares);
   // sums += factor * x.  Returns the sum of x * x.
   double (*accumulate)(const float* x, float factor, float* sums, std::int64_t n);
+  // Sum of (x * column)^2.
+  double (*squares)(const float* x, const float* column, std::int64_t n);
   // m += weight * (factor * x - m).  Returns the sum of (factor * x)^2.
   double (*moment)(const float* x, float factor, float weight, float* m, std::int64_t n);
 };

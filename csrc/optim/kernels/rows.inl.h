@@ -104,6 +104,21 @@ static double dot(const float* x, const float* column, std::int64_t n, double* s
   return sum;
 }
 
+struct Squares {
+  const float *x, *column;
+  __attribute__((always_inline)) vf of(vf v) const { return v * v; }
+  __attribute__((always_inline)) vf full(std::int64_t i) const {
+    __builtin_prefetch(x + i + 512, 0);
+    return of(load(x + i) * load(column + i));
+  }
+  __attribute__((always_inline)) vf part(std::int64_t i, int count) const {
+    return of(load_part(x + i, count) * load_part(column + i, count));
+  }
+};
+static double squares(const float* x, const float* column, std::int64_t n) {
+  return sum_over(n, Squares{x, column});
+}
+
 struct Accumulate {
   const float* x;
   float factor;
@@ -148,7 +163,7 @@ static double moment(const float* x, float factor, float weight, float* m, std::
 }  // namespace
 
 extern const RowsKernels kRows;
-const RowsKernels kRows = {fold, scale, dot, accumulate, moment};
+const RowsKernels kRows = {fold, scale, dot, accumulate, squares, moment};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::optim

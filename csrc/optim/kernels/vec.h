@@ -217,9 +217,18 @@ GC_INLINE float reduce_max(vf x) {
 #endif
 }
 GC_INLINE double reduce_add(vf x) {
+#if defined(__AVX512F__)
+  typedef float half __attribute__((vector_size(32)));
+  typedef double wide __attribute__((vector_size(64)));
+  half parts[2];
+  __builtin_memcpy(parts, &x, sizeof parts);
+  const wide d = __builtin_convertvector(parts[0], wide) + __builtin_convertvector(parts[1], wide);
+  return ((d[0] + d[1]) + (d[2] + d[3])) + ((d[4] + d[5]) + (d[6] + d[7]));
+#else
   double sum = 0;
   for (int i = 0; i < kLanes; ++i) sum += static_cast<double>(x[i]);
   return sum;
+#endif
 }
 
 }  // namespace

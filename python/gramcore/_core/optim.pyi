@@ -4,7 +4,7 @@ Step engine of the optimizers.
 from __future__ import annotations
 import collections.abc
 import typing
-__all__: list[str] = ['Noise', 'factored_pass', 'haar_moments', 'haar_step', 'project_line', 'step', 'step_blocks', 'step_columns', 'step_rows', 'sum_squares']
+__all__: list[str] = ['Noise', 'factored_pass', 'factored_step', 'haar_moments', 'haar_step', 'project_line', 'step', 'step_blocks', 'step_columns', 'step_rows', 'sum_squares']
 class Noise:
     """
     Directions of a zeroth-order step: the sum over draws (id, amount) of amount times standard normal values that are a function of (seed, id, parameter, element).
@@ -14,6 +14,10 @@ class Noise:
 def factored_pass(x: typing.Any, row_means: typing.Any, column_means: typing.Any, moment: typing.Any = None, row: typing.Any = None, column: typing.Any = None, scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, weight: typing.SupportsFloat | typing.SupportsIndex = 0.0, eps: typing.SupportsFloat | typing.SupportsIndex = 0.0, residual: bool = False) -> None:
     """
     With u = scale x row column: moment += weight (u - moment), then row and column means of u^2 + eps, or of (u - moment)^2 + eps with `residual`.
+    """
+def factored_step(numbers: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], param: typing.Any, grad: typing.Any, state: collections.abc.Sequence[typing.Any], step: typing.SupportsInt | typing.SupportsIndex, id: typing.SupportsInt | typing.SupportsIndex = 0, remainder: typing.Any = None, stochastic: bool = False, seed: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+    """
+    A step of matrices with factored second moments. state: row and column means; with a momentum also the moment and the row and column means of its instability. numbers: scale, lr, weight_decay, clip, least_rms (< 0: none), weight1 to weight3 (of what is new in the moment, the means and the instability), eps, eps2.
     """
 def haar_moments(hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], grad: typing.Any, moments: collections.abc.Sequence[typing.Any], level: typing.SupportsInt | typing.SupportsIndex, noise: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] | None = None) -> float:
     """

@@ -42,9 +42,9 @@ def check_lr(lr: Any) -> float:
 
 def check_betas(betas: Any, count: int = 2) -> tuple[float, ...]:
     """Return ``betas`` as floats in [0, 1)."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != count:
+        raise ValueError(f"betas must hold {count} numbers, got {betas!r}")
     values = tuple(betas)
-    if len(values) != count:
-        raise ValueError(f"betas must hold {count} numbers, got {len(values)}")
     return tuple(check_real(f"betas[{i}]", b, low=0.0, high=1.0, high_open=True) for i, b in enumerate(values))
 
 
@@ -128,7 +128,11 @@ class FusedOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         self._check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
-        for p in self.param_groups[-1]["params"]:
+        params = self.param_groups[-1]["params"]
+        if len(set(params)) < len(params):
+            self.param_groups.pop()
+            raise ValueError(f"parameters must be given once, got {len(params)} of which {len(set(params))} differ")
+        for p in params:
             if p.dtype not in _FLOATS:
                 self.param_groups.pop()
                 raise TypeError(
@@ -169,6 +173,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: another optimizer's state, or tensors of another shape; nothing is changed then.
         """
+        if not {"param_groups", "state"} <= set(state_dict):
+            raise ValueError(f"state_dict must hold param_groups and state, got {sorted(map(str, state_dict))[:5]}")
         groups, saved = state_dict["param_groups"], state_dict["state"]
         lengths = [len(g["params"]) for g in groups]
         if lengths != [len(g["params"]) for g in self.param_groups]:
@@ -181,6 +187,11 @@ class FusedOptimizer(torch.optim.Optimizer):
             made_by = theirs.get("algorithm", mine["algorithm"])
             if made_by != mine["algorithm"]:
                 raise ValueError(f"state_dict must be one of {mine['algorithm']}, got one of {made_by}")
+            if theirs.get("state", mine["state"]) != mine["state"]:
+                raise ValueError(
+                    f"state_dict must hold moments stored as {mine['state']}, got {theirs['state']}; "
+                    f"make the optimizer with state={theirs['state']!r}"
+                )
             group = {**mine, **theirs}
             merged.append(group)
             self._check_group(group)

@@ -121,10 +121,9 @@ class DirectionOptimizer(FusedOptimizer):
         if self.gradient_scale(group) != 1.0 and not self.scales_gradients:
             g = g * self.gradient_scale(group)
         part = Part(p, batch.params[0], rows_of(p), self._index[p])
-        factor = self.lr_factor(group, part, t)
         u = self.direction(group, part, state, g, t)
         if u is not None:
-            self._apply(group, part, state, u, factor)
+            self._apply(group, part, state, u, self.lr_factor(group, part, t))
         batch.write_back(False)
         if self.zero_grads and p.grad is not None:
             local(p.grad).zero_()

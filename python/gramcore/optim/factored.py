@@ -83,6 +83,36 @@ class _Factored(DirectionOptimizer):
         return replace(u, factor=u.factor / max(1.0, size / group["clip"]))
 
 
+    def step_in_place(
+        self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int, **numbers: float
+    ) -> bool:
+        """The whole step in the engine, for matrices that lie row by row and whose rows are all here."""
+        names = [f"{name}_{axis}" for name in self.statistics for axis in ("row", "col")]
+        if "exp_avg" in state:
+            names.insert(2, "exp_avg")
+        tensors = [state[name] for name in names if name in state]
+        if part.rows.split or g.ndim < 2 or not all(x.is_contiguous() for x in (part.w, g, *tensors)):
+            return False
+        _core.optim.factored_step(
+            {
+                "scale": self.gradient_scale(group),
+                "clip": group["clip"],
+                "eps": group["eps"][0],
+                "weight_decay": group["weight_decay"],
+                **numbers,
+            },
+            part.w,
+            g,
+            tensors,
+            t,
+            part.index,
+            state.get("remainder"),
+            group["rounding"] == "stochastic",
+            group["seed"],
+        )
+        return True
+
+
 class Adafactor(_Factored):
     """Adam's step from row and column means of the squared gradient: m + n numbers for an m × n matrix.
 
@@ -143,13 +173,22 @@ class Adafactor(_Factored):
         super().check_hyper(group)
         check_real("decay_rate", group["decay_rate"], high=0.0, high_open=True)
 
-    def lr_factor(self, group: dict[str, Any], part: Part, t: int) -> float:
+    @staticmethod
+    def _bound(group: dict[str, Any], t: int) -> float:
         lr = float(group["lr"])
-        bound = min(lr, t**-0.5) / lr if group["relative_step"] and lr > 0 else 1.0
-        return bound * max(group["eps"][1], rms(part.p)) if group["scale_parameter"] else bound
+        return min(lr, t**-0.5) / lr if group["relative_step"] and lr > 0 else 1.0
 
-    def direction(self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int) -> Scaled:
-        return self.normalised(group, part, state, g, 1.0 - t ** group["decay_rate"])
+    def lr_factor(self, group: dict[str, Any], part: Part, t: int) -> float:
+        return self._bound(group, t) * (max(group["eps"][1], rms(part.p)) if group["scale_parameter"] else 1.0)
+
+    def direction(
+        self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int
+    ) -> Scaled | None:
+        beta = 1.0 - t ** group["decay_rate"]
+        lr, least = float(group["lr"]) * self._bound(group, t), group["eps"][1] if group["scale_parameter"] else -1.0
+        if self.step_in_place(group, part, state, g, t, lr=lr, weight2=1 - beta, least_rms=least):
+            return None
+        return self.normalised(group, part, state, g, beta)
 
 
 class CAME(_Factored):
@@ -215,8 +254,11 @@ class CAME(_Factored):
 
     def direction(
         self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int
-    ) -> torch.Tensor | Scaled:
+    ) -> torch.Tensor | Scaled | None:
         beta1, beta2, beta3 = group["betas"]
+        numbers = {"weight1": 1 - beta1, "weight2": 1 - beta2, "weight3": 1 - beta3, "eps2": group["eps"][1]}
+        if self.step_in_place(group, part, state, g, t, lr=float(group["lr"]), **numbers):
+            return None
         u = self.normalised(group, part, state, g, beta2)
         m: torch.Tensor = state["exp_avg"]
         if g.ndim < 2:

@@ -178,7 +178,7 @@ def frugal(
     Args:
         params: parameters or groups; ``"project": False`` in a group exempts it.
         lr: η >= 0.
-        density: ρ in (0, 1], the share of each matrix (or of the matrices) with moments.
+        density: ρ in [0, 1], the share of each matrix (or of the matrices) with moments; above 0 for a basis.
         projection: random coordinates: ``"columns"``, ``"rows"``, ``"randperm"`` (columns of tall matrices, rows of
             wide ones) or ``"randk"`` (entries); a basis of rank round(ρ min(M, N)): ``"svd"`` of the gradient or
             ``"random"``; or ``"blockwise"`` (whole matrices, each active with probability ρ).
@@ -207,7 +207,7 @@ def frugal(
         >>> optimizer = frugal(model.parameters(), lr=0.01)
         >>> model(torch.ones(1, 16)).sum().backward(); optimizer.step()
     """
-    check_real("density", density, low=0.0, high=1.0, low_open=True)
+    check_real("density", density, low=0.0, high=1.0, low_open=projection in ("svd", "random"))
     check_real("scale", scale, low=0.0)
     check_real("inactive_scale", inactive_scale, low=0.0)
     check_int("refresh_every", refresh_every, low=1)

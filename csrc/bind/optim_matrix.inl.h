@@ -171,17 +171,38 @@ inline std::int64_t haar_runs(const TensorArg& grad, int level) {
   return (g.shape[1] + (std::int64_t{1} << level) - 1) >> level;
 }
 
+// Coefficients of N itself: Adam without bias correction and with lr -1, on zeros.
+inline void rule_step_coefs(const HyperMap& hyper, float* c) {
+  Hyper own = parse_hyper(hyper);
+  own.lr = -1.0;
+  own.correct_bias = false;
+  optim::rule_coefs(optim::kAdam, own, 1, c);
+}
+
+inline void rule_norms(const HyperMap& hyper, const TensorArg& r, const std::vector<TensorArg>& moments,
+                       const TensorArg& inputs, const TensorArg& steps, const py::object& scales,
+                       const std::string& storage, const NoiseName& noise) {
+  MatrixArgs a;
+  take_grad(a, r);
+  take_moments(a, moments, tensor_list(scales, "scales"), a.step.cols, storage);
+  take_noise(a, noise);
+  const auto before = inputs.span<float>("inputs"), after = steps.span<float>("steps");
+  GC_CHECK(static_cast<std::int64_t>(before.size()) == a.step.rows && before.size() == after.size(),
+           "inputs and steps must hold ", a.step.rows, " numbers, got ", before.size(), " and ", after.size());
+  float c[optim::kMaxCoefs];
+  rule_step_coefs(hyper, c);
+  const pybind11::gil_scoped_release release;
+  optim::rule_norms(a.step, c, before.data(), after.data());
+}
+
 inline double haar_moments(const HyperMap& hyper, const TensorArg& grad, const std::vector<TensorArg>& moments,
                            int level, const NoiseName& noise) {
   MatrixArgs a;
   take_grad(a, grad);
   take_moments(a, moments, {}, haar_runs(grad, level), "");
   take_noise(a, noise);
-  Hyper own = parse_hyper(hyper);  // N itself: Adam without bias correction and with lr -1, on zeros
-  own.lr = -1.0;
-  own.correct_bias = false;
   float c[optim::kMaxCoefs];
-  optim::rule_coefs(optim::kAdam, own, 1, c);
+  rule_step_coefs(hyper, c);
   const pybind11::gil_scoped_release release;
   return optim::haar_moments(a.step, level, c);
 }
@@ -331,6 +352,9 @@ inline void bind_matrix_steps(pybind11::module_& m) {
       "weight1 to weight3 (of what is new in the moment, the means and the instability), eps, eps2.");
   m.def("project_line", &project_line, py::arg("x"), py::arg("weights"), py::arg("result"), py::arg("along_rows"),
         "result = x weights, or its transpose times weights; returns the sum of squares of x.");
+  m.def("rule_norms", &rule_norms, py::arg("hyper"), py::arg("r"), py::arg("moments"), py::arg("inputs"),
+        py::arg("steps"), py::arg("scales") = py::tuple(), py::arg("storage") = "", py::arg("noise") = py::none(),
+        "Folds the rows of r into moments of its shape; the norms of the rows, and of N = m / (sqrt(v) + eps).");
   m.def("haar_moments", &haar_moments, py::arg("hyper"), py::arg("grad"), py::arg("moments"), py::arg("level"),
         py::arg("noise") = py::none(),
         "Folds the coarse Haar coefficients of rows into m and v; the sum of squares of N = m / (sqrt(v) + eps).");

@@ -103,6 +103,17 @@ std::int64_t runs_of(const MatrixStep& s, int level) {
   return (s.cols + (std::int64_t{1} << level) - 1) >> level;
 }
 
+// Folds r, `width` numbers, into the moments of row i and leaves N in n; the sum of its squares.
+double rule_on_row(Band& band, std::int64_t i, const float* r, float* n, std::int64_t width, const float* c) {
+  const RulesKernels& rules = rules_kernels();
+  std::memset(n, 0, static_cast<std::size_t>(width) * sizeof(float));
+  RuleBlock block = block_of(n, r, width, c);
+  block.s[0] = band.m(i);
+  block.s[1] = band.v(i);
+  rules.rule[kF32][kAdam](block);
+  return rules.sum_squares(n, width);
+}
+
 // Adam on the columns that columns_of(row) gives, and the rule sign on the others.
 template <class F>
 void step_chosen(const MatrixStep& s, const float* inside, const float* outside, F&& columns_of) {
@@ -171,9 +182,21 @@ bool entries_fit(const MatrixStep& s, Span<const std::uint8_t> mask) {
   return true;
 }
 
+void rule_norms(const MatrixStep& s, const float* c, float* inputs, float* steps) {
+  const RulesKernels& rules = rules_kernels();
+  over_bands(s, true, [&](Band& band) {
+    std::vector<float> n(static_cast<std::size_t>(s.cols));
+    for (std::int64_t i = band.begin; i < band.end; ++i) {
+      const float* const r = band.grad(i);
+      inputs[i] = static_cast<float>(std::sqrt(rules.sum_squares(r, s.cols)));
+      steps[i] = static_cast<float>(std::sqrt(rule_on_row(band, i, r, n.data(), s.cols, c)));
+    }
+    band.keep_moments();
+  });
+}
+
 double haar_moments(const MatrixStep& s, int level, const float* c) {
   const HaarKernels& haar = haar_kernels();
-  const RulesKernels& rules = rules_kernels();
   const std::int64_t runs = runs_of(s, level);
   const float spread = static_cast<float>(std::exp2(-0.5 * level));
   std::vector<double> sums(static_cast<std::size_t>(s.rows));  // added in order, whatever the number of threads
@@ -182,12 +205,7 @@ double haar_moments(const MatrixStep& s, int level, const float* c) {
     float *const r = held.data(), *const n = r + runs + kHaarPad;
     for (std::int64_t i = band.begin; i < band.end; ++i) {
       haar.down(band.grad(i), level, spread, r, s.cols);
-      std::memset(n, 0, static_cast<std::size_t>(runs) * sizeof(float));
-      RuleBlock block = block_of(n, r, runs, c);
-      block.s[0] = band.m(i);
-      block.s[1] = band.v(i);
-      rules.rule[kF32][kAdam](block);
-      sums[static_cast<std::size_t>(i)] = rules.sum_squares(n, runs);
+      sums[static_cast<std::size_t>(i)] = rule_on_row(band, i, r, n, runs, c);
     }
     band.keep_moments();
   });

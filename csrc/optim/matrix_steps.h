@@ -31,6 +31,10 @@ void step_entries(const MatrixStep& step, const std::uint8_t* mask, const float*
 // Whether every row of such a mask has `width` bits, all of columns.
 bool entries_fit(const MatrixStep& step, Span<const std::uint8_t> mask);
 
+// Folds the rows r of c[0] times the gradient into the moments by the Adam coefficients c, whose c[7..9] make
+// N = m / (sqrt(v) + eps); the norms of r (unscaled) and of N by row.  s.width is s.cols.
+void rule_norms(const MatrixStep& s, const float* c, float* inputs, float* steps);
+
 // GWT in two passes, runs of 2^level columns.  The first folds the coefficients r of c[0] times the gradient into the
 // moments by the Adam coefficients c, whose c[7..9] make N = m / (sqrt(v) + eps), and returns the sum of N squared.
 double haar_moments(const MatrixStep& step, int level, const float* c);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,8 +18,10 @@ def list_() -> None:
     """Name every optimizer, and what works around one."""
     from gramcore._registry import rows
 
-    for row in rows(family="optim"):
-        typer.echo(f"{row.name:<18} {row.summary:<60} {row.paper}")
+    listed = rows(family="optim")
+    width = max(len(row.name) for row in listed)
+    for row in listed:
+        typer.echo(f"{row.name:<{width}} {row.summary:<60} {row.paper}")
 
 
 @optim.command()
@@ -33,6 +36,10 @@ def memory(
     from gramcore.optim.by_name import names, state_bytes
 
     check_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
+    if config.startswith((".", "/", "~")) and not Path(config).expanduser().exists():
+        raise ValueError(
+            f"config must be a model directory, config.json or model name, got {config}: no such file"
+        )
     transformers = require("transformers", "hf")
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(config))

@@ -82,7 +82,6 @@ class _Factored(DirectionOptimizer):
             size = (rows.total_of(_core.optim.sum_squares([u.x])) / max(1, rows.total)) ** 0.5
         return replace(u, factor=u.factor / max(1.0, size / group["clip"]))
 
-
     def step_in_place(
         self, group: dict[str, Any], part: Part, state: dict[str, Any], g: torch.Tensor, t: int, **numbers: float
     ) -> bool:

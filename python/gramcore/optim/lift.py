@@ -168,11 +168,7 @@ class RescaledGradient(PanelLift):
 
     def step_panels(self, panels: PanelStep, norm: torch.Tensor) -> Scaled:
         g = panels.g
-        n = None
-        if g.dtype is not torch.float32 and not panels.line:
-            panels.resize(2 * panels.rank)
-            n = torch.empty(panels.size, panels.rank)
-        u = self._by_channel(panels, n) if self.granularity == "channel" else self._by_tensor(panels, n)
+        u = self._by_channel(panels) if self.granularity == "channel" else self._by_tensor(panels)
         if panels.squares is None or self.granularity == "channel":
             square = float(fold_matrix(g.contiguous(), u, scale=u.factor)[0].sum()) * g.shape[1]
             now = math.sqrt(panels.rows.total_of(square))
@@ -180,22 +176,28 @@ class RescaledGradient(PanelLift):
             now = abs(u.factor) * panels.squares**0.5
         return replace(u, factor=u.factor * self.scale**0.5 * panels.correction / _growth(now, norm))
 
-    def _by_channel(self, panels: PanelStep, n: torch.Tensor | None) -> Scaled:
+    @staticmethod
+    def _step(panels: PanelStep, r: torch.Tensor, s: slice) -> torch.Tensor:
+        """N in fp32."""
+        return panels.step_rule(r, s, None if r.dtype is torch.float32 else torch.empty(r.shape))
+
+    def _by_channel(self, panels: PanelStep) -> Scaled:
         before, after = torch.empty(2, panels.channels)
         for s in panels:
             r = panels.project(s)
-            before[s] = _norms(r)
-            after[s] = _norms(panels.step_rule(r, s, n))
+            if not panels.measure_rule(r, s, before[s], after[s]):
+                before[s] = _norms(r)
+                after[s] = _norms(self._step(panels, r, s))
         scales = after.div_(before.add_(_TINY))
         row, column = (scales, None) if panels.along_rows else (None, scales)
         return Scaled(panels.g, row, column, panels.grad_scale)
 
-    def _by_tensor(self, panels: PanelStep, n: torch.Tensor | None) -> Scaled:
+    def _by_tensor(self, panels: PanelStep) -> Scaled:
         before = after = 0.0
         for s in panels:
             r = panels.project(s)
             before += _core.optim.sum_squares([r])
-            after += _core.optim.sum_squares([panels.step_rule(r, s, n)])
+            after += _core.optim.sum_squares([self._step(panels, r, s)])
         before, after = panels.over_channels(before) ** 0.5, panels.over_channels(after) ** 0.5
         return Scaled(panels.g, factor=panels.grad_scale * after / (before + _TINY))
 

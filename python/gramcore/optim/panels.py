@@ -117,8 +117,7 @@ class PanelStep:
         Args: n: where N goes, fp32; None for r itself.  frozen: leave the moments as they are.
         """
         # Adam without bias correction and with lr -1, on a parameter that decay makes zero.
-        beta1, beta2 = (1.0, 1.0) if frozen else self.group["betas"]
-        hyper = {"lr": -1.0, "weight_decay": -1.0, "beta1": beta1, "beta2": beta2, "eps": self.eps}
+        hyper = {"lr": -1.0, "weight_decay": -1.0, **self._numbers(frozen)}
         n = r if n is None else n[: len(r)].zero_()
         slots = [self._moment(name, s) for name in ("exp_avg", "exp_avg_sq")]
         _core.optim.step(
@@ -139,6 +138,31 @@ class PanelStep:
             n[self.own.begin + self.own.count :] = 0.0
             self.rows.sum(n)
         return n
+
+    def measure_rule(self, r: torch.Tensor, s: slice, before: torch.Tensor, after: torch.Tensor) -> bool:
+        """Fold r into the moments of channels ``s``; norms by channel of r and of N, which is not formed.
+
+        False and nothing done where some of the channels' moments are elsewhere.
+        """
+        if self.summed:
+            return False
+        slots = [self._moment(name, s) for name in ("exp_avg", "exp_avg_sq")]
+        scales = [scales for _, scales in slots if scales is not None]
+        _core.optim.rule_norms(
+            self._numbers(),
+            r,
+            [values for values, _ in slots],
+            before,
+            after,
+            scales=scales,
+            storage=self.group["state"] if scales else "",
+            noise=(self.group["seed"], self._id(s), self.t) if self.group["rounding"] == "stochastic" else None,
+        )
+        return True
+
+    def _numbers(self, frozen: bool = False) -> dict[str, float]:
+        beta1, beta2 = (1.0, 1.0) if frozen else self.group["betas"]
+        return {"beta1": beta1, "beta2": beta2, "eps": self.eps}
 
     def add(self, s: slice, low: torch.Tensor, factor: float, phi: torch.Tensor | None = None) -> None:
         """W ← decayed W − η factor (low Pᵀ + phi g) of channels ``s``; phi (channels of s,) is 0 if None.

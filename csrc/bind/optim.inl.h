@@ -269,9 +269,9 @@ inline void step(const std::string& rule_name, const HyperMap& hyper_values, con
   optim::run_step(lists.tensors, options);
 }
 
-inline void factored_pass(const TensorArg& x, const TensorArg& row_means, const TensorArg& column_means,
-                          const py::object& moment, const py::object& row, const py::object& column, double scale,
-                          double weight, double eps, bool residual) {
+// The matrices of a pass and the numbers that multiply their rows and columns.
+inline optim::FactoredPass pass_over(const TensorArg& x, const py::object& row, const py::object& column, double scale,
+                                     Lists& lists) {
   const TensorView& v = x.view();
   GC_CHECK(v.rank >= 2 && v.is_contiguous(), "x must be contiguous with two axes or more, got ", shape_string(v));
   optim::FactoredPass pass;
@@ -281,18 +281,32 @@ inline void factored_pass(const TensorArg& x, const TensorArg& row_means, const 
   pass.cols = v.shape[v.rank - 1];
   for (int i = 0; i + 2 < v.rank; ++i) pass.count *= v.shape[i];
   pass.scale = static_cast<float>(scale);
+  lists.factors.reserve(2);
+  pass.row = factor_of(lists, row, pass.count * pass.rows, "row");
+  pass.column = factor_of(lists, column, pass.count * pass.cols, "column");
+  return pass;
+}
+
+inline double scaled_squares(const TensorArg& x, const py::object& row, const py::object& column, double scale) {
+  Lists lists;
+  const optim::FactoredPass pass = pass_over(x, row, column, scale, lists);
+  const py::gil_scoped_release release;
+  return optim::scaled_squares(pass);
+}
+
+inline void factored_pass(const TensorArg& x, const TensorArg& row_means, const TensorArg& column_means,
+                          const py::object& moment, const py::object& row, const py::object& column, double scale,
+                          double weight, double eps, bool residual) {
+  Lists lists;
+  optim::FactoredPass pass = pass_over(x, row, column, scale, lists);
   pass.weight = static_cast<float>(weight);
   pass.eps = static_cast<float>(eps);
   pass.residual = residual;
-  Lists lists;
-  lists.factors.reserve(3);
-  pass.row = factor_of(lists, row, pass.count * pass.rows, "row");
-  pass.column = factor_of(lists, column, pass.count * pass.cols, "column");
   if (!moment.is_none()) {
     lists.params.emplace_back(moment);
     const auto span = lists.params.back().span<float>("moment");
-    GC_CHECK(static_cast<std::int64_t>(span.size()) == v.numel(), "moment must hold ", v.numel(), " numbers, got ",
-             span.size());
+    GC_CHECK(static_cast<std::int64_t>(span.size()) == x.view().numel(), "moment must hold ", x.view().numel(),
+             " numbers, got ", span.size());
     pass.m = span.data();
   }
   const auto rows = row_means.span<float>("row_means"), columns = column_means.span<float>("column_means");
@@ -336,6 +350,8 @@ inline void bind_optim(pybind11::module_& parent) {
         py::arg("scale") = 1.0, py::arg("weight") = 0.0, py::arg("eps") = 0.0, py::arg("residual") = false,
         "With u = scale x row column: moment += weight (u - moment), then row and column means of u^2 + eps, or of "
         "(u - moment)^2 + eps with `residual`.");
+  m.def("scaled_squares", &optim_bind::scaled_squares, py::arg("x"), py::arg("row") = py::none(),
+        py::arg("column") = py::none(), py::arg("scale") = 1.0, "Sum of (scale x row column)^2.");
   optim_bind::bind_matrix_steps(m);
   m.def("sum_squares", &optim_bind::sum_squares, py::arg("tensors"),
         "Sum of squares of a list of CPU tensors; infinite or NaN when an element is.");

@@ -193,11 +193,18 @@ class Stepper {
 
   // Row by row; a row may begin or end inside the block.
   const float* load_scaled(const StepTensor& t, std::int64_t i, std::int64_t n, float* buffer) const {
-    const float* const g = spans_.load(t.grad, t.grad_storage, i, n, buffer);
+    const bool narrow = t.grad_storage == Storage::bf16;  // converted on the way
+    const float* const g = narrow ? nullptr : spans_.load(t.grad, t.grad_storage, i, n, buffer);
     std::int64_t row = i / t.cols, j = i % t.cols;
     for (std::int64_t k = 0; k < n;) {
       const std::int64_t part = std::min(n - k, t.cols - j);
-      rows_.scale(g + k, t.column ? t.column + j : nullptr, t.row ? t.row[row] : 1.0f, buffer + k, part);
+      const float* const column = t.column ? t.column + j : nullptr;
+      const float factor = t.row ? t.row[row] : 1.0f;
+      if (narrow) {
+        rows_.scale_bf16(at_u16(t.grad, i + k), column, factor, buffer + k, part);
+      } else {
+        rows_.scale(g + k, column, factor, buffer + k, part);
+      }
       k += part;
       j = 0;
       ++row;

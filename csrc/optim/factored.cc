@@ -74,6 +74,28 @@ void factored_pass(const FactoredPass& pass, Span<float> row_means, Span<float> 
   }
 }
 
+double scaled_squares(const FactoredPass& p) {
+  const RowsKernels& rows = rows_kernels();
+  const RulesKernels& rules = rules_kernels();
+  const FloatSpans spans;
+  const std::int64_t all = p.count * p.rows,
+                     height = std::max<std::int64_t>(1, kChunk / std::max<std::int64_t>(1, p.cols));
+  std::vector<double> parts(static_cast<std::size_t>((all + height - 1) / height));
+  parallel_chunks(static_cast<std::int64_t>(parts.size()), [&](std::int64_t band) {
+    std::vector<float> held(static_cast<std::size_t>(p.cols));
+    for (std::int64_t i = band * height; i < std::min(all, (band + 1) * height); ++i) {
+      const float* const x = spans.load(p.x, p.x_storage, i * p.cols, p.cols, held.data());
+      const float* const column = p.column ? p.column + i / p.rows * p.cols : nullptr;
+      const double factor = static_cast<double>(p.row ? p.scale * p.row[i] : p.scale);
+      const double squares = column ? rows.squares(x, column, p.cols) : rules.sum_squares(x, p.cols);
+      parts[static_cast<std::size_t>(band)] += squares * factor * factor;
+    }
+  });
+  double total = 0;
+  for (const double part : parts) total += part;
+  return total;
+}
+
 double project_line(const LineProjection& p, float* result) {
   const RowsKernels& kernels = rows_kernels();
   const FloatSpans spans;

@@ -24,6 +24,9 @@ struct FactoredPass {
 // does not depend on the number of threads.
 void factored_pass(const FactoredPass& pass, Span<float> row_means, Span<float> column_means);
 
+// Sum of (scale x row column)^2; other fields are not looked at.  Does not depend on the number of threads.
+double scaled_squares(const FactoredPass& pass);
+
 // A whole step of a stack of matrices with factored second moments (Adafactor, CAME).  R and C are running means of
 // (scale x)^2 + eps over columns and over rows, u = scale x / root(R C / mean R), divided by max(1, RMS(u) / clip).
 // Without a momentum p moves by -lr times u; with one, by m / root of the factored running mean of (u - m)^2 + eps2.

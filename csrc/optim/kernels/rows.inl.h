@@ -3,7 +3,7 @@
 #pragma once
 
 #include "optim/kernels/rows.h"
-#include "optim/kernels/vec.h"
+#include "optim/kernels/storage.h"
 
 namespace gramcore::optim {
 namespace GC_ISA_NS {
@@ -59,14 +59,24 @@ static double fold(const RowSpan& r) {
   return r.m ? fold_row<false, true>(r) : fold_row<false, false>(r);
 }
 
-static void scale(const float* x, const float* column, float factor, float* to, std::int64_t n) {
+template <class P>
+GC_INLINE void scale_stored(const typename P::T* x, const float* column, float factor, float* to, std::int64_t n) {
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     __builtin_prefetch(x + i + 384, 0);
-    const vf u = factor * load(x + i);
+    const vf u = factor * P::load(x + i);
     store(to + i, column ? u * load(column + i) : u);
   }
-  for (; i < n; ++i) to[i] = factor * x[i] * (column ? column[i] : 1.0f);
+  if (i == n) return;
+  const int rest = static_cast<int>(n - i);
+  const vf u = factor * P::load_part(x + i, rest);
+  store_part(to + i, column ? u * load_part(column + i, rest) : u, rest);
+}
+static void scale(const float* x, const float* column, float factor, float* to, std::int64_t n) {
+  scale_stored<F32>(x, column, factor, to, n);
+}
+static void scale_bf16(const std::uint16_t* x, const float* column, float factor, float* to, std::int64_t n) {
+  scale_stored<Bf16>(x, column, factor, to, n);
 }
 
 // What `body` returns for whole vectors and then for the rest, added up in four accumulators.
@@ -163,7 +173,7 @@ static double moment(const float* x, float factor, float weight, float* m, std::
 }  // namespace
 
 extern const RowsKernels kRows;
-const RowsKernels kRows = {fold, scale, dot, accumulate, squares, moment};
+const RowsKernels kRows = {fold, scale, scale_bf16, dot, accumulate, squares, moment};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::optim

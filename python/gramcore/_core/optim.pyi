@@ -4,7 +4,7 @@ Step engine of the optimizers.
 from __future__ import annotations
 import collections.abc
 import typing
-__all__: list[str] = ['Noise', 'factored_pass', 'factored_step', 'haar_moments', 'haar_step', 'project_line', 'rule_norms', 'step', 'step_blocks', 'step_columns', 'step_rows', 'sum_squares']
+__all__: list[str] = ['Noise', 'factored_pass', 'factored_step', 'haar_moments', 'haar_step', 'project_line', 'rule_norms', 'scaled_squares', 'step', 'step_blocks', 'step_columns', 'step_rows', 'sum_squares']
 class Noise:
     """
     Directions of a zeroth-order step: the sum over draws (id, amount) of amount times standard normal values that are a function of (seed, id, parameter, element).
@@ -34,6 +34,10 @@ def project_line(x: typing.Any, weights: typing.Any, result: typing.Any, along_r
 def rule_norms(hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], r: typing.Any, moments: collections.abc.Sequence[typing.Any], inputs: typing.Any, steps: typing.Any, scales: typing.Any = (), storage: str = '', noise: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] | None = None) -> None:
     """
     Folds the rows of r into moments of its shape; the norms of the rows, and of N = m / (sqrt(v) + eps).
+    """
+def scaled_squares(x: typing.Any, row: typing.Any = None, column: typing.Any = None, scale: typing.SupportsFloat | typing.SupportsIndex = 1.0) -> float:
+    """
+    Sum of (scale x row column)^2.
     """
 def step(rule: str, hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], params: typing.Any, grads: typing.Any, slots: collections.abc.Sequence[typing.Any], steps: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], scales: collections.abc.Sequence[typing.Any] = [], remainders: typing.Any = None, lr_scales: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [], stochastic: bool = False, seed: typing.SupportsInt | typing.SupportsIndex = 0, zero_grad: bool = False, noise: Noise | None = None, row: typing.Any = None, column: typing.Any = None, storage: str = '') -> None:
     """

@@ -170,7 +170,7 @@ class RescaledGradient(PanelLift):
         g = panels.g
         u = self._by_channel(panels) if self.granularity == "channel" else self._by_tensor(panels)
         if panels.squares is None or self.granularity == "channel":
-            square = float(fold_matrix(g.contiguous(), u, scale=u.factor)[0].sum()) * g.shape[1]
+            square = _core.optim.scaled_squares(g.contiguous(), u.row, u.column, u.factor)
             now = math.sqrt(panels.rows.total_of(square))
         else:
             now = abs(u.factor) * panels.squares**0.5

@@ -1,25 +1,27 @@
 #include "model/cache.h"
 
 #include <cmath>
+#include <cstring>
 #include <type_traits>
+#include <vector>
 
 #include "kvcache/kernels/tree_attention.h"
 #include "kvcache/tree_attention.h"
+#include "model/kernels/layers.h"
 
 namespace gramcore::model {
 namespace {
 
 constexpr std::int64_t kTile = kvcache::kTileKeys;
 
-template <class T>
-T narrow(float x) {
-  if constexpr (sizeof(T) == 4) {
-    return x;
-  } else if constexpr (std::is_same_v<T, bf16>) {
-    return to_bf16(x);
-  } else {
-    return to_f16(x);
-  }
+void narrow(const float* x, std::int64_t n, float* to) {
+  std::memcpy(to, x, static_cast<std::size_t>(n) * sizeof(float));
+}
+void narrow(const float* x, std::int64_t n, bf16* to) {
+  for (std::int64_t i = 0; i < n; ++i) to[i] = to_bf16(x[i]);
+}
+void narrow(const float* x, std::int64_t n, f16* to) {
+  layers_kernels().to_f16(x, n, to);
 }
 
 // The head's key of a slot starts here and goes on in steps of kTile.
@@ -47,9 +49,12 @@ float store_codes(const float* x, std::int64_t dim, std::int8_t* codes, std::int
 
 template <class T>
 void store_head(T* keys, T* values, std::int64_t slot, std::int64_t dim, const float* key, const float* value) {
-  T *k = key_at(keys, slot, dim), *v = values + slot * dim;
-  for (std::int64_t d = 0; d < dim; ++d) k[d * kTile] = narrow<T>(key[d]);
-  for (std::int64_t d = 0; d < dim; ++d) v[d] = narrow<T>(value[d]);
+  static thread_local std::vector<T> column;
+  column.resize(static_cast<std::size_t>(dim));
+  narrow(key, dim, column.data());
+  T* const k = key_at(keys, slot, dim);
+  for (std::int64_t d = 0; d < dim; ++d) k[d * kTile] = column[static_cast<std::size_t>(d)];
+  narrow(value, dim, values + slot * dim);
 }
 
 template <class T>
@@ -87,19 +92,16 @@ Cache::Cache(std::int64_t layers, std::int64_t kv_heads, std::int64_t capacity, 
   if (dtype == DType::i8) scales_ = static_cast<float*>(arena_.take(2 * layers * kv_heads * slots_ * 4));
 }
 
-void Cache::store(std::int64_t layer, std::int64_t slot, const float* key, const float* value) {
+void Cache::store(std::int64_t layer, std::int64_t head, std::int64_t slot, const float* key, const float* value) {
   with_type(dtype_, [&](auto zero) {
     using T = decltype(zero);
-    for (std::int64_t h = 0; h < kv_heads_; ++h) {
-      T *k = static_cast<T*>(keys(layer)) + h * head_elements(),
-        *v = static_cast<T*>(values(layer)) + h * head_elements();
-      const float *from_key = key + h * head_dim_, *from_value = value + h * head_dim_;
-      if constexpr (std::is_same_v<T, std::int8_t>) {
-        key_scales(layer)[h * slots_ + slot] = store_codes(from_key, head_dim_, key_at(k, slot, head_dim_), kTile);
-        value_scales(layer)[h * slots_ + slot] = store_codes(from_value, head_dim_, v + slot * head_dim_, 1);
-      } else {
-        store_head(k, v, slot, head_dim_, from_key, from_value);
-      }
+    T* const k = static_cast<T*>(keys(layer)) + head * head_elements();
+    T* const v = static_cast<T*>(values(layer)) + head * head_elements();
+    if constexpr (std::is_same_v<T, std::int8_t>) {
+      key_scales(layer)[head * slots_ + slot] = store_codes(key, head_dim_, key_at(k, slot, head_dim_), kTile);
+      value_scales(layer)[head * slots_ + slot] = store_codes(value, head_dim_, v + slot * head_dim_, 1);
+    } else {
+      store_head(k, v, slot, head_dim_, key, value);
     }
   });
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -108,12 +109,13 @@ class Decoder {
   void build(const Pass& pass);
   void add_layer(const Pass& pass, std::int64_t index);
   void add_head(const Pass& pass);
-  void add_prepare(Activations* x, const float* from, std::int64_t cols, const float* norm,
-                   std::vector<const Matrix*> readers, const std::int64_t* from_rows = nullptr);
+  void add_rotations(const Pass& pass, std::int64_t index);
+  void add_prepare(Activations* x, const float* from, const float* norm, std::initializer_list<const Matrix*> readers,
+                   const std::int64_t* from_rows = nullptr);
   template <class After>
   void add_linear(const Activations* x, std::vector<Segment> segments, After after);
   void embed(const Pass& pass, std::int64_t row);
-  void rotate_and_store(const Pass& pass, std::int64_t layer, std::int64_t row);
+  void rotate_head(const Pass& pass, std::int64_t layer, std::int64_t row, std::int64_t kv_head, bool keys);
   kvcache::AttentionProblem attention(const Part& part, std::int64_t layer);
   void ensure_rotations(std::int64_t positions);
 

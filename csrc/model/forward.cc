@@ -152,7 +152,7 @@ void Decoder::run_pass(const Pass& pass) {
 
 void Decoder::build(const Pass& pass) {
   program_.clear();
-  const std::int64_t n = pass.n(), step = n <= 16 ? n : 16;
+  const std::int64_t n = pass.n(), step = std::min<std::int64_t>(n, 16);
   program_.add((n + step - 1) / step, [this, pass = &pass, n, step](std::int64_t item) {
     for (std::int64_t r = item * step; r < std::min(n, (item + 1) * step); ++r) embed(*pass, r);
   });
@@ -165,18 +165,23 @@ void Decoder::embed(const Pass& pass, std::int64_t row) {
   copy_row(embed_, part.ids[row - part.first], h_.data() + row * config_.hidden);
 }
 
-// x = norm(from) (or from), row r from from_rows[r] where given, then its low-bit form for the readers that need one.
-void Decoder::add_prepare(Activations* x, const float* from, std::int64_t cols, const float* norm,
-                          std::vector<const Matrix*> readers, const std::int64_t* from_rows) {
-  program_.add(x->num_blocks(), [this, x, from, cols, norm, readers = std::move(readers), from_rows](std::int64_t b) {
-    for (std::int64_t r = x->block_begin(b); r < x->block_end(b); ++r) {
-      if (norm) {
-        layers_kernels().rms_norm(from + (from_rows ? from_rows[r] : r) * cols, norm, config_.rms_eps, cols, x->row(r));
-      } else if (from) {
-        std::memcpy(x->row(r), from + r * cols, static_cast<std::size_t>(cols) * sizeof(float));
-      }
+// x = norm(from), row r from from_rows[r] where given, then its low-bit form for the readers that need one.  Without
+// norm x holds its values already.
+void Decoder::add_prepare(Activations* x, const float* from, const float* norm,
+                          std::initializer_list<const Matrix*> readers, const std::int64_t* from_rows) {
+  for (const Matrix* reader : readers) x->expect(*reader);
+  const std::int64_t pieces = x->num_pieces();
+  program_.add(pieces, [this, x, from, norm, from_rows, pieces](std::int64_t item) {
+    const Activations::Piece piece = x->piece(item, pieces);
+    const std::int64_t cols = x->cols(), c0 = piece.block0 * quant::kBlock;
+    const std::int64_t width = std::min(cols, piece.block1 * quant::kBlock) - c0;
+    if (width <= 0) return;
+    for (std::int64_t r = piece.row0; norm && r < piece.row1; ++r) {
+      const float* const row = from + (from_rows ? from_rows[r] : r) * cols;
+      const float factor = layers_kernels().rms_factor(row, config_.rms_eps, cols);
+      layers_kernels().normalise(row + c0, factor, norm + c0, width, x->row(r) + c0);
     }
-    x->finish_block(b, readers.data(), static_cast<int>(readers.size()));
+    x->finish(piece);
   });
 }
 
@@ -206,7 +211,8 @@ void Decoder::add_linear(const Activations* x, std::vector<Segment> segments, Af
   });
 }
 
-void Decoder::rotate_and_store(const Pass& pass, std::int64_t layer, std::int64_t row) {
+// Query heads of one key head's group (`keys` false), or the key head, which is stored with its value.
+void Decoder::rotate_head(const Pass& pass, std::int64_t layer, std::int64_t row, std::int64_t kv_head, bool keys) {
   const Layer& l = layers_[static_cast<std::size_t>(layer)];
   const auto& kernels = layers_kernels();
   const std::int64_t dim = config_.head_dim, half = dim / 2;
@@ -214,17 +220,17 @@ void Decoder::rotate_and_store(const Pass& pass, std::int64_t layer, std::int64_
   const std::int64_t node = row - part.first;
   const std::int64_t position = part.length + (part.tree ? part.tree->depths[static_cast<std::size_t>(node)] : node);
   const float *cos = cos_.data() + position * half, *sin = sin_.data() + position * half;
-  const auto each_head = [&](float* x, std::int64_t heads, const std::vector<float>& norm) {
-    for (std::int64_t h = 0; h < heads; ++h) {
-      float* head = x + h * dim;
-      if (!norm.empty()) kernels.rms_norm(head, norm.data(), config_.rms_eps, dim, head);
-      kernels.rotate(head, cos, sin, half);
+  const std::int64_t group = config_.heads / config_.kv_heads, at = (row * config_.kv_heads + kv_head) * dim;
+  float* const x = keys ? k_.data() + at : q_.data() + at * group;
+  const std::vector<float>& norm = keys ? l.k_norm : l.q_norm;
+  for (std::int64_t h = 0; h < (keys ? 1 : group); ++h) {
+    float* head = x + h * dim;
+    if (!norm.empty()) {
+      kernels.normalise(head, kernels.rms_factor(head, config_.rms_eps, dim), norm.data(), dim, head);
     }
-  };
-  float *q = q_.data() + row * config_.heads * dim, *k = k_.data() + row * config_.kv_heads * dim;
-  each_head(q, config_.heads, l.q_norm);
-  each_head(k, config_.kv_heads, l.k_norm);
-  part.cache->store(layer, part.length + node, k, v_.data() + row * config_.kv_heads * dim);
+    kernels.rotate(head, cos, sin, half);
+  }
+  if (keys) part.cache->store(layer, kv_head, part.length + node, x, v_.data() + at);
 }
 
 kvcache::AttentionProblem Decoder::attention(const Part& part, std::int64_t layer) {
@@ -262,30 +268,26 @@ void Decoder::add_layer(const Pass& pass, std::int64_t index) {
   const Layer& l = layers_[static_cast<std::size_t>(index)];
   const auto bias = [](const std::vector<float>& b) { return b.empty() ? nullptr : b.data(); };
   const auto nothing = [](const Segment&, std::int64_t, std::int64_t) {};
-  const std::int64_t hidden = config_.hidden, width = config_.feed_forward, n = pass.n();
-  add_prepare(&x_, h_.data(), hidden, l.attention_norm.data(), {&l.q, &l.k, &l.v});
+  const std::int64_t width = config_.feed_forward, n = pass.n();
+  add_prepare(&x_, h_.data(), l.attention_norm.data(), {&l.q, &l.k, &l.v});
   add_linear(&x_,
              {{&l.q, q_.data(), bias(l.q_bias)}, {&l.k, k_.data(), bias(l.k_bias)}, {&l.v, v_.data(), bias(l.v_bias)}},
              nothing);
-  const std::int64_t step = n <= 16 ? n : 16;
-  program_.add((n + step - 1) / step, [this, pass = &pass, index, n, step](std::int64_t item) {
-    for (std::int64_t r = item * step; r < std::min(n, (item + 1) * step); ++r) {
-      rotate_and_store(*pass, index, r);
-    }
-  });
+  add_rotations(pass, index);
   kvcache::AttentionItems attend;
   for (const Part& part : pass.parts) attend.add(attention(part, index));
   const std::int64_t items = attend.size();
   program_.add(items, [attend = std::move(attend)](std::int64_t item) { attend.run(item); });
-  add_prepare(&attended_, nullptr, 0, nullptr, {&l.o});
+  add_prepare(&attended_, nullptr, nullptr, {&l.o});
   // The residual stream takes each piece as soon as it is there.
   const auto add_to_stream = [this, n](const Segment& s, std::int64_t c0, std::int64_t c1) {
     for (std::int64_t r = 0; r < n; ++r) {
-      for (std::int64_t c = c0; c < c1; ++c) h_[static_cast<std::size_t>(r * s.w->rows + c)] += s.y[r * s.w->rows + c];
+      const std::int64_t at = r * s.w->rows + c0;
+      layers_kernels().add(s.y + at, c1 - c0, h_.data() + at);
     }
   };
   add_linear(&attended_, {{&l.o, projected_.data(), nullptr}}, add_to_stream);
-  add_prepare(&x_, h_.data(), hidden, l.ffn_norm.data(), {&l.gate, &l.up});
+  add_prepare(&x_, h_.data(), l.ffn_norm.data(), {&l.gate, &l.up});
   const Matrix *gate = &l.gate, *up = &l.up;
   const std::int64_t panels = gate->num_panels();
   const std::int64_t each = std::max<std::int64_t>(1, panels / (std::int64_t{num_threads()} * kPiecesPerThread));
@@ -298,14 +300,28 @@ void Decoder::add_layer(const Pass& pass, std::int64_t index) {
       layers_kernels().swiglu(to, up_.data() + r * width + c0, c1 - c0, to);
     }
   });
-  add_prepare(&act_, nullptr, 0, nullptr, {&l.down});
+  add_prepare(&act_, nullptr, nullptr, {&l.down});
   add_linear(&act_, {{&l.down, projected_.data(), nullptr}}, add_to_stream);
+}
+
+// Of a few rows by head, so that threads write different lines of the cache; one item for one or two rows.
+void Decoder::add_rotations(const Pass& pass, std::int64_t index) {
+  constexpr std::int64_t kRows = 64;
+  const std::int64_t n = pass.n(), parts = 2 * config_.kv_heads, each = n <= 2 ? parts : 1, pieces = parts / each;
+  program_.add((n + kRows - 1) / kRows * pieces, [this, pass = &pass, index, n, each, pieces](std::int64_t item) {
+    const std::int64_t row0 = item / pieces * kRows, part0 = item % pieces * each;
+    for (std::int64_t part = part0; part < part0 + each; ++part) {
+      for (std::int64_t r = row0; r < std::min(n, row0 + kRows); ++r) {
+        rotate_head(*pass, index, r, part / 2, part % 2 != 0);
+      }
+    }
+  });
 }
 
 void Decoder::add_head(const Pass& pass) {
   const auto rows = static_cast<std::int64_t>(pass.out_rows.size());
   out_.resize(rows, config_.hidden);
-  add_prepare(&out_, h_.data(), config_.hidden, final_norm_.data(), {&head_}, pass.out_rows.data());
+  add_prepare(&out_, h_.data(), final_norm_.data(), {&head_}, pass.out_rows.data());
   if (pass.hidden) {
     program_.add(1, [this, pass = &pass, rows](std::int64_t) {
       std::memcpy(pass->hidden, out_.row(0), static_cast<std::size_t>(rows * config_.hidden) * sizeof(float));

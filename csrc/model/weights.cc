@@ -14,6 +14,8 @@ namespace {
 
 constexpr auto kPage = static_cast<std::int64_t>(kHugePage);
 constexpr std::int64_t kArenaBlock = 16 * kPage;
+constexpr std::int64_t kFewRows = 2;    // are finished sooner than another thread joins
+constexpr std::int64_t kTileRows = 16;  // of a tile of quant::QuantizedRows: tiles share no cache lines
 
 std::int64_t round_up(std::int64_t n, std::int64_t unit) {
   return (n + unit - 1) / unit * unit;
@@ -134,18 +136,32 @@ void Activations::resize(std::int64_t rows, std::int64_t cols) {
   rows_ = rows;
   cols_ = cols;
   values_.resize(static_cast<std::size_t>(rows * cols));
-  if (blocks_.size() < static_cast<std::size_t>(num_blocks())) blocks_.resize(static_cast<std::size_t>(num_blocks()));
+  quantized_.resize(rows, cols);
+  packed_readers_ = false;
 }
 
-void Activations::finish_block(std::int64_t b, const Matrix* const* readers, int num_readers) {
-  quant::QuantizedRows& block = blocks_[static_cast<std::size_t>(b)];
-  bool quantized = false;
-  for (int i = 0; i < num_readers; ++i) {
-    if (readers[i]->kind != Matrix::Kind::packed) continue;
-    if (!quantized) block.quantize({row(block_begin(b)), DType::f32, block_end(b) - block_begin(b), cols_, cols_});
-    quantized = true;
-    block.prepare(readers[i]->packed.spec);
-  }
+void Activations::expect(const Matrix& reader) {
+  if (reader.kind != Matrix::Kind::packed) return;
+  quantized_.expect(reader.packed.spec);
+  packed_readers_ = true;
+}
+
+std::int64_t Activations::num_pieces() const {
+  if (rows_ <= kFewRows) return 1;
+  if (rows_ > kTileRows) return (rows_ + kTileRows - 1) / kTileRows;
+  const std::int64_t step = quantized_.block_step();
+  return std::min<std::int64_t>(num_threads(), (quantized_.blocks() + step - 1) / step);
+}
+
+Activations::Piece Activations::piece(std::int64_t i, std::int64_t pieces) const {
+  const std::int64_t blocks = quantized_.blocks(), step = quantized_.block_step();
+  if (rows_ > kTileRows) return {i * kTileRows, std::min(rows_, (i + 1) * kTileRows), 0, blocks};
+  const std::int64_t each = round_up((blocks + pieces - 1) / pieces, step);
+  return {0, rows_, std::min(blocks, i * each), std::min(blocks, (i + 1) * each)};
+}
+
+void Activations::finish(const Piece& piece) {
+  if (packed_readers_) quantized_.set({row(0), DType::f32, rows_, cols_, cols_}, piece);
 }
 
 void columns(const Matrix& m, const Activations& x, std::int64_t p0, std::int64_t p1, float* y, std::int64_t stride) {
@@ -153,11 +169,8 @@ void columns(const Matrix& m, const Activations& x, std::int64_t p0, std::int64_
     dense_columns(m, x.values_.data(), x.cols_, x.rows_, p0, p1, y, stride);
     return;
   }
-  for (std::int64_t b = 0; b < x.num_blocks(); ++b) {
-    const std::int64_t begin = x.block_begin(b);
-    quant::linear_columns(m.packed, x.blocks_[static_cast<std::size_t>(b)], p0 * 16, std::min(p1 * 16, m.rows),
-                          {y + begin * stride, DType::f32, x.block_end(b) - begin, m.rows, stride});
-  }
+  quant::linear_columns(m.packed, x.quantized_, p0 * 16, std::min(p1 * 16, m.rows),
+                        {y, DType::f32, x.rows_, m.rows, stride});
 }
 
 }  // namespace gramcore::model

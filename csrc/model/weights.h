@@ -51,27 +51,30 @@ Matrix packed_matrix(const quant::PackSpec& spec, Span<const std::uint8_t> packe
 // Row `row` as fp32 (an embedding).
 void copy_row(const Matrix& m, std::int64_t row, float* out);
 
-// Rows of fp32 activations and, when a packed matrix will read them, their int8 form in blocks of rows.
+// Rows of fp32 activations and, when a packed matrix will read them, their int8 form.
 class Activations {
  public:
-  static constexpr std::int64_t kBlockRows = 64;
+  using Piece = quant::QuantizedRows::Piece;
 
-  // Sets the shape; rows are written through row(), then every block is finished once before it is read.
+  // Sets the shape, then come the matrices that will read; rows are written through row(), then every piece is
+  // finished once before anything is read.
   void resize(std::int64_t rows, std::int64_t cols);
+  void expect(const Matrix& reader);
+  std::int64_t cols() const { return cols_; }
+  // Pieces for any thread: columns of a few rows, rows of many; one piece where others would cost more than they save.
+  std::int64_t num_pieces() const;
+  Piece piece(std::int64_t i, std::int64_t pieces) const;
+  void finish(const Piece& piece);
   float* row(std::int64_t r) { return values_.data() + r * cols_; }
   const float* row(std::int64_t r) const { return values_.data() + r * cols_; }
   std::int64_t rows() const { return rows_; }
-  std::int64_t num_blocks() const { return (rows_ + kBlockRows - 1) / kBlockRows; }
-  std::int64_t block_begin(std::int64_t b) const { return b * kBlockRows; }
-  std::int64_t block_end(std::int64_t b) const { return rows_ < (b + 1) * kBlockRows ? rows_ : (b + 1) * kBlockRows; }
-  // Quantises block b for each of the packed matrices among `readers`.
-  void finish_block(std::int64_t b, const Matrix* const* readers, int num_readers);
 
  private:
   friend void columns(const Matrix&, const Activations&, std::int64_t, std::int64_t, float*, std::int64_t);
   std::int64_t rows_ = 0, cols_ = 0;
   std::vector<float> values_;
-  std::vector<quant::QuantizedRows> blocks_;
+  quant::QuantizedRows quantized_;
+  bool packed_readers_ = false;
 };
 
 // Columns [16 p0, 16 p1) (cut at m.rows) of y = x m^T, for all rows of x; y has `stride` floats per row.

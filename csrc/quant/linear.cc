@@ -87,66 +87,106 @@ void PackedLinear::validate() const {
            " bytes, got ", packed.size());
 }
 
-void QuantizedRows::quantize(const RowsView& x) {
-  check_dtype(x.dtype, "x");
-  rows_ = x.rows;
-  cols_ = x.cols;
-  blocks_ = padded_columns(x.cols) / kBlock;
+void QuantizedRows::resize(std::int64_t rows, std::int64_t cols) {
+  rows_ = rows;
+  cols_ = cols;
+  blocks_ = padded_columns(cols) / kBlock;
   scratch(&codes_, rows_ * blocks_ * kBlock);
   scratch(&scales_, rows_ * blocks_);
   scratch(&sums_, rows_ * blocks_);
   for (Prepared& p : prepared_) p.current = false;
   tables_current_ = false;
-  const auto kernel = qgemm_kernels().quantize_row;
-  const std::int64_t grain = std::max<std::int64_t>(1, (std::int64_t{1} << 15) / std::max<std::int64_t>(1, cols_));
-  parallel_for(rows_, grain, [&](std::int64_t begin, std::int64_t end) {
-    static thread_local std::vector<float> buffer;
-    for (std::int64_t row = begin; row < end; ++row) {
-      const std::int64_t first = row / kTile * kTile, height = std::min(kTile, rows_ - first);
-      const std::int64_t at = first * blocks_ + (row - first);
-      kernel(row_as_floats(x, row, &buffer), cols_, blocks_, codes_.data() + at * kBlock, height * kBlock,
-             scales_.data() + at, sums_.data() + at, height);
-    }
-  });
 }
 
-void QuantizedRows::group_sums(std::int64_t group, std::vector<float>* out) const {
-  const std::int64_t per_group = group / kBlock, groups = ceil_div(cols_, group);
-  scratch(out, rows_ * groups);
-  for (std::int64_t first = 0; first < rows_; first += kTile) {
-    const std::int64_t height = std::min(kTile, rows_ - first);
-    for (std::int64_t g = 0; g < groups; ++g) {
-      for (std::int64_t r = 0; r < height; ++r) {
-        float total = 0;
-        for (std::int64_t b = g * per_group; b < (g + 1) * per_group; ++b) {
-          const std::size_t at = static_cast<std::size_t>(first * blocks_ + b * height + r);
-          total += scales_[at] * static_cast<float>(sums_[at]);
-        }
-        (*out)[static_cast<std::size_t>(first * groups + g * height + r)] = total;
+void QuantizedRows::quantize(const RowsView& x) {
+  check_dtype(x.dtype, "x");
+  resize(x.rows, x.cols);
+  const std::int64_t grain = std::max<std::int64_t>(1, (std::int64_t{1} << 15) / std::max<std::int64_t>(1, cols_));
+  parallel_for(rows_, grain, [&](std::int64_t begin, std::int64_t end) { set(x, {begin, end, 0, blocks_}); });
+}
+
+std::int64_t QuantizedRows::block_step() const {
+  for (const Prepared& p : prepared_) {
+    if (p.current && p.group && kMaxGroup % p.group != 0) return blocks_;
+  }
+  return kMaxGroup / kBlock;
+}
+
+void QuantizedRows::set(const RowsView& x, const Piece& piece) {
+  static thread_local std::vector<float> buffer;
+  const auto kernel = qgemm_kernels().quantize_row;
+  const std::int64_t skipped = piece.block0 * kBlock;
+  for (std::int64_t row = piece.row0; row < piece.row1; ++row) {
+    const std::int64_t first = row / kTile * kTile, height = std::min(kTile, rows_ - first);
+    const std::int64_t at = first * blocks_ + piece.block0 * height + (row - first);
+    kernel(row_as_floats(x, row, &buffer) + skipped, cols_ - skipped, piece.block1 - piece.block0,
+           codes_.data() + at * kBlock, height * kBlock, scales_.data() + at, sums_.data() + at, height);
+  }
+  for (Prepared& p : prepared_) {
+    if (p.current) fill(&p, piece);
+  }
+  if (tables_current_) fill_tables(piece);
+}
+
+// What is derived from the codes of a piece.
+void QuantizedRows::fill(Prepared* slot, const Piece& piece) const {
+  const std::int64_t per_group = slot->group / kBlock, groups = slot->group ? ceil_div(cols_, slot->group) : 0;
+  for (std::int64_t row = piece.row0; row < piece.row1; ++row) {
+    const std::int64_t first = row / kTile * kTile, height = std::min(kTile, rows_ - first), r = row - first;
+    const std::int64_t at = first * blocks_ + r;
+    std::int32_t* const init = slot->init.data() + at;
+    const std::int32_t* const sums = sums_.data() + at;
+    for (std::int64_t b = piece.block0; b < piece.block1; ++b) init[b * height] = -slot->zero * sums[b * height];
+    if (groups == 0) continue;
+    const float* const scales = scales_.data() + at;
+    for (std::int64_t g = piece.block0 / per_group; g < std::min(groups, ceil_div(piece.block1, per_group)); ++g) {
+      float total = 0;
+      for (std::int64_t b = g * per_group; b < (g + 1) * per_group; ++b) {
+        total += scales[b * height] * static_cast<float>(sums[b * height]);
       }
+      slot->gsum[static_cast<std::size_t>(first * groups + g * height + r)] = total;
     }
+  }
+}
+
+void QuantizedRows::fill_tables(const Piece& piece) {
+  for (std::int64_t b = piece.block0; b < piece.block1; ++b) {
+    const std::int64_t at = b * rows_ + piece.row0;
+    qgemm_kernels().build_tables(codes_.data() + at * kBlock, piece.row1 - piece.row0, tables_.data() + at * 256);
+  }
+}
+
+QuantizedRows::Prepared* QuantizedRows::slot(const PackSpec& w) {
+  const std::int64_t group = w.has_min ? w.group : 0;
+  Prepared* found = nullptr;
+  for (Prepared& p : prepared_) {
+    if (p.zero == w.zero && p.group == group) found = &p;
+  }
+  if (!found) found = &prepared_.emplace_back();
+  if (found->current) return nullptr;
+  found->zero = w.zero;
+  found->group = group;
+  found->current = true;
+  scratch(&found->init, rows_ * blocks_);
+  if (group) scratch(&found->gsum, rows_ * ceil_div(cols_, group));
+  return found;
+}
+
+void QuantizedRows::expect(const PackSpec& w) {
+  slot(w);
+  if (w.bits == 1 && rows_ <= qgemm_kernels().table_rows) {
+    scratch(&tables_, rows_ * blocks_ * 256);
+    tables_current_ = true;
   }
 }
 
 void QuantizedRows::prepare(const PackSpec& w) {
   if (w.bits == 1 && !tables_current_ && rows_ <= qgemm_kernels().table_rows) {
-    std::uint8_t* const tables = scratch(&tables_, rows_ * blocks_ * 256);
-    qgemm_kernels().build_tables(codes_.data(), rows_ * blocks_, tables);
+    scratch(&tables_, rows_ * blocks_ * 256);
+    fill_tables(everything());
     tables_current_ = true;
   }
-  const std::int64_t group = w.has_min ? w.group : 0;
-  Prepared* slot = nullptr;
-  for (Prepared& p : prepared_) {
-    if (p.zero == w.zero && p.group == group) slot = &p;
-  }
-  if (!slot) slot = &prepared_.emplace_back();
-  if (slot->current) return;
-  slot->zero = w.zero;
-  slot->group = group;
-  slot->current = true;
-  std::int32_t* init = scratch(&slot->init, rows_ * blocks_);
-  for (std::int64_t i = 0; i < rows_ * blocks_; ++i) init[i] = -w.zero * sums_[static_cast<std::size_t>(i)];
-  if (w.has_min) group_sums(w.group, &slot->gsum);
+  if (Prepared* fresh = slot(w)) fill(fresh, everything());
 }
 
 const QuantizedRows::Prepared& QuantizedRows::prepared(const PackSpec& w) const {

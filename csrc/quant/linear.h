@@ -41,9 +41,20 @@ struct PackedLinear {
 };
 
 // Activations as the kernels read them.  Keep one object and call quantize again: its memory is reused.
+//
+// Or piece by piece, from several threads: resize, expect every weight, then set every row and block once.
 class QuantizedRows {
  public:
+  // Rows [row0, row1) and blocks [block0, block1); block0 a multiple of block_step().
+  struct Piece {
+    std::int64_t row0, row1, block0, block1;
+  };
   void quantize(const RowsView& x);
+  void resize(std::int64_t rows, std::int64_t cols);
+  void expect(const PackSpec& w);
+  void set(const RowsView& x, const Piece& piece);
+  std::int64_t blocks() const { return blocks_; }
+  std::int64_t block_step() const;
   void prepare(const PackSpec& w);  // what the weight's zero and groups need; cheap when it was done for a like weight
   std::int64_t rows() const { return rows_; }
   std::int64_t cols() const { return cols_; }
@@ -59,7 +70,10 @@ class QuantizedRows {
     std::vector<float> gsum;         // [tile][group][row]: sum of scale * sum, for minima
   };
   const Prepared& prepared(const PackSpec& w) const;
-  void group_sums(std::int64_t group, std::vector<float>* out) const;
+  Prepared* slot(const PackSpec& w);  // with memory, and current from now on; null if it was
+  void fill(Prepared* slot, const Piece& piece) const;
+  void fill_tables(const Piece& piece);
+  Piece everything() const { return {0, rows_, 0, blocks_}; }
 
   std::int64_t rows_ = 0, cols_ = 0, blocks_ = 0;
   LineVector<std::int8_t> codes_;   // tiles of 16 rows: [tile][block][row][32]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import gramcore
 import numpy as np
 import pytest
 import torch
 from gramcore.model import Decoder
-from gramcore.quant import IntCodec, QuantEmbedding, QuantLinear, quantize_
+from gramcore.quant import BipolarInt, Codec, IntCodec, QuantEmbedding, QuantLinear, quantize_
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 SIZES: dict[str, Any] = {
@@ -43,6 +45,28 @@ def test_packed_layers_compute_what_transformers_does(scheme: str, isa: str) -> 
     # Whole bytes per matrix, of which there are as many as the model stores, plus the dense embedding.
     stored = sum(m.qweight.stored_bytes() for m in model.modules() if isinstance(m, QuantLinear))
     assert stored <= decoder.weight_bytes <= stored + 101 * 48 * 4 + 16 * 48 * 4
+
+
+MINIMA = IntCodec(symmetric=False)
+PAIRS: dict[str, tuple[Codec, Codec]] = {
+    "minima, one zero beside another": (MINIMA, IntCodec()),
+    "two sizes of groups": (MINIMA, IntCodec(bits=5, group_size=128, symmetric=False)),
+    "one group per row, one bit": (IntCodec(group_size=None, symmetric=False), BipolarInt(bits=1)),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_rows_are_the_same_bits_however_they_are_split(pair: str, restore_threads: None) -> None:
+    """Several threads round the activations of a few rows by column ranges, those of many by tiles."""
+    model = llama(hidden_size=384, intermediate_size=352, num_key_value_heads=3)
+    quantize_(model, PAIRS[pair][0], overrides={"up_proj": PAIRS[pair][1]}, progress=False)
+    decoder = Decoder.from_module(model, kv_dtype="float32")
+    gramcore.set_num_threads(1)
+    want = np.concatenate([decoder.forward(IDS[i : i + 1]) for i in range(40)])
+    for threads, n in itertools.product((1, 2, 3), (2, 3, 16, 17, 40)):
+        gramcore.set_num_threads(threads)
+        decoder.reset()
+        np.testing.assert_array_equal(decoder.forward(IDS[:n]), want[:n])
 
 
 @pytest.mark.parametrize("scheme", ["nupes4", "fp8_e4m3", "billm"])

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "core/half.h"
+
 namespace gramcore::model {
 
 inline constexpr std::int64_t kPanelRows = 16;
@@ -17,12 +19,16 @@ struct DensePanel {
 };
 
 struct LayersKernels {
-  // y = x / sqrt(mean(x^2) + eps) * w over n elements; y may be x.
-  void (*rms_norm)(const float* x, const float* w, float eps, std::int64_t n, float* y);
+  // 1 / sqrt(mean(x^2) + eps) over n elements.
+  float (*rms_factor)(const float* x, float eps, std::int64_t n);
+  // y = x * factor * w; y may be x.
+  void (*normalise)(const float* x, float factor, const float* w, std::int64_t n, float* y);
   // Rotates the halves of a head of 2 * half elements: (a, b) -> (a cos - b sin, b cos + a sin).
   void (*rotate)(float* x, const float* cos, const float* sin, std::int64_t half);
   // y = silu(gate) * up; y may be either.
   void (*swiglu)(const float* gate, const float* up, std::int64_t n, float* y);
+  void (*add)(const float* x, std::int64_t n, float* y);  // y += x
+  void (*to_f16)(const float* x, std::int64_t n, f16* y);
   void (*dense_f32)(const DensePanel& panel);
   void (*dense_bf16)(const DensePanel& panel);
 };

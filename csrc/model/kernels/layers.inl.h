@@ -9,7 +9,7 @@ namespace GC_ISA_NS {
 
 using namespace vec::GC_ISA_NS;
 
-static void rms_norm(const float* x, const float* w, float eps, std::int64_t n, float* y) {
+static float rms_factor(const float* x, float eps, std::int64_t n) {
   Vf squares[4] = {};
   std::int64_t i = 0;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
@@ -21,8 +21,26 @@ static void rms_norm(const float* x, const float* w, float eps, std::int64_t n, 
   }
   float total = sum((squares[0] + squares[1]) + (squares[2] + squares[3]));
   for (; i < n; ++i) total += x[i] * x[i];
-  const float scale = 1.0f / __builtin_sqrtf(total / static_cast<float>(n) + eps);
-  for (std::int64_t j = 0; j < n; ++j) y[j] = x[j] * scale * w[j];
+  return 1.0f / __builtin_sqrtf(total / static_cast<float>(n) + eps);
+}
+
+static void normalise(const float* x, float factor, const float* w, std::int64_t n, float* y) {
+  for (std::int64_t i = 0; i < n; ++i) y[i] = x[i] * factor * w[i];
+}
+
+static void add(const float* x, std::int64_t n, float* y) {
+  for (std::int64_t i = 0; i < n; ++i) y[i] += x[i];
+}
+
+static void to_halves(const float* x, std::int64_t n, f16* y) {
+  std::int64_t i = 0;
+#if defined(__F16C__)
+  for (; i + 8 <= n; i += 8) {
+    const __m128i halves = _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + i), halves);
+  }
+#endif
+  for (; i < n; ++i) y[i] = to_f16(x[i]);
 }
 
 static void rotate(float* x, const float* GC_RESTRICT cos, const float* GC_RESTRICT sin, std::int64_t half) {
@@ -83,7 +101,7 @@ static void dense(const DensePanel& p) {
 }
 
 extern const LayersKernels kLayers;
-const LayersKernels kLayers = {rms_norm, rotate, swiglu, dense<float>, dense<bf16>};
+const LayersKernels kLayers = {rms_factor, normalise, rotate, swiglu, add, to_halves, dense<float>, dense<bf16>};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::model

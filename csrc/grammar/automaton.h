@@ -37,7 +37,9 @@ class Automaton {
 
   StateId start() const { return start_; }
   // The time budget counts from here.
-  void start_clock() { started_ = std::chrono::steady_clock::now(); }
+  void start_clock() {
+    if (limits_.max_seconds > 0) started_ = std::chrono::steady_clock::now();
+  }
   // The state behind one more byte; kDead if no text continues so.
   StateId step(StateId state, std::uint8_t byte) {
     const State& s = states_[state];

@@ -162,6 +162,22 @@ bool ExprPool::is_empty(ExprId e) {
   if (!nodes_[e].has_boolean || nodes_[e].nullable) return e == kEmpty;
   if (alive_.size() < nodes_.size()) alive_.resize(nodes_.size(), 0);
   if (alive_[e]) return alive_[e] == 2;
+  switch (nodes_[e].kind) {  // what is put together needs no search of its own
+    case Kind::kCat: {
+      ExprId rest = e;
+      bool empty = false;
+      for (; nodes_[rest].kind == Kind::kCat && !empty; rest = nodes_[rest].b) empty = is_empty(nodes_[rest].a);
+      empty = empty || is_empty(rest);
+      alive_[e] = empty ? 2 : 1;
+      return empty;
+    }
+    case Kind::kRepeat: return is_empty(nodes_[e].a);
+    case Kind::kAlt: {
+      const std::vector<ExprId> parts(kids(e).begin(), kids(e).end());
+      return std::all_of(parts.begin(), parts.end(), [&](ExprId k) { return is_empty(k); });
+    }
+    default: break;
+  }
   std::vector<ExprId> queue{e};
   std::vector<std::size_t> from{0};
   alive_[e] = 3;  // 3 = in this queue

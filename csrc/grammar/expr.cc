@@ -12,6 +12,12 @@ ExprPool::ExprPool(Limits limits) : limits_(limits) {
   for (const Node& n : nodes_) hashes_.push_back(hash_of(n, {}));
 }
 
+void ExprPool::reserve(std::size_t more) {
+  nodes_.reserve(nodes_.size() + more);
+  hashes_.reserve(hashes_.size() + more);
+  table_.reserve(nodes_.size() + more);
+}
+
 ExprPool::Hash ExprPool::hash_of(const Node& n, Span<const ExprId> kids) const {
   Hash out{};
   for (std::uint64_t i = 0; i < 2; ++i) {

@@ -46,6 +46,19 @@ struct ByteSet {
   ByteSet operator~() const { return {{~words[0], ~words[1], ~words[2], ~words[3]}}; }
 };
 
+// A vector whose copies have room to grow: what is copied here is added to.
+template <class T>
+struct Roomy : std::vector<T> {
+  Roomy() = default;
+  Roomy(Roomy&&) noexcept = default;
+  Roomy& operator=(Roomy&&) noexcept = default;
+  Roomy(const Roomy& other) : std::vector<T>() {
+    this->reserve(other.size() + other.size() / 4 + 16);
+    this->insert(this->end(), other.begin(), other.end());
+  }
+  Roomy& operator=(const Roomy& other) { return *this = Roomy(other); }
+};
+
 enum class Kind : std::uint8_t {
   kEmpty,
   kEpsilon,
@@ -87,6 +100,8 @@ class ExprPool {
   static constexpr ExprId kEmpty = 0, kEpsilon = 1;
 
   explicit ExprPool(Limits limits = {});
+  // Makes room for so many more expressions.
+  void reserve(std::size_t more);
 
   ExprId byte_class(const ByteSet& set);
   ExprId byte(std::uint8_t b) {
@@ -157,15 +172,15 @@ class ExprPool {
   Limits limits_;
   std::vector<std::shared_ptr<const Catalogue>> catalogues_;
   std::array<ExprId, 256> bytes_{};  // the class of one byte, kEmpty: not made yet
-  std::vector<Node> nodes_;
-  std::vector<Hash> hashes_;
-  std::vector<ByteSet> sets_;
-  std::vector<ExprId> kids_;
+  Roomy<Node> nodes_;
+  Roomy<Hash> hashes_;
+  Roomy<ByteSet> sets_;
+  Roomy<ExprId> kids_;
   InternTable table_, set_table_;
-  std::vector<std::int32_t> piece_at_;  // per expression: index into piece_lists_ or -1
-  std::vector<std::vector<Piece>> piece_lists_;
+  Roomy<std::int32_t> piece_at_;  // per expression: index into piece_lists_ or -1
+  Roomy<std::vector<Piece>> piece_lists_;
   std::size_t num_pieces_ = 0;
-  std::vector<std::uint8_t> alive_;  // per expression: 0 unknown, 1 matches something, 2 empty
+  Roomy<std::uint8_t> alive_;  // per expression: 0 unknown, 1 matches something, 2 empty
   std::uint32_t depth_ = 0;
 };
 

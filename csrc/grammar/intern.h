@@ -29,6 +29,10 @@ class InternTable {
     ++size_;
     return id;
   }
+  // Makes room for so many ids.
+  void reserve(std::size_t ids) {
+    if (2 * (ids + 1) > slots_.size()) resize(2 * (ids + 1));
+  }
   std::size_t bytes() const { return slots_.capacity() * sizeof(Slot); }
 
  private:
@@ -36,9 +40,12 @@ class InternTable {
     std::uint32_t tag;        // where the search begins; tables stay below 2^32 slots
     std::uint32_t id_plus_1;  // 0 = free
   };
-  void grow() {
+  void grow() { resize(2 * slots_.size()); }
+  void resize(std::size_t least) {
+    std::size_t size = 64;
+    while (size < least) size *= 2;
     std::vector<Slot> old = std::move(slots_);
-    slots_.assign(old.empty() ? 64 : old.size() * 2, Slot{0, 0});
+    slots_.assign(size, Slot{0, 0});
     const std::size_t mask = slots_.size() - 1;
     for (const Slot& s : old) {
       if (s.id_plus_1 == 0) continue;

@@ -47,10 +47,18 @@ JsonText::JsonText(ExprPool* pool, bool spaces) : pool_(*pool) {
   const ExprId unit =
       pool->cat(escape_u, pool->alt({hex_range(pool, 0, 0xD7FF, 4), hex_range(pool, 0xE000, 0xFFFF, 4)}));
   character_ = pool->alt({spelled_letter_, pool->literal("\\/"), unit, pair});
+  const ExprId sign = pool->optional(pool->byte('-'));
+  ByteSet e_set, sign_set;
+  e_set.add('e'), e_set.add('E'), sign_set.add('+'), sign_set.add('-');
+  const ExprId exponent =
+      pool->cat({pool->byte_class(e_set), pool->optional(pool->byte_class(sign_set)), digits(1, kMaxExponentDigits)});
+  integer_ = pool->cat(sign, unsigned_number(true));
+  number_ = pool->cat(pool->cat(sign, unsigned_number(false)), pool->optional(exponent));
 }
 
 ExprId JsonText::spelled(const CodeSet& set) {
   CodeSet raw;
+  ByteSet plain;
   std::vector<ExprId> kids;
   const std::string_view codes = "\"\\\b\f\n\r\t", names = "\"\\bfnrt";
   for (auto [lo, hi] : set.ranges()) {
@@ -61,11 +69,12 @@ ExprId JsonText::spelled(const CodeSet& set) {
       } else if (c < 0x20) {
         kids.push_back(pool_.cat(pool_.literal("\\u"), hex_range(&pool_, c, c, 4)));
       } else {
-        raw.add(c, c);
+        plain.add(static_cast<std::uint8_t>(c));
       }
     }
     if (hi > 0x7F) raw.add(std::max(lo, 0x80u), hi);
   }
+  kids.push_back(pool_.byte_class(plain));
   if (!raw.empty()) kids.push_back(raw.to_expr(&pool_));
   return pool_.alt(std::move(kids));
 }
@@ -178,17 +187,8 @@ ExprId JsonText::beyond(const Decimal& bound, bool above, bool or_equal, bool in
 }
 
 ExprId JsonText::number(bool integer, const std::optional<Bound>& low, const std::optional<Bound>& high) {
+  if (!low && !high) return integer ? integer_ : number_;
   const ExprId minus = pool_.byte('-'), plain = unsigned_number(integer);
-  if (!low && !high) {
-    ExprId e = pool_.cat(pool_.optional(minus), plain);
-    if (!integer) {
-      ByteSet e_set, sign_set;
-      e_set.add('e'), e_set.add('E'), sign_set.add('+'), sign_set.add('-');
-      e = pool_.cat(e, pool_.optional(pool_.cat({pool_.byte_class(e_set), pool_.optional(pool_.byte_class(sign_set)),
-                                                 digits(1, kMaxExponentDigits)})));
-    }
-    return e;
-  }
   const auto nearer = [&](const Bound& b) { return beyond(b.value, false, !b.exclusive, integer); };  // to zero
   const Decimal zero;
   std::vector<ExprId> positive, negative;

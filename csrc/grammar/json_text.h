@@ -29,7 +29,9 @@ class JsonText {
         digit_(made.digit_),
         character_(made.character_),
         spelled_letter_(made.spelled_letter_),
-        any_spelled_(made.any_spelled_) {}
+        any_spelled_(made.any_spelled_),
+        integer_(made.integer_),
+        number_(made.number_) {}
 
   ExprId space() const { return space_; }          // between tokens
   ExprId character() const { return character_; }  // of a string, any spelling
@@ -55,6 +57,7 @@ class JsonText {
 
   ExprPool& pool_;
   ExprId space_, quote_, digit_, character_, spelled_letter_, any_spelled_;
+  ExprId integer_ = ExprPool::kEmpty, number_ = ExprPool::kEmpty;  // without bounds
 };
 
 }  // namespace gramcore::grammar

@@ -9,10 +9,13 @@ namespace {
 
 // Whether `e` matches something, given which rules are known to.
 bool productive(Grammar& g, const Facts& rules, ExprId e) {
+  while (g.pool[e].has_call && g.pool[e].kind == Kind::kCat) {
+    if (!productive(g, rules, g.pool[e].a)) return false;
+    e = g.pool[e].b;
+  }
   const Node n = g.pool[e];
   if (!n.has_call) return !g.pool.is_empty(e);
   switch (n.kind) {
-    case Kind::kCat: return productive(g, rules, n.a) && productive(g, rules, n.b);
     case Kind::kRepeat: return n.min == 0 || productive(g, rules, n.a);
     case Kind::kCall: return rules[n.a];
     case Kind::kToken: return true;
@@ -67,7 +70,7 @@ bool all_alive(Grammar* g, const Facts& alive, ExprId e, std::vector<std::uint8_
         break;
       case Kind::kRepeat: e = n.a; break;
       case Kind::kCall: return alive[n.a];
-      case Kind::kKeys: return false;  // what its members are is looked at one by one
+      case Kind::kKeys: return productive(*g, alive, e);
       default:
         for (std::uint32_t i = 0; i < n.b; ++i) {
           if (!all_alive(g, alive, g->pool.kids(e)[i], seen)) return false;
@@ -82,7 +85,13 @@ bool all_alive(Grammar* g, const Facts& alive) {
   for (const Rule& rule : g->rules) {
     if (!all_alive(g, alive, rule.body, &seen)) return false;
   }
-  return g->key_sets.empty() && all_alive(g, alive, g->start, &seen);
+  for (std::size_t k = 0; k < g->key_sets.size(); ++k) {
+    for (std::size_t i = 0; i < g->key_sets[k].members.size(); ++i) {
+      const ExprId e = g->key_sets[k].members[i].e;
+      if (e != ExprPool::kEmpty && !all_alive(g, alive, e, &seen)) return false;
+    }
+  }
+  return all_alive(g, alive, g->start, &seen);
 }
 
 void remove_dead(Grammar* g, const Facts& alive) {

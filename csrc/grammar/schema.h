@@ -184,7 +184,7 @@ class SchemaCompiler {
   // schema_object.cc
   struct Variant {        // of one member
     std::string quoted;   // its name, or empty
-    ExprId rest;          // what follows the name, or the whole member
+    ExprId rest;          // its value, or the whole member
     std::uint32_t marks;  // witnesses that its value is
   };
   struct Members {
@@ -196,6 +196,7 @@ class SchemaCompiler {
   ExprId emit_object(const Shape& shape);
   ExprId emit_in_order(const Members& members);
   ExprId member(const Variant& variant, ExprId then);
+  ExprId shared(ExprId e);
   std::vector<Variant> declared_variants(const Shape& shape, const std::string& name, const SchemaKey& key);
   std::vector<Variant> open_variants(const Shape& shape, const std::vector<std::string>& declared);
   ExprId name_content(const SchemaKey& names);
@@ -219,7 +220,8 @@ class SchemaCompiler {
   std::map<std::string, int> dynamic_anchors_;
   std::map<std::string, ExprId> plain_patterns_;
   std::size_t work_ = 0;
-  int annotating_ = 0;  // schemas with unevaluated* whose parts are being combined
+  std::size_t key_bytes_ = 0;  // of all objects
+  int annotating_ = 0;         // schemas with unevaluated* whose parts are being combined
 };
 
 SchemaKey join(SchemaKey a, const SchemaKey& b);

@@ -43,6 +43,7 @@ SchemaCompiler::SchemaCompiler(const Json& root, const SchemaOptions& options, c
     resources_.emplace(resources->keys[i], &resources->items[i]);
     index_references(resources->items[i], resources->keys[i]);
   }
+  grammar_.pool.reserve(256 + key_bytes_);  // about what names and what stands around them need
 }
 
 Grammar SchemaCompiler::run() {

@@ -101,21 +101,26 @@ ExprId SchemaCompiler::name_content(const SchemaKey& names) {
 }
 
 ExprId SchemaCompiler::member(const Variant& v, ExprId then) {
-  return v.quoted.empty() ? grammar_.pool.cat(v.rest, then)
-                          : grammar_.pool.text(v.quoted, grammar_.pool.cat(v.rest, then));
+  ExprPool& pool = grammar_.pool;
+  if (v.quoted.empty()) return pool.cat(v.rest, then);
+  const ExprId space = text_.space();
+  return pool.text(v.quoted, pool.cat({space, pool.byte(':'), space, pool.cat(v.rest, then)}));
+}
+
+// A rule for what many others put something behind: they need not spell it again.
+ExprId SchemaCompiler::shared(ExprId e) {
+  return grammar_.pool.call(grammar_.add_rule("member", e));
 }
 
 // A declared member: as it is, and as one that is some of the witnesses too.
 std::vector<SchemaCompiler::Variant> SchemaCompiler::declared_variants(const Shape& s, const std::string& name,
                                                                        const SchemaKey& key) {
-  ExprPool& pool = grammar_.pool;
   if (!s.names.empty()) {
     Json text;
     text.type = Json::Type::kString;
     text.text = name;
     if (!valid(text, s.names)) return {};
   }
-  const ExprId space = text_.space(), colon = pool.cat({space, pool.byte(':'), space});
   std::vector<Variant> out;
   for (std::uint32_t marks = 0; marks < 1u << s.witnesses.size(); ++marks) {
     SchemaKey all = key;
@@ -126,8 +131,8 @@ std::vector<SchemaCompiler::Variant> SchemaCompiler::declared_variants(const Sha
       all = join(all, s.witnesses[w].key);
     }
     if (!fits) continue;
-    const ExprId rest = pool.cat(colon, value(all));
-    if (rest != ExprPool::kEmpty) out.push_back({gramcore::cat('"', spell(name), '"'), rest, marks});
+    const ExprId rest = value(all);
+    if (rest != ExprPool::kEmpty) out.push_back({'"' + spell(name) + '"', rest, marks});
   }
   return out;
 }
@@ -210,9 +215,11 @@ ExprId SchemaCompiler::emit_object(const Shape& s) {
   if (!options_.any_order) return pool.cat({pool.byte('{'), space, emit_in_order(all), close});
   KeySet set;
   for (std::uint32_t i = 0; i < n; ++i) {
-    for (const Variant& v : all.declared[i]) set.members.push_back({member(v, ExprPool::kEpsilon), i, v.marks});
+    for (const Variant& v : all.declared[i]) {
+      set.members.push_back({shared(member(v, ExprPool::kEpsilon)), i, v.marks});
+    }
   }
-  for (const Variant& v : all.open) set.members.push_back({v.rest, KeySet::kOpen, v.marks});
+  for (const Variant& v : all.open) set.members.push_back({shared(v.rest), KeySet::kOpen, v.marks});
   set.required = all.required;
   set.num_marks = all.num_marks;
   set.comma = comma;
@@ -229,6 +236,8 @@ ExprId SchemaCompiler::emit_in_order(const Members& all) {
   const ExprId space = text_.space(), comma = pool.cat({space, pool.byte(','), space});
   const std::vector<bool>& required = all.required;
   const std::size_t n = all.declared.size();
+  std::vector<Variant> open = all.open;
+  for (Variant& v : open) v.rest = shared(v.rest);
   const std::uint32_t least = all.least, most = all.most;
   const std::uint32_t cap = std::max(least, most == kUnbounded ? 0 : most);
   const std::uint32_t all_marks = (1u << all.num_marks) - 1;
@@ -249,7 +258,7 @@ ExprId SchemaCompiler::emit_in_order(const Members& all) {
         const std::uint32_t rule = grammar_.add_rule("members");
         const ExprId follow = pool.call(rule);  // after[here], once it is known that a member may follow
         std::vector<ExprId> choices;            // of the member that comes next; open ones may stand anywhere
-        for (const Variant& v : all.open) {
+        for (const Variant& v : open) {
           if (full || (v.marks & marks) != 0) continue;
           const bool same = c1 == c && v.marks == 0;
           choices.push_back(member(v, same ? follow : after[at(i, c1, marks | v.marks)]));

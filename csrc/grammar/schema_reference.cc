@@ -132,6 +132,7 @@ void SchemaCompiler::index_references(const Json& node, std::string base) {
   for (std::size_t i = 0; i < node.items.size(); ++i) {
     if (node.is(Type::kObject)) {
       const std::string& key = node.keys[i];
+      key_bytes_ += key.size();
       if (key == "enum" || key == "const" || key == "default" || key == "examples") continue;
     }
     index_references(node.items[i], base);

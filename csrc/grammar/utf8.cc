@@ -99,9 +99,12 @@ ExprId between(ExprPool* pool, const Bytes& lo, const Bytes& hi, std::size_t i) 
 ExprId CodeSet::to_expr(ExprPool* pool) const {
   // pieces on which all encodings have one length, surrogates left out
   constexpr std::pair<std::uint32_t, std::uint32_t> kPlanes[] = {
-      {0, 0x7F}, {0x80, 0x7FF}, {0x800, 0xD7FF}, {0xE000, 0xFFFF}, {0x10000, kMaxCodePoint}};
+      {0x80, 0x7FF}, {0x800, 0xD7FF}, {0xE000, 0xFFFF}, {0x10000, kMaxCodePoint}};
   std::vector<ExprId> kids;
+  ByteSet single;
   for (const auto& [lo, hi] : ranges_) {
+    for (std::uint32_t c = lo; c <= std::min(hi, 0x7Fu); ++c) single.add(static_cast<std::uint8_t>(c));
+    if (hi < 0x80) continue;
     for (const auto& [first, last] : kPlanes) {
       const std::uint32_t a = std::max(lo, first), b = std::min(hi, last);
       if (a > b) continue;
@@ -111,6 +114,7 @@ ExprId CodeSet::to_expr(ExprPool* pool) const {
       kids.push_back(between(pool, Bytes(from.begin(), from.end()), Bytes(to.begin(), to.end()), 0));
     }
   }
+  kids.push_back(pool->byte_class(single));
   return pool->alt(std::move(kids));
 }
 

@@ -27,6 +27,19 @@ std::uint64_t hash_of(const std::vector<std::int32_t>& bits) {
   return hash;
 }
 
+// Sorts numbers below `end`, each once; they come in runs, which sorting by comparison is slow at.
+void put_in_order(std::vector<std::uint32_t>* numbers, std::size_t end) {
+  if (numbers->size() < end / 64) {
+    std::sort(numbers->begin(), numbers->end());
+    numbers->erase(std::unique(numbers->begin(), numbers->end()), numbers->end());
+    return;
+  }
+  Bitset in(end);
+  for (const std::uint32_t n : *numbers) in.set(n);
+  numbers->clear();
+  in.for_each([&](std::size_t n) { numbers->push_back(static_cast<std::uint32_t>(n)); });
+}
+
 }  // namespace
 
 std::shared_ptr<const Lexeme> LexemeCache::find(const ExprPool::Hash& hash) {
@@ -192,6 +205,7 @@ void Lexemes::forget() {
   pairs_.clear();
   rows_.clear();
   few_.clear();
+  loops_.clear();
   pieces_of_.clear();
   counted_.clear();
   counted_at_.clear();
@@ -206,8 +220,7 @@ void Lexemes::finish(Lexeme* made) {
     for (const auto t : made->sparse) bitmask_set(made->dense.data(), t);
     made->sparse = {};
   }
-  std::sort(made->exits.begin(), made->exits.end());
-  made->exits.erase(std::unique(made->exits.begin(), made->exits.end()), made->exits.end());
+  put_in_order(&made->exits, trie.size());
   for (const auto exit : made->exits) {
     made->num_tails += trie.nodes[trie.nodes[exit].end].first_token - trie.nodes[exit + 1].first_token;
   }
@@ -267,6 +280,33 @@ bool Lexemes::enter(ExprId e, std::uint32_t i, Lexeme* made) {
   return true;
 }
 
+// The kinds of bytes by all of which `e` is left as it is, such as the letters of a name.
+std::uint64_t Lexemes::loops(ExprId e) {
+  constexpr std::uint64_t kKnown = std::uint64_t{1} << 63;  // no byte is of this kind
+  if (loops_.size() <= e) loops_.resize(std::max<std::size_t>(e + 1, pool_.size()), 0);
+  if (loops_[e] != 0) return loops_[e];
+  ByteSet same;
+  for (const Piece& p : pool_.pieces(e)) {
+    if (p.target == e) same = same | p.set;
+  }
+  std::uint64_t others = 0;
+  for (unsigned b = 0; b < 256; ++b) {
+    if (!same.has(static_cast<std::uint8_t>(b))) others |= byte_kind(static_cast<std::uint8_t>(b));
+  }
+  return loops_[e] = ~others | kKnown;
+}
+
+// Adds all that lies below a trie node where no byte changes `e`.
+void Lexemes::take_below(ExprId e, std::uint32_t node, Lexeme* made) {
+  const Trie& trie = vocab_.trie();
+  const std::uint32_t end = trie.nodes[node].end;
+  made->sparse.insert(made->sparse.end(), trie.tokens.begin() + trie.nodes[node + 1].first_token,
+                      trie.tokens.begin() + trie.nodes[end].first_token);
+  for (std::uint32_t i = node + 1; pool_[e].nullable && i < end; ++i) {
+    if (trie.nodes[i].end > i + 1) made->exits.push_back(i);
+  }
+}
+
 // Adds the tokens and exits of trie nodes [first, end); the expressions of shallower nodes stand in at_.
 void Lexemes::cover(std::uint32_t first, std::uint32_t end, Lexeme* made) {
   const Trie& trie = vocab_.trie();
@@ -284,6 +324,9 @@ void Lexemes::cover(std::uint32_t first, std::uint32_t end, Lexeme* made) {
     const std::uint32_t wide = i + 8;  // a subtree in which looking for the bytes that may come pays
     if (node.end > wide && few(d).count != Few::kMany) {
       descend(d, i, made);
+      i = node.end;
+    } else if (node.end > wide && (vocab_.kinds_below(i) & ~loops(d)) == 0) {
+      take_below(d, i, made);
       i = node.end;
     } else {
       ++i;

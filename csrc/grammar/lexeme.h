@@ -90,7 +90,7 @@ class Lexemes {
 
  private:
   using Shared = std::shared_ptr<const Lexeme>;
-  static constexpr unsigned kManyBytes = 24;  // that begin an expression, from which on walking it is long work
+  static constexpr unsigned kManyBytes = 40;  // that begin an expression, from which on walking it is long work
   // Token ranges (in trie order) in which all that stays in X* is allowed, for one X, while a lexeme is made.
   struct Ranges {
     const Pieces* pieces = nullptr;
@@ -118,6 +118,8 @@ class Lexemes {
   void descend(ExprId e, std::uint32_t node, Lexeme* made);
   bool enter(ExprId e, std::uint32_t node, Lexeme* made);
   void cover(std::uint32_t first, std::uint32_t end, Lexeme* made);
+  std::uint64_t loops(ExprId e);
+  void take_below(ExprId e, std::uint32_t node, Lexeme* made);
   void cover_behind(const Lexeme& first, ExprId then, Lexeme* made);
   std::vector<ExprId> alternatives(ExprId e);
   ByteSet first_bytes(ExprId e);
@@ -144,6 +146,7 @@ class Lexemes {
   std::unordered_map<std::uint64_t, Shared> pairs_;  // by both expressions
   std::vector<std::unique_ptr<ExprId[]>> rows_;      // per expression: derivatives by byte
   std::vector<Few> few_;                             // per expression
+  std::vector<std::uint64_t> loops_;                 // per expression, 0: not known yet
   std::vector<ExprId> at_;                           // expressions by depth, for cover()
   Ranges ranges_;                                    // of the lexeme being made
   std::unordered_map<ExprId, std::shared_ptr<const Pieces>> pieces_of_;

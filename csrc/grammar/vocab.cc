@@ -53,6 +53,48 @@ Children::Children(const Trie& trie) {
   first_.push_back(static_cast<std::uint32_t>(nodes_.size()));
 }
 
+std::uint64_t byte_kind(std::uint8_t b) {
+  const auto in = [&](unsigned lo, unsigned hi) { return b >= lo && b <= hi; };
+  unsigned kind = 0;
+  if (in('a', 'z')) {
+    kind = b <= 'f' ? 0 : 1;
+  } else if (in('A', 'Z')) {
+    kind = b <= 'F' ? 2 : 3;
+  } else if (in('0', '9')) {
+    kind = 4;
+  } else if (in(0x20, 0x2F)) {  // signs, each by itself
+    kind = 5 + b - 0x20u;
+  } else if (in(0x3A, 0x40)) {
+    kind = 21 + b - 0x3Au;
+  } else if (in(0x5B, 0x60)) {
+    kind = 28 + b - 0x5Bu;
+  } else if (in(0x7B, 0x7E)) {
+    kind = 34 + b - 0x7Bu;
+  } else if (b < 0x80) {
+    kind = b == '\t' ? 38 : b == '\n' ? 39 : b == '\r' ? 40 : 41;
+  } else {
+    kind = 42 + (b - 0x80u) / 8;
+  }
+  return std::uint64_t{1} << kind;
+}
+
+namespace {
+
+std::vector<std::uint64_t> kinds_below(const Trie& trie) {
+  std::vector<std::uint64_t> kinds(trie.nodes.size(), 0);
+  std::vector<std::uint32_t> open;  // by depth, of the node under way
+  std::vector<std::uint32_t> parent(trie.size(), 0);
+  for (std::uint32_t i = 0; i < trie.size(); ++i) {
+    open.resize(trie.nodes[i].depth);
+    if (i > 0) parent[i] = open.back();
+    open.push_back(i);
+  }
+  for (std::size_t i = trie.size(); i-- > 1;) kinds[parent[i]] |= kinds[i] | byte_kind(trie.nodes[i].byte);
+  return kinds;
+}
+
+}  // namespace
+
 Vocab::Vocab(std::vector<std::uint8_t> bytes, std::vector<std::uint64_t> offsets, std::vector<std::uint32_t> special,
              std::vector<std::uint32_t> stop)
     : bytes_(std::move(bytes)), offsets_(std::move(offsets)), stop_(std::move(stop)) {
@@ -82,6 +124,7 @@ Vocab::Vocab(std::vector<std::uint8_t> bytes, std::vector<std::uint64_t> offsets
   }
   trie_ = build_trie(&strings);
   children_ = Children(trie_);
+  kinds_below_ = grammar::kinds_below(trie_);
   lexemes_ = std::make_shared<LexemeCache>();
 }
 

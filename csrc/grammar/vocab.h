@@ -48,6 +48,9 @@ class Children {
   std::vector<std::uint8_t> bytes_;
 };
 
+// The kind of a byte as one of 64 bits: expressions tell bytes of one kind apart rarely.
+std::uint64_t byte_kind(std::uint8_t byte);
+
 class LexemeCache;
 
 class Vocab {
@@ -67,6 +70,8 @@ class Vocab {
   const std::vector<std::uint32_t>& stop() const { return stop_; }
   const Trie& trie() const { return trie_; }
   const Children& children() const { return children_; }
+  // The kinds of all bytes below a node of the trie.
+  std::uint64_t kinds_below(std::uint32_t node) const { return kinds_below_[node]; }
   std::size_t max_token_bytes() const { return max_token_bytes_; }
   // Whether some token begins with these bytes and goes on.
   bool extends(Span<const std::uint8_t> prefix) const;
@@ -82,6 +87,7 @@ class Vocab {
   std::size_t max_token_bytes_ = 0;
   Trie trie_;
   Children children_;
+  std::vector<std::uint64_t> kinds_below_;
   std::shared_ptr<LexemeCache> lexemes_;
 };
 

@@ -1,30 +1,24 @@
-// The vector type of the optimizer kernels: GCC vector extensions as wide as the level allows, loads and stores of
-// the three parameter types, square root and the Adam quotient.  Included by kernel sources only.
+// What the optimizer kernels add to core/vec.h: loads and stores of the three parameter types, square root and the Adam
+// quotient.  Included by kernel sources only.
 #pragma once
 
 #include "core/isa.h"
+#include "core/vec.h"
 
 namespace gramcore::optim {
 namespace GC_ISA_NS {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
-#elif defined(__AVX2__)
-constexpr int kLanes = 8;
-#else
-constexpr int kLanes = 4;
-#endif
-
-typedef float vf __attribute__((vector_size(kLanes * 4)));
-typedef std::uint32_t vu __attribute__((vector_size(kLanes * 4)));
-typedef std::int32_t vi __attribute__((vector_size(kLanes * 4)));
-typedef std::uint16_t vh __attribute__((vector_size(kLanes * 2)));
+using vec::GC_ISA_NS::kLanes;
+using vec::GC_ISA_NS::load;
+using vec::GC_ISA_NS::splat;
+using vec::GC_ISA_NS::store;
+typedef vec::GC_ISA_NS::Vf vf;
+typedef vec::GC_ISA_NS::Vu vu;
+typedef vec::GC_ISA_NS::Vi vi;
+typedef vec::GC_ISA_NS::Vh vh;
 typedef std::uint8_t vb __attribute__((vector_size(kLanes)));
 
-GC_INLINE vf splat(float x) {
-  return vf{} + x;
-}
 GC_INLINE vu splat_u(std::uint32_t x) {
   return vu{} + x;
 }
@@ -114,14 +108,6 @@ GC_INLINE vf fast_sqrt(vf x) {
 #endif
 }
 
-GC_INLINE vf load(const float* p) {
-  vf x;
-  __builtin_memcpy(&x, p, sizeof x);
-  return x;
-}
-GC_INLINE void store(float* p, vf x) {
-  __builtin_memcpy(p, &x, sizeof x);
-}
 GC_INLINE vf load_part(const float* p, int count) {
   float buffer[kLanes] = {};
   for (int i = 0; i < count; ++i) buffer[i] = p[i];

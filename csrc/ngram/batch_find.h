@@ -2,7 +2,10 @@
 // take turns, each prefetching what it will read when its turn comes again.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <numeric>
+#include <vector>
 
 #include "ngram/shard_view.h"
 
@@ -19,17 +22,52 @@ struct QueryBatch {
   }
 };
 
+// The queries in about the order of the suffixes that begin with them, so that neighbours read the same cache lines;
+// few queries as they come.
+template <class T>
+std::vector<std::uint32_t> search_order(const QueryBatch& batch) {
+  struct Keyed {
+    std::uint32_t key, query;
+  };
+  constexpr int kBits = 11, kTokenBits = sizeof(T) == 1 ? 8 : 16;  // of 4-byte tokens those that come first
+  const auto n = static_cast<std::size_t>(batch.size());
+  std::vector<std::uint32_t> order(n);
+  std::iota(order.begin(), order.end(), 0u);
+  if (n < 512) return order;
+  std::vector<Keyed> keyed(n), other(n);
+  for (std::size_t q = 0; q < n; ++q) {
+    const auto ids = batch.query(static_cast<std::int64_t>(q));
+    std::uint32_t key = 0;
+    for (std::size_t i = 0; i < 32 / kTokenBits; ++i) {
+      key <<= kTokenBits;
+      if (i < ids.size()) key |= rank_order(static_cast<T>(ids[i])) >> (8 * sizeof(T) - kTokenBits);
+    }
+    keyed[q] = {key, static_cast<std::uint32_t>(q)};
+  }
+  for (int shift = 0; shift < 32; shift += kBits) {
+    std::uint32_t ends[(1 << kBits) + 1] = {0};
+    const auto digit = [&](const Keyed& k) { return k.key >> shift & ((1u << kBits) - 1); };
+    for (const Keyed& k : keyed) ++ends[digit(k) + 1];
+    for (int d = 0; d < 1 << kBits; ++d) ends[d + 1] += ends[d];
+    for (const Keyed& k : keyed) other[ends[digit(k)]++] = k;
+    keyed.swap(other);
+  }
+  for (std::size_t i = 0; i < n; ++i) order[i] = keyed[i].query;
+  return order;
+}
+
 template <class T>
 class BatchFinder {
  public:
   explicit BatchFinder(const ShardView<T>& view) : view_(view) {}
 
-  // found(q, range) for each q in [begin, end).
+  // found(q, range) for each of the queries named.
   template <class F>
-  void run(const QueryBatch& batch, std::int64_t begin, std::int64_t end, F&& found) {
-    while (begin < end) {
-      const auto n = static_cast<int>(std::min<std::int64_t>(kLanes, end - begin));
-      for (int i = 0; i < n; ++i) start(lanes_[i], batch, begin + i);
+  void run(const QueryBatch& batch, Span<const std::uint32_t> queries, F&& found) {
+    for (std::size_t begin = 0; begin < queries.size(); begin += kLanes) {
+      const auto now = queries.subspan(begin, std::min<std::size_t>(kLanes, queries.size() - begin));
+      const auto n = static_cast<int>(now.size());
+      for (int i = 0; i < n; ++i) start(lanes_[i], batch.query(now[static_cast<std::size_t>(i)]));
       Lanes sampled;
       for (int i = 0; i < n; ++i) {
         if (lanes_[i].step == Step::pair && look_up(lanes_[i])) sampled.add(lanes_[i]);
@@ -38,8 +76,7 @@ class BatchFinder {
       Lanes active;
       for (int i = 0; i < n; ++i) active.add(lanes_[i]);
       while (active.size > 0) active.keep_if([&](Lane& lane) { return !advance(lane); });
-      for (int i = 0; i < n; ++i) found(begin + i, lanes_[i].result);
-      begin += n;
+      for (int i = 0; i < n; ++i) found(now[static_cast<std::size_t>(i)], lanes_[i].result);
     }
   }
 
@@ -76,8 +113,8 @@ class BatchFinder {
     }
   };
 
-  void start(Lane& lane, const QueryBatch& batch, std::int64_t number) {
-    lane.ids = batch.query(number);
+  void start(Lane& lane, Span<const std::uint32_t> ids) {
+    lane.ids = ids;
     lane.skip = 0;
     lane.near = false;
     lane.result = {0, 0};

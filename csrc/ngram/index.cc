@@ -241,17 +241,22 @@ void Index::match_ends(Ids ids, Span<std::int64_t> ends) const {
 }
 
 void Index::find_batch(const QueryBatch& batch, Span<RankRange> ranges) const {
-  const std::int64_t n = batch.size();
-  for (std::size_t s = 0; s < shards_.size(); ++s) {
-    const Span<RankRange> to = ranges.subspan(s * static_cast<std::size_t>(n), static_cast<std::size_t>(n));
-    with_token_type(shards_[s]->token_bytes(), [&](auto t) {
-      const auto view = shards_[s]->template view<decltype(t)>();
-      parallel_for(n, 512, [&](std::int64_t begin, std::int64_t end) {
-        BatchFinder<decltype(t)> finder(view);
-        finder.run(batch, begin, end, [&](std::int64_t q, RankRange r) { to[static_cast<std::size_t>(q)] = r; });
+  const auto n = static_cast<std::size_t>(batch.size());
+  GC_CHECK_AS(LimitError, n < 0xffffffffu, "a batch must have < 2^32 queries, got ", n, "; ask in several");
+  with_token_type(shards_[0]->token_bytes(), [&](auto t) {
+    using T = decltype(t);
+    const std::vector<std::uint32_t> order = search_order<T>(batch);
+    for (std::size_t s = 0; s < shards_.size(); ++s) {
+      const Span<RankRange> to = ranges.subspan(s * n, n);
+      const auto view = shards_[s]->template view<T>();
+      parallel_for(batch.size(), 512, [&](std::int64_t begin, std::int64_t end) {
+        BatchFinder<T> finder(view);
+        const auto part = Span<const std::uint32_t>(order).subspan(static_cast<std::size_t>(begin),
+                                                                   static_cast<std::size_t>(end - begin));
+        finder.run(batch, part, [&](std::uint32_t q, RankRange r) { to[q] = r; });
       });
-    });
-  }
+    }
+  });
 }
 
 void Index::count_batch(const QueryBatch& batch, Span<std::int64_t> counts) const {

@@ -32,7 +32,8 @@ Shard::Shard(const std::string& directory, int number, int token_bytes, bool use
               ": must have one pointer per token, got ", n, " pointers for ", text, " bytes of tokens (",
               tokenized_.path(), "); the files are truncated or belong to different shards");
   GC_CHECK_AS(FormatError, token_bytes == 0 || static_cast<std::uint64_t>(token_bytes) == implied, tokenized_.path(),
-              ": tokens must be ", token_bytes, " bytes wide, got ", implied, "; open it with the right token_dtype");
+              ": tokens must be ", token_bytes, " bytes wide, got ", implied, " by the size of ", table_.path(),
+              "; open it with the right token_dtype, or the table is truncated");
   token_bytes_ = static_cast<int>(implied);
   num_tokens_ = static_cast<std::int64_t>(n);
   GC_CHECK_AS(FormatError, offset_.size() > 0 && offset_.size() % 8 == 0, offset_.path(),

@@ -138,7 +138,7 @@ def test_text_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pyte
         build_index(interrupted(documents, 7), tmp_path / "cut", **options)
     (tmp_path / "cut" / "piece-2").mkdir()
     (tmp_path / "cut" / "piece-2" / "tokenized.0.tmp-1").write_bytes(b"half")  # what a kill would leave
-    with pytest.raises(FormatError, match="is it an index"):
+    with pytest.raises(FormatError, match="unfinished build"):
         Index(tmp_path / "cut")
     encoded.clear()
     build_index(texts, tmp_path / "cut", tokenizer=Counting(), **options)
@@ -172,6 +172,8 @@ build_index({str(tmp_path / "ids.npy")!r}, {str(tmp_path / "cut")!r}, **{options
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "cut").glob("table.*")}
     assert any("part" in p.name for p in kept)
+    with pytest.raises(FormatError, match="unfinished build"):
+        Index(tmp_path / "cut")
     with pytest.raises(FileExistsError, match="unfinished build"):
         build_index(tmp_path / "ids.npy", tmp_path / "cut", **{**options, "memory_limit": 5000})
     with pytest.raises(FileExistsError, match="must not hold"):
@@ -225,11 +227,16 @@ def test_unreadable_records_name_path_and_line(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="readable to its end"):
         build_index(cut, tmp_path / "a")
     (tmp_path / "b.parquet").write_bytes(b"PAR1 nothing")
-    with pytest.raises(FormatError, match="Parquet"):
+    with pytest.raises(FormatError, match=r"b\.parquet: must be a Parquet file"):
         build_index(tmp_path / "b.parquet", tmp_path / "a")
+    (tmp_path / "d.npy").write_bytes(b"nothing")
+    with pytest.raises(FormatError, match=r"d\.npy: must be a \.npy file"):
+        build_index(tmp_path / "d.npy", tmp_path / "a")
     (tmp_path / "c.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(FormatError, match="UTF-8"):
         build_index(tmp_path / "c.txt", tmp_path / "a")
+    with pytest.raises(FileExistsError, match="out must be a directory"):
+        build_index(path, tmp_path / "c.txt")
     with pytest.raises(ValueError, match="on_error must be one of"):
         build_index(path, tmp_path / "a", on_error="ignore")
 

@@ -220,6 +220,14 @@ def test_bad_arguments(tmp_path: Path) -> None:
         index.prob_batch([[1], [2]], [1])
     with pytest.raises(TypeError, match="integers"):
         index.count_batch([[1.5]])
+    for call in (index.prob, index.infgram_prob):
+        for cont in (-1, 2**32):
+            with pytest.raises(IndexError, match="cont_id must be in"):
+                call([1], cont)
+        with pytest.raises(TypeError, match="cont_id must be an int"):
+            call([1], "2")
+        with pytest.raises(TypeError, match="prompt_ids must be integers"):
+            call([1.5], 2)
     with pytest.raises(IndexError, match="ids must be in"):
         index.count_batch([[-1]])
     for offsets in ([1, 2], [0, 1], [0, 2, 1, 2], []):

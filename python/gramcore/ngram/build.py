@@ -122,6 +122,8 @@ def build_index(
     form = TextFormat(width, version == 5, check_int("shards", shards, low=1), metadata)
     workers = _core.num_threads() if threads is None else check_int("threads", threads, low=1)
     directory = Path(out)
+    if directory.exists() and not directory.is_dir():
+        raise FileExistsError(f"{directory}: out must be a directory, got a file; choose another name")
     directory.mkdir(parents=True, exist_ok=True)
     plan = Plan.start(directory, [token_dtype, version, shards, memory_limit, metadata, text_key], resume=resume)
     skipped = Skipped()
@@ -188,8 +190,9 @@ def _tokenize(
 def accelerate(path: str | os.PathLike[str], *, token_dtype: str | None = None) -> int:
     """Write acceleration files (``accel.N``) beside the shards of an index; returns their bytes.
 
-    They hold the rank range of every token and every pair of adjacent tokens, and eight bytes of tokens of every
-    sixteenth suffix: a search starts where its first two tokens lie and reads single suffixes only between two samples.
+    They hold the rank range of every token and every pair of adjacent tokens, eight bytes of tokens of every sixteenth
+    suffix, and how many tokens, up to 15, each suffix shares with the one before: a search starts where its first two
+    tokens lie and compares a suffix only where the text goes on differently between two samples.
     One to two bytes per corpus token. An index works without them; they may be deleted or made again.
 
     Raises: LimitError for a shard of 2^32 tokens or more; errors of :class:`Index`.

@@ -123,11 +123,14 @@ class Plan:
 def shard_numbers(directory: Path, described: Description | None = None) -> list[int]:
     """Numbers of the shards in a directory: 0 .. n-1, or ``WHOLE`` alone.
 
-    Raises: FormatError when there is none, one is missing, or both kinds are there.
+    Raises: FormatError when there is none, one is missing, both kinds are there, or the build did not end.
     """
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: index directory must exist; build one with build_index")
-    numbers = sorted(int(p.suffix[1:]) for p in directory.glob("table.*") if p.suffix[1:].isdigit())
+    if described is None and (directory / PLAN).exists():
+        raise FormatError(f"{directory}: must hold a whole index, got an unfinished build; call build_index again")
+    names = (p.name.removeprefix("table.") for p in directory.glob("table.*"))
+    numbers = sorted(int(name) for name in names if name.isdigit())
     if (directory / "table").exists():
         if numbers:
             raise FormatError(

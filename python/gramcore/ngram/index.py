@@ -101,7 +101,7 @@ class Index:
     def _check_totals(self, described: list[Description | None]) -> None:
         end = 0
         for directory, description in zip(self.paths, described, strict=True):
-            begin, end = end, end + len(shard_numbers(directory))
+            begin, end = end, end + len(shard_numbers(directory, description))
             if description is None:
                 continue
             facts = [self._native.shard_facts(s) for s in range(begin, end)]
@@ -156,7 +156,11 @@ class Index:
     def prob(self, prompt_ids: Ids, cont_id: int) -> Probability:
         """n-gram probability of ``cont_id`` after the whole prompt: count(prompt + cont) / count(prompt)."""
         if self.version == 4:
-            before, after = self._native.continuation(prompt_ids, cont_id)
+            try:
+                before, after = self._native.continuation(prompt_ids, cont_id)
+            except TypeError:
+                _check_id("cont_id", cont_id)
+                raise
         else:
             before, after = self.count(prompt_ids), self.count([*prompt_ids, cont_id])
         return Probability(before, after, after / before if before else -1.0, len(prompt_ids))
@@ -172,7 +176,11 @@ class Index:
     def infgram_prob(self, prompt_ids: Ids, cont_id: int) -> Probability:
         """Infini-gram probability: like :meth:`prob` for the longest suffix of the prompt that occurs."""
         if self.version == 4:
-            length, before, after = self._native.suffix_continuation(prompt_ids, cont_id)
+            try:
+                length, before, after = self._native.suffix_continuation(prompt_ids, cont_id)
+            except TypeError:
+                _check_id("cont_id", cont_id)
+                raise
             return Probability(before, after, after / before, length)
         counts = self.suffix_counts(prompt_ids)
         length = int(np.flatnonzero(counts)[-1])
@@ -348,6 +356,12 @@ def flatten(queries: Queries, *, reverse: bool = False) -> tuple[npt.NDArray[np.
         ends = np.repeat(offsets[1:] + offsets[:-1] - 1, np.diff(offsets))
         flat = flat[ends - np.arange(len(flat))]
     return flat, offsets
+
+
+def _check_id(name: str, value: int) -> None:
+    """Say what is wrong with an id that the native side refused; nothing when it is not that one."""
+    if not 0 <= check_int(name, value) < 2**32:
+        raise IndexError(f"{name} must be in [0, {2**32 - 1}], got {value}") from None
 
 
 def _top(top: int | None) -> int:

@@ -129,7 +129,12 @@ def _from_dict(item: dict[str, Any], text_key: str, path: str, number: int) -> R
 def _from_file(path: Path, text_key: str) -> Iterator[Record | Exception]:
     name = path.name.lower()
     if name.endswith(".npy"):
-        for row in np.atleast_2d(np.load(path, mmap_mode="r")):
+        try:
+            rows = np.atleast_2d(np.load(path, mmap_mode="r"))
+        except (ValueError, EOFError) as error:
+            yield FormatError(f"{path}: must be a .npy file of integers, got {error}")
+            return
+        for row in rows:
             yield _ids_record(row)
     elif name.endswith(".parquet"):
         yield from _from_parquet(path, text_key)
@@ -179,13 +184,17 @@ def _from_parquet(path: Path, text_key: str) -> Iterator[Record | Exception]:
     parquet = require("pyarrow.parquet", "index")
     try:
         file = parquet.ParquetFile(path)
-        batches = file.iter_batches(columns=[text_key])
-        number = 0
-        for batch in batches:
+    except (OSError, ValueError) as error:
+        yield FormatError(f"{path}: must be a Parquet file, got {error}")
+        return
+    if text_key not in file.schema_arrow.names:
+        yield FormatError(f"{path}: must have a column {text_key!r}, got {', '.join(file.schema_arrow.names)}")
+        return
+    number = 0
+    try:
+        for batch in file.iter_batches(columns=[text_key]):
             for text in batch.column(0).to_pylist():
                 yield _from_dict({text_key: text}, text_key, str(path), number)
                 number += 1
-    except OSError as error:
-        yield FormatError(f"{path}: must be a Parquet file, got {error}")
-    except (ValueError, IndexError, KeyError) as error:
-        yield FormatError(f"{path}: must have a column {text_key!r}, got {error}")
+    except (OSError, ValueError) as error:
+        yield FormatError(f"{path}: must be readable to its end, got {error}")

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/thread_pool.h"
 #include "spec/kernels/rows.h"
 
 namespace gramcore::spec {
@@ -24,11 +25,54 @@ std::int64_t argmax_any(const TensorView& x, float* value) {
   }
 }
 
-double exp_any(const TensorView& x, float shift, float scale, float* out) {
+// Weights are added up in blocks, whatever the number of threads; a quantile looks for its block first.
+constexpr std::int64_t kBlock = 2048;
+constexpr std::int64_t kBlocksPerTask = 2;
+
+// fn(begin, end) returns the sum of the weights of one block; returns the sum over all of them.
+template <class F>
+double sum_blocks(std::int64_t n, std::vector<double>& sums, F&& fn) {
+  sums.resize(static_cast<std::size_t>((n + kBlock - 1) / kBlock));
+  parallel_for(static_cast<std::int64_t>(sums.size()), kBlocksPerTask, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t b = first; b < last; ++b) {
+      sums[static_cast<std::size_t>(b)] = fn(b * kBlock, std::min(n, (b + 1) * kBlock));
+    }
+  });
+  double total = 0;
+  for (double sum : sums) total += sum;
+  return total;
+}
+
+// NaN if a weight is NaN or below 0.
+template <class T>
+double sum_of(const T* weights, std::int64_t begin, std::int64_t end) {
+  constexpr int kLanes = 8;
+  double part[kLanes] = {};
+  T lowest[kLanes] = {};
+  std::int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes) {
+    for (int l = 0; l < kLanes; ++l) {
+      part[l] += static_cast<double>(weights[i + l]);
+      lowest[l] = weights[i + l] < lowest[l] ? weights[i + l] : lowest[l];
+    }
+  }
+  for (; i < end; ++i) {
+    part[0] += static_cast<double>(weights[i]);
+    lowest[0] = std::min(lowest[0], weights[i]);
+  }
+  double total = 0;
+  for (int l = 0; l < kLanes; ++l) total += lowest[l] < 0 ? NAN : part[l];
+  return total;
+}
+
+double exp_any(const TensorView& x, float shift, float scale, float* out, std::vector<double>& sums) {
   const RowsKernels& k = rows_kernels();
-  if (x.dtype == DType::f32) return k.exp_f32(x.as<float>(), x.shape[0], shift, scale, out);
-  if (x.dtype == DType::bf16) return k.exp_bf16(x.as<bf16>(), x.shape[0], shift, scale, out);
-  return k.exp_f16(x.as<f16>(), x.shape[0], shift, scale, out);
+  return sum_blocks(x.shape[0], sums, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t n = end - begin;
+    if (x.dtype == DType::f32) return k.exp_f32(x.as<float>() + begin, n, shift, scale, out + begin);
+    if (x.dtype == DType::bf16) return k.exp_bf16(x.as<bf16>() + begin, n, shift, scale, out + begin);
+    return k.exp_f16(x.as<f16>() + begin, n, shift, scale, out + begin);
+  });
 }
 
 std::int64_t top(const TensorView& logits, float* value) {
@@ -38,10 +82,10 @@ std::int64_t top(const TensorView& logits, float* value) {
   return index;
 }
 
-// Keeps the smallest set, by (weight descending, index ascending), of at least `wanted` mass; returns its mass.
+// Keeps the smallest set, by (weight descending, index ascending), of at least `wanted` mass.
 // The bits of positive floats order like the floats: a histogram of mass over their upper bits finds the bucket in
 // which the set ends, and only that bucket is sorted.
-double keep_nucleus(std::vector<float>& weights, double wanted) {
+void keep_nucleus(std::vector<float>& weights, double wanted) {
   constexpr unsigned kShift = 18;
   std::vector<double> mass(std::size_t{1} << (31 - kShift), 0.0);
   const auto bucket = [](float w) { return static_cast<std::size_t>(bits::of(w) >> kShift); };
@@ -77,58 +121,74 @@ double keep_nucleus(std::vector<float>& weights, double wanted) {
     total += static_cast<double>(w);
     full = total >= wanted;
   }
-  return total;
 }
 
-// Weights exp((x - max) / T) with everything outside the warped support set to 0; returns their sum.
-double warped(const TensorView& logits, const Warp& warp, std::vector<float>& weights) {
+// Weights exp((x - max) / T) with everything outside the warped support set to 0, the sums of their blocks and of all.
+struct Warped {
+  std::vector<float> weights;
+  std::vector<double> sums;
+  double total = 0;
+
+  void add_up() {
+    total = sum_blocks(static_cast<std::int64_t>(weights.size()), sums,
+                       [&](std::int64_t begin, std::int64_t end) { return sum_of(weights.data(), begin, end); });
+  }
+  void drop_below(float threshold) {
+    for (float& w : weights) w = w < threshold ? 0.0f : w;
+    add_up();
+  }
+};
+
+// Of this thread, until its next call.
+Warped& warped(const TensorView& logits, const Warp& warp) {
+  static thread_local Warped w;
   float largest = 0;
   top(logits, &largest);
   const auto n = static_cast<std::size_t>(logits.shape[0]);
-  weights.resize(n);
-  double total;
+  w.weights.resize(n);
   if (largest == INFINITY) {  // every +inf gets an equal share
-    for (std::size_t i = 0; i < n; ++i) weights[i] = 0;
-    total = 0;
     for (std::size_t i = 0; i < n; ++i) {
       const float x = logits.dtype == DType::f32    ? logits.as<float>()[i]
                       : logits.dtype == DType::bf16 ? to_f32(logits.as<bf16>()[i])
                                                     : to_f32(logits.as<f16>()[i]);
-      if (x == INFINITY) total += (weights[i] = 1.0f);
+      w.weights[i] = x == INFINITY ? 1.0f : 0.0f;
     }
+    w.add_up();
   } else {
-    total = exp_any(logits, largest, static_cast<float>(1.0 / warp.temperature), weights.data());
+    w.total = exp_any(logits, largest, static_cast<float>(1.0 / warp.temperature), w.weights.data(), w.sums);
   }
   if (warp.top_k > 0 && static_cast<std::size_t>(warp.top_k) < n) {
-    std::vector<float> sorted(weights);
+    std::vector<float> sorted(w.weights);
     const auto kth = sorted.begin() + (warp.top_k - 1);
     std::nth_element(sorted.begin(), kth, sorted.end(), [](float a, float b) { return a > b; });
-    const float threshold = *kth;
-    for (float& w : weights) w = w < threshold ? 0.0f : w;
-    total = 0;
-    for (float w : weights) total += static_cast<double>(w);
+    w.drop_below(*kth);
   }
-  if (warp.top_p < 1.0) total = keep_nucleus(weights, warp.top_p * total);
-  if (warp.min_p > 0) {
-    const float threshold = static_cast<float>(warp.min_p);  // the largest weight is 1
-    for (float& w : weights) w = w < threshold ? 0.0f : w;
-    total = 0;
-    for (float w : weights) total += static_cast<double>(w);
+  if (warp.top_p < 1.0) {
+    keep_nucleus(w.weights, warp.top_p * w.total);
+    w.add_up();
   }
-  return total;
+  if (warp.min_p > 0) w.drop_below(static_cast<float>(warp.min_p));  // the largest weight is 1
+  return w;
 }
 
+// The first index at which the running sum exceeds u times the total; only its block is walked.
 template <class T>
-std::int32_t quantile(const T* weights, std::size_t n, double target) {
-  double sum = 0;
+std::int32_t quantile(const std::vector<double>& sums, double total, const T* weights, std::int64_t n, double u) {
+  double target = u * total;
+  std::size_t b = 0;
+  while (b + 1 < sums.size() && target >= sums[b]) target -= sums[b++];
+  const std::int64_t begin = static_cast<std::int64_t>(b) * kBlock;
   std::int64_t last = -1;
-  for (std::size_t i = 0; i < n; ++i) {
+  for (std::int64_t i = begin; i < n; ++i) {
     if (!(weights[i] > 0)) continue;
-    sum += static_cast<double>(weights[i]);
-    last = static_cast<std::int64_t>(i);
-    if (sum > target) break;
+    last = i;
+    if (target < static_cast<double>(weights[i])) break;
+    target -= static_cast<double>(weights[i]);
   }
-  return static_cast<std::int32_t>(last);  // rounding may leave target >= sum: the last token of the support
+  for (std::int64_t i = begin; last < 0; --i) {  // rounding led past the support: its last token
+    if (weights[i - 1] > 0) last = i - 1;
+  }
+  return static_cast<std::int32_t>(last);
 }
 
 }  // namespace
@@ -158,9 +218,8 @@ void probs_row(const TensorView& logits, const Warp& warp, Span<double> out) {
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<std::int64_t>(i) == best ? 1.0 : 0.0;
     return;
   }
-  std::vector<float> weights;
-  const double total = warped(logits, warp, weights);
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<double>(weights[i]) / total;
+  const Warped& w = warped(logits, warp);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<double>(w.weights[i]) / w.total;
 }
 
 double prob_row(const TensorView& logits, const Warp& warp, std::int32_t token) {
@@ -169,9 +228,8 @@ double prob_row(const TensorView& logits, const Warp& warp, std::int32_t token) 
   GC_CHECK_AS(OutOfRange, token >= 0 && token < logits.shape[0], "token must be in [0, ", logits.shape[0], "), got ",
               token);
   if (warp.temperature == 0) return argmax_row(logits) == token ? 1.0 : 0.0;
-  static thread_local std::vector<float> weights;
-  const double total = warped(logits, warp, weights);
-  return static_cast<double>(weights[static_cast<std::size_t>(token)]) / total;
+  const Warped& w = warped(logits, warp);
+  return static_cast<double>(w.weights[static_cast<std::size_t>(token)]) / w.total;
 }
 
 std::int32_t sample_row(const TensorView& logits, const Warp& warp, double u) {
@@ -179,46 +237,18 @@ std::int32_t sample_row(const TensorView& logits, const Warp& warp, double u) {
   check_warp(warp);
   GC_CHECK(u >= 0 && u < 1, "u must be in [0, 1), got ", u);
   if (warp.temperature == 0) return argmax_row(logits);
-  static thread_local std::vector<float> weights;
-  const double total = warped(logits, warp, weights);
-  return quantile(weights.data(), weights.size(), u * total);
+  const Warped& w = warped(logits, warp);
+  return quantile(w.sums, w.total, w.weights.data(), logits.shape[0], u);
 }
 
 std::int32_t sample_weights(Span<const double> weights, double u) {
   GC_CHECK(u >= 0 && u < 1, "u must be in [0, 1), got ", u);
-  // Block sums first: the walk to the quantile then meets few weights, and no branch depends on each of them.
-  constexpr std::size_t kBlock = 256;
-  const std::size_t n = weights.size();
-  static thread_local std::vector<double> blocks;
-  blocks.assign((n + kBlock - 1) / kBlock, 0);
-  double total = 0;
-  for (std::size_t b = 0; b < blocks.size(); ++b) {
-    const std::size_t end = std::min(n, (b + 1) * kBlock);
-    double part[4] = {0, 0, 0, 0};
-    bool bad = false;
-    for (std::size_t i = b * kBlock; i < end; ++i) {
-      part[i % 4] += weights[i];
-      bad |= !(weights[i] >= 0);
-    }
-    GC_CHECK(!bad, "weights must be >= 0, got one that is not in [", b * kBlock, ", ", end, ")");
-    blocks[b] = (part[0] + part[1]) + (part[2] + part[3]);
-    total += blocks[b];
-  }
-  GC_CHECK(total > 0 && std::isfinite(total), "weights must have a finite positive sum, got ", total);
-  double target = u * total;
-  std::size_t b = 0;
-  while (b + 1 < blocks.size() && target >= blocks[b]) target -= blocks[b++];
-  std::int64_t last = -1;
-  for (std::size_t i = b * kBlock; i < n; ++i) {
-    if (!(weights[i] > 0)) continue;
-    last = static_cast<std::int64_t>(i);
-    if (target < weights[i]) return static_cast<std::int32_t>(last);
-    target -= weights[i];
-  }
-  for (std::size_t i = b * kBlock; last < 0; --i) {  // rounding led past the support: its last token
-    if (weights[i - 1] > 0) last = static_cast<std::int64_t>(i - 1);
-  }
-  return static_cast<std::int32_t>(last);
+  static thread_local std::vector<double> sums;
+  const auto n = static_cast<std::int64_t>(weights.size());
+  const double total =
+      sum_blocks(n, sums, [&](std::int64_t begin, std::int64_t end) { return sum_of(weights.data(), begin, end); });
+  GC_CHECK(total > 0 && std::isfinite(total), "weights must be >= 0 with a finite positive sum, got the sum ", total);
+  return quantile(sums, total, weights.data(), n, u);
 }
 
 }  // namespace gramcore::spec

@@ -8,6 +8,7 @@ continuation is exact for every rule.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 import numpy as np
@@ -77,7 +78,7 @@ class RecursiveVerifier(_EmitVerifier):
 
     def _emit(self, rows: TargetRows, row: int, logq: FloatArray, siblings: list[int], dice: Dice) -> int:
         first = siblings[0]
-        if dice.flip(_ratio(rows.prob(row, first), float(np.exp(logq[first])))):
+        if dice.flip(_ratio(rows.prob(row, first), math.exp(logq[first]))):
             return first
         r, q = rows.probs(row), np.exp(logq)
         for j, token in enumerate(siblings):
@@ -208,6 +209,10 @@ def _ratio(p: float, q: float) -> float:
 
 
 def _residual(p: FloatArray, q: FloatArray) -> FloatArray:
-    rest = np.maximum(p - q, 0)
+    rest = p - q
+    np.maximum(rest, 0, out=rest)
     total = float(rest.sum())
-    return rest / total if total > 0 else p
+    if total <= 0:
+        return p
+    rest /= total
+    return rest

@@ -7,16 +7,15 @@ Peers: llama-cpp-python on the same file, transformers in bf16 and fp32.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-from unittest import mock
 
 import gramcore
 import numpy as np
 import torch
 from gramcore._hf import cache_argument
-from gramcore.model import Decoder, find_model, load
+from gramcore.model import Decoder, load
 
 from bench.harness import Bench, Contender, peer_version
+from bench.peers import open_llama
 
 CONTEXT, PROMPT = 128, 512
 Step = Callable[[], np.ndarray]
@@ -120,21 +119,10 @@ def _transformers(dtype: torch.dtype, ids: np.ndarray) -> Callable[[int], Step]:
 
 
 def _llama(ids: np.ndarray, threads: int, bench: Bench) -> Callable[[int], Step] | None:
-    try:
-        import llama_cpp
-    except ImportError as error:
-        bench.note(f"llama-cpp-python is not installed ({error})")
+    model = open_llama(threads, bench)
+    if model is None:
         return None
-    defaults = llama_cpp.llama_cpp.llama_model_default_params()
-    _, levels, _ = gramcore.cpu_info()
-    if "amx" in levels:
-        # Its tile products of several rows end the process by an illegal instruction (0.3.36, Sapphire Rapids).
-        bench.note("llama-cpp-python: without its packed layouts, whose AMX products fail here")
-        defaults.use_extra_bufts = False
-    with mock.patch.object(llama_cpp.llama_cpp, "llama_model_default_params", return_value=defaults):
-        model: Any = llama_cpp.Llama(
-            str(find_model("smollm2")), n_threads=threads, n_threads_batch=threads, n_ctx=2048, verbose=False
-        )
+    import llama_cpp
 
     def make(n: int) -> Step:
         def step() -> np.ndarray:

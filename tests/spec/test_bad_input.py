@@ -50,13 +50,13 @@ def test_a_raising_or_slow_drafter_is_switched_off(model: Any, bounded: bool) ->
         time.sleep(0.03)
         return some(ctx, budget)
 
-    for drafter, said in [
-        (Plan(broken, bounded=bounded), "raised KeyError"),
-        (Plan(some, broken, bounded=bounded), "raised KeyError"),
-        (Plan(slow, bounded=bounded), "took"),
+    for drafter, seconds, said in [
+        (Plan(broken, bounded=bounded), 30, "raised KeyError"),
+        (Plan(some, broken, bounded=bounded), 30, "raised KeyError"),
+        (Plan(slow, bounded=bounded), 0.01, "took"),
     ]:
         with pytest.warns(RuntimeWarning, match=f"Plan is switched off: it {said}"):
-            result = generate(model, PROMPT, drafter=drafter, max_new_tokens=20, draft_timeout_s=0.01)
+            result = generate(model, PROMPT, drafter=drafter, max_new_tokens=20, draft_timeout_s=seconds)
         assert result.tokens == plain
         assert result.stats.draft_ends["no drafter"] >= 19
 
@@ -167,3 +167,21 @@ def test_a_model_that_leaves_its_cache_empty_is_refused(model: Any) -> None:
 def test_one_stop_per_sequence(model: Any) -> None:
     with pytest.raises(ValueError, match="one per sequence, got 1 for 2"):
         generate(model, [PROMPT, PROMPT], stop=[lambda new: True])
+
+
+@pytest.mark.parametrize(
+    ("part", "error", "message"),
+    [
+        ({"drafter": 3}, TypeError, "drafter must be a Drafter or None, got int"),
+        ({"drafter": NgramDrafter}, TypeError, "drafter must be a Drafter or None, got ABCMeta"),
+        ({"verifier": "greedy"}, TypeError, "verifier must be a Verifier or None, got str"),
+        ({"policy": 8}, TypeError, "policy must be a LengthPolicy or None, got int"),
+        ({"stop": "end"}, TypeError, "stop must be functions of the new tokens, got str; see StopStrings"),
+        ({"stop": 3}, TypeError, "stop must be functions of the new tokens, got int; see StopStrings"),
+        ({"streamer": print}, TypeError, "streamer must have put and end"),
+        ({"draft_timeout_s": 0}, ValueError, r"draft_timeout_s must be in \(0, inf\)"),
+    ],
+)
+def test_parts_of_another_kind(model: Any, part: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        generate(model, PROMPT, **part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,41 @@ def test_custom_generate_repeats_prompts_and_refuses_what_it_cannot_give(model: 
     several = model.generate(ids, **settings, do_sample=True, num_return_sequences=3, custom_generate=hf_generate)
     assert several.shape == (3, 35)
     assert len({tuple(row) for row in several.tolist()}) > 1
-    for extra in ({"num_beams": 2}, {"return_dict_in_generate": True}):
+    for extra in ({"num_beams": 2}, {"return_dict_in_generate": True, "output_scores": True}):
         with pytest.raises(ValueError, match=r"with custom_generate=hf_generate, got .*use model\.generate"):
             model.generate(ids, **settings, do_sample=False, **extra, custom_generate=hf_generate)
+    embeds = model.get_input_embeddings()(ids)
+    with pytest.raises(ValueError, match=r"inputs_embeds must be None .* give input_ids"):
+        model.generate(inputs_embeds=embeds, **settings, do_sample=False, custom_generate=hf_generate)
+
+
+def test_custom_generate_returns_transformers_output(model: Any) -> None:
+    ids = torch.tensor([PROMPT, PROMPT[::-1]])
+    settings = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 9, "do_sample": False, "pad_token_id": 0}
+    settings["return_dict_in_generate"] = True
+    ours, theirs = (model.generate(ids, **settings, **way) for way in ({"custom_generate": hf_generate}, {}))
+    assert type(ours) is type(theirs)
+    assert torch.equal(ours.sequences, theirs.sequences)
+
+
+def test_custom_generate_streams_like_transformers(model: Any) -> None:
+    class Streamer:
+        def __init__(self) -> None:
+            self.got: list[list[int]] = []
+
+        def put(self, ids: torch.Tensor) -> None:
+            self.got.append(ids.flatten().tolist())
+
+        def end(self) -> None:
+            self.got.append([])
+
+    ids = torch.tensor([PROMPT])
+    settings = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 9, "do_sample": False, "pad_token_id": 0}
+    theirs, ours = Streamer(), Streamer()
+    model.generate(ids, **settings, streamer=theirs)
+    model.generate(ids, **settings, streamer=ours, custom_generate=functools.partial(hf_generate, streamer=ours))
+    assert ours.got == theirs.got
+    assert ours.got[0] == PROMPT
 
 
 def test_custom_generate_samples_repeatably(model: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gramcore._checks import check_int
+from gramcore._checks import check_int, check_real
 from gramcore.spec.base import (
     Context,
     CounterRng,
@@ -28,7 +28,7 @@ from gramcore.spec.default_verifier import DefaultVerifier
 from gramcore.spec.guarded import GuardedDrafter
 from gramcore.spec.guide import GrammarGuide
 from gramcore.spec.host import Host
-from gramcore.spec.inputs import check_ids, end_tokens, one_seed, prompt_rows
+from gramcore.spec.inputs import check_ids, check_parts, end_tokens, one_seed, prompt_rows
 from gramcore.spec.policies import CostModelLength, FixedLength
 from gramcore.spec.stats import GenerationResult, SpecStats
 from gramcore.spec.transformers_host import TransformersHost
@@ -93,7 +93,7 @@ def generate(
         New tokens per sequence and statistics.
 
     Raises:
-        TypeError: not a causal language model, or ids that are not integers.
+        TypeError: not a causal language model, ids that are not integers, or a part of another kind.
         ValueError: empty prompt, ids outside the vocabulary, a prompt longer than the context, a malformed draft tree.
 
     Differs from paper: none; the loop of Leviathan et al. 2022 with trees (Miao et al. 2023, arXiv:2305.09781).
@@ -102,6 +102,9 @@ def generate(
     sampling = Sampling(temperature, top_k, top_p, min_p)
     prompts = prompt_rows(input_ids, attention_mask)
     check_int("max_new_tokens", max_new_tokens, low=1)
+    check_real("draft_timeout_s", draft_timeout_s, low=0, low_open=True)
+    stops = list(stop) if isinstance(stop, Sequence) else [stop] * len(prompts)
+    check_parts(drafter, verifier, policy, stops, streamer)
     if streamer is not None and len(prompts) > 1:
         raise ValueError(f"streamer must be None for a batch, got a batch of {len(prompts)}")
     host = as_host(model)
@@ -128,7 +131,6 @@ def generate(
         matchers = list(grammar) if isinstance(grammar, (list, tuple)) else [grammar] * len(prompts)
         if len(matchers) != len(prompts) or (len(prompts) > 1 and not isinstance(grammar, (list, tuple, type(None)))):
             raise ValueError(f"grammar must be one matcher per sequence, got {len(matchers)} for {len(prompts)}")
-        stops = list(stop) if isinstance(stop, Sequence) else [stop] * len(prompts)
         if len(stops) != len(prompts):
             raise ValueError(f"stop must be one function, or one per sequence, got {len(stops)} for {len(prompts)}")
         for b, prompt in enumerate(prompts):

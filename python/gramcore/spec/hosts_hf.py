@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, StopStringCriteria
+from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from gramcore._checks import check_int
 from gramcore.spec.base import Context, CounterRng, Drafter, LengthPolicy, Sampling, Verifier
@@ -28,25 +29,35 @@ def hf_generate(
     verifier: Verifier | None = None,
     policy: LengthPolicy | None = None,
     **model_kwargs: Any,
-) -> torch.Tensor:
+) -> Any:
     """Decoding function for ``model.generate(..., custom_generate=gramcore.spec.hf_generate)``.
 
     Processors and warpers are those transformers prepared, in its order, applied at every visited node; stopping
     criteria are asked after every token. With ``do_sample`` the seed is drawn from torch's default generator, so
     ``torch.manual_seed`` makes runs repeatable; the numbers are not those of transformers' own sampling.
 
+    ``model.generate`` (5.24) hands neither ``streamer`` nor ``tokenizer`` on to a function. Bind the streamer to it as
+    well, ``streamer=s, custom_generate=functools.partial(hf_generate, streamer=s)``, and give stop strings as
+    ``stopping_criteria=[StopStringCriteria(tokenizer, strings)]``.
+
     Args:
-        drafter: default ``SuffixDrafter()``.
+        drafter: default ``SuffixDrafter(tree=True)``: a few more rows cost these models little.
         verifier, policy: as in :func:`generate`.
 
     Returns:
-        ``(B, T + new)`` ids; shorter rows are filled with the pad token.
+        ``(B, T + new)`` ids; shorter rows are filled with the pad token. With ``return_dict_in_generate`` they are the
+        ``sequences`` of a ``GenerateDecoderOnlyOutput``.
+
+    Raises:
+        ValueError: embeddings instead of ids; beams; or scores, logits, attentions or hidden states asked for.
 
     Differs from paper: none.   Reference: arXiv:2211.17192, Algorithm 1.
     """
     if generation_config is None:
         raise ValueError("generation_config must be given by model.generate(..., custom_generate=hf_generate)")
     _check_config(generation_config)
+    if model_kwargs.get("inputs_embeds") is not None:
+        raise ValueError("inputs_embeds must be None with custom_generate=hf_generate, got embeddings; give input_ids")
     mask = model_kwargs.get("attention_mask")
     prompts = [
         row if mask is None else row[m.bool()] for row, m in zip(input_ids, _mask_rows(mask, input_ids), strict=True)
@@ -57,7 +68,7 @@ def hf_generate(
         model,
         input_ids,
         attention_mask=mask,
-        drafter=SuffixDrafter() if drafter is None else drafter,
+        drafter=SuffixDrafter(tree=True) if drafter is None else drafter,
         verifier=verifier,
         policy=policy,
         processors=list(logits_processor or ()),
@@ -71,12 +82,24 @@ def hf_generate(
     longest = max(len(s) for s in result.sequences)
     pad = generation_config.pad_token_id or 0
     rows = [s + [pad] * (longest - len(s)) for s in result.sequences]
-    return torch.cat([input_ids, torch.tensor(rows, device=input_ids.device)], dim=1)
+    sequences: Any = torch.cat([input_ids, torch.tensor(rows, device=input_ids.device)], dim=1)
+    return GenerateDecoderOnlyOutput(sequences) if generation_config.return_dict_in_generate else sequences
+
+
+#: Settings a speculative loop cannot follow, and the values that ask for nothing.
+_PLAIN = {
+    "num_beams": 1,
+    "penalty_alpha": None,
+    "output_scores": False,
+    "output_logits": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+}
 
 
 def _check_config(config: Any) -> None:
     """Refuse what a speculative loop cannot give, instead of leaving it out silently."""
-    for name, plain in (("num_beams", 1), ("return_dict_in_generate", False), ("penalty_alpha", None)):
+    for name, plain in _PLAIN.items():
         value = getattr(config, name, plain)
         if value not in (plain, None) and value:
             raise ValueError(

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from gramcore.spec.base import IntArray
+from gramcore.spec.base import Drafter, IntArray, LengthPolicy, Verifier
 
-__all__ = ["check_ids", "end_tokens", "one_seed", "prompt_rows"]
+__all__ = ["check_ids", "check_parts", "end_tokens", "one_seed", "prompt_rows"]
+
+
+def check_parts(drafter: Any, verifier: Any, policy: Any, stops: Sequence[Any], streamer: Any) -> None:
+    """Raise TypeError for an argument that is none of what its name says; None is always fine."""
+    for name, value, kind in (
+        ("drafter", drafter, Drafter),
+        ("verifier", verifier, Verifier),
+        ("policy", policy, LengthPolicy),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{name} must be a {kind.__name__} or None, got {type(value).__name__}")
+    for stop in stops:
+        if stop is not None and not callable(stop):
+            raise TypeError(f"stop must be functions of the new tokens, got {type(stop).__name__}; see StopStrings")
+    if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+        raise TypeError(f"streamer must have put and end, got {type(streamer).__name__}")
 
 
 def prompt_rows(input_ids: Any, attention_mask: Any) -> list[IntArray]:

@@ -37,9 +37,7 @@ def memory(
 
     check_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
     if config.startswith((".", "/", "~")) and not Path(config).expanduser().exists():
-        raise ValueError(
-            f"config must be a model directory, config.json or model name, got {config}: no such file"
-        )
+        raise ValueError(f"config must be a model directory, config.json or model name, got {config}: no such file")
     transformers = require("transformers", "hf")
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(config))

@@ -5,6 +5,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "bind/grammar_rules.inl.h"
 #include "bind/tensor_arg.h"
 #include "grammar/matcher.h"
@@ -18,6 +20,7 @@ namespace py = pybind11;
 using namespace grammar;
 
 inline std::int32_t* mask_row(TensorArg& out, std::int64_t row, std::size_t words) {
+  GC_CHECK(out.view().dtype == DType::i32, "out must have dtype int32, got ", dtype_name(out.view().dtype));
   const TensorView& view = out.checked("out", DType::i32, -1, true);
   GC_CHECK(view.rank == 1 || view.rank == 2, "out must have rank 1 or 2, got ", view.rank);
   const std::int64_t rows = view.rank == 2 ? view.shape[0] : 1, width = view.shape[view.rank - 1];
@@ -81,13 +84,15 @@ inline void bind_grammar_class(py::module_& m) {
           py::arg("text"), py::arg("search"), py::arg("boolean_operators"), py::arg("dot_all"))
       .def_static(
           "from_json_schema",
-          [](const std::string& text, bool strict, bool spaces, bool any_order, const std::string& resources) {
+          [](const std::string& text, bool strict, bool spaces, bool any_order, std::uint32_t max_string,
+             std::uint32_t max_digits, const std::string& resources) {
             std::vector<ReportEntry> report;
             auto g = std::make_shared<Grammar>();
             {
               const py::gil_scoped_release unlocked;
-              const Json root = parse_json(text), more = parse_json(resources);
-              SchemaCompiler compiler(root, {strict, any_order, spaces}, &more);
+              const Json root = parse_json(text);
+              const Json more = parse_json(resources, static_cast<std::uint32_t>(text.size()));
+              SchemaCompiler compiler(root, {strict, any_order, spaces, max_string, max_digits}, &more);
               *g = compiler.run();
               report = compiler.report();
             }
@@ -95,7 +100,8 @@ inline void bind_grammar_class(py::module_& m) {
             for (const auto& e : report) entries.emplace_back(e.pointer, e.keyword, e.status, e.detail);
             return std::make_pair(g, entries);
           },
-          py::arg("text"), py::arg("strict"), py::arg("spaces"), py::arg("any_order"), py::arg("resources") = "{}")
+          py::arg("text"), py::arg("strict"), py::arg("spaces"), py::arg("any_order"), py::arg("max_string"),
+          py::arg("max_digits"), py::arg("resources") = "{}")
       .def("is_empty",
            [](const Grammar& g) {
              const py::gil_scoped_release unlocked;
@@ -219,6 +225,10 @@ inline void bind_batch(py::module_& m) {
             for (std::size_t i = 0; i < where.size(); ++i) {
               at.push_back(mask_row(out, where[i], b.matchers[i]->compiled()->vocab().words()));
             }
+            std::vector<std::int32_t*> sorted = at;
+            std::sort(sorted.begin(), sorted.end());
+            GC_CHECK(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end(),
+                     "rows must differ, got one for two matchers");
             const py::gil_scoped_release unlocked;
             fill_batch(Span<Matcher* const>(b.matchers.data(), b.matchers.size()),
                        Span<std::int32_t* const>(at.data(), at.size()));

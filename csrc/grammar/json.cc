@@ -11,7 +11,7 @@ namespace {
 
 class Parser {
  public:
-  explicit Parser(std::string_view text) : text_(text) {}
+  Parser(std::string_view text, std::uint32_t first) : text_(text), next_(first) {}
 
   Json run() {
     Json value = parse();
@@ -49,6 +49,7 @@ class Parser {
     }
     space();
     Json v;
+    v.number = next_++;
     if (take('{')) {
       object(&v);
     } else if (take('[')) {
@@ -179,13 +180,13 @@ class Parser {
 
   std::string_view text_;
   std::size_t at_ = 0;
-  std::uint32_t depth_ = 0;
+  std::uint32_t depth_ = 0, next_;
 };
 
 }  // namespace
 
-Json parse_json(std::string_view text) {
-  return Parser(text).run();
+Json parse_json(std::string_view text, std::uint32_t first) {
+  return Parser(text, first).run();
 }
 
 const Json* Json::find(std::string_view key) const {

@@ -1,6 +1,7 @@
 // JSON values as parsed from text; numbers keep their spelling, objects their order.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,7 @@ namespace gramcore::grammar {
 struct Json {
   enum class Type : unsigned char { kNull, kFalse, kTrue, kNumber, kString, kArray, kObject };
   Type type = Type::kNull;
+  std::uint32_t number = 0;       // order of appearance
   std::string text;               // string: decoded UTF-8; number: as written
   std::vector<Json> items;        // array elements, object values
   std::vector<std::string> keys;  // object: keys, parallel to items (a later duplicate replaces an earlier one)
@@ -21,7 +23,8 @@ struct Json {
 };
 
 // Throws InvalidArgument with line, column and what was expected.
-Json parse_json(std::string_view text);
+// Values are numbered from `first` on, fewer than the text has bytes.
+Json parse_json(std::string_view text, std::uint32_t first = 0);
 
 // A number as sign, integer digits and fraction digits, without leading or trailing zeros and without exponent.
 // Returns false if it would need more than 400 digits.

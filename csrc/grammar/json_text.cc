@@ -5,8 +5,7 @@
 namespace gramcore::grammar {
 namespace {
 
-// Long runs of digits and of indentation are bounded so that a model cannot be caught in one.
-constexpr std::uint32_t kMaxDigits = 40, kMaxExponentDigits = 3, kMaxIndent = 40;
+constexpr std::uint32_t kMaxExponentDigits = 3, kMaxIndent = 40;  // bounded as kMaxDigits
 
 ExprId hex_range(ExprPool* pool, std::uint32_t lo, std::uint32_t hi, int digits) {  // [lo, hi] in hexadecimal
   if (digits == 0) return ExprPool::kEpsilon;
@@ -31,7 +30,7 @@ ExprId hex_range(ExprPool* pool, std::uint32_t lo, std::uint32_t hi, int digits)
 
 }  // namespace
 
-JsonText::JsonText(ExprPool* pool, bool spaces) : pool_(*pool) {
+JsonText::JsonText(ExprPool* pool, bool spaces, std::uint32_t max_digits) : pool_(*pool), max_digits_(max_digits) {
   quote_ = pool->byte('"');
   digit_ = pool->byte_class(ByteSet::range('0', '9'));
   ByteSet blank;
@@ -104,15 +103,15 @@ ExprId JsonText::digits(std::uint32_t min, std::uint32_t max) {
 
 ExprId JsonText::unsigned_number(bool integer) {
   const ExprId whole =
-      pool_.alt({pool_.byte('0'), pool_.cat(pool_.byte_class(ByteSet::range('1', '9')), digits(0, kMaxDigits))});
-  return integer ? whole : pool_.cat(whole, pool_.optional(pool_.cat(pool_.byte('.'), digits(1, kMaxDigits))));
+      pool_.alt({pool_.byte('0'), pool_.cat(pool_.byte_class(ByteSet::range('1', '9')), digits(0, max_digits_ - 1))});
+  return integer ? whole : pool_.cat(whole, pool_.optional(pool_.cat(pool_.byte('.'), digits(1, max_digits_))));
 }
 
 // Integers without leading zero that are greater than `whole` (digits without leading zeros, "" is 0).
 ExprId JsonText::whole_above(const std::string& whole) {
   const auto length = static_cast<std::uint32_t>(whole.size());
   std::vector<ExprId> kids{
-      pool_.cat(pool_.byte_class(ByteSet::range('1', '9')), digits(length, std::max(length, kMaxDigits)))};
+      pool_.cat(pool_.byte_class(ByteSet::range('1', '9')), digits(length, std::max(length, max_digits_ - 1)))};
   for (std::uint32_t i = 0; i < length; ++i) {
     if (whole[i] == '9') continue;
     kids.push_back(pool_.cat({pool_.literal(whole.substr(0, i)),
@@ -130,7 +129,7 @@ ExprId JsonText::fraction_equal(const std::string& fraction) {
 
 // Fraction digits that are greater than (or equal to) `fraction`, at least one digit.
 ExprId JsonText::fraction_above(const std::string& fraction, bool or_equal) {
-  const ExprId more = digits(0, kMaxDigits), zeros = pool_.star(pool_.byte('0'));
+  const ExprId more = digits(0, max_digits_), zeros = pool_.star(pool_.byte('0'));
   const ExprId nonzero = pool_.byte_class(ByteSet::range('1', '9'));
   std::vector<ExprId> kids{pool_.cat({pool_.literal(fraction), zeros, nonzero, more})};
   for (std::size_t i = 0; i < fraction.size(); ++i) {
@@ -159,7 +158,7 @@ ExprId JsonText::whole_below(const std::string& whole) {
 
 // Fraction digits that are smaller than (or equal to) `fraction`, at least one digit.
 ExprId JsonText::fraction_below(const std::string& fraction, bool or_equal) {
-  const ExprId more = digits(0, kMaxDigits);
+  const ExprId more = digits(0, max_digits_);
   std::vector<ExprId> kids;
   for (std::size_t i = 0; i < fraction.size(); ++i) {
     const ExprId same = pool_.literal(fraction.substr(0, i));
@@ -175,7 +174,7 @@ ExprId JsonText::fraction_below(const std::string& fraction, bool or_equal) {
 // Numbers without sign on one side of a bound >= 0.
 ExprId JsonText::beyond(const Decimal& bound, bool above, bool or_equal, bool integer) {
   const ExprId dot = pool_.byte('.');
-  const ExprId fraction = integer ? ExprPool::kEpsilon : pool_.optional(pool_.cat(dot, digits(1, kMaxDigits)));
+  const ExprId fraction = integer ? ExprPool::kEpsilon : pool_.optional(pool_.cat(dot, digits(1, max_digits_)));
   const ExprId same = pool_.literal(bound.whole.empty() ? "0" : bound.whole);
   std::vector<ExprId> kids{pool_.cat(above ? whole_above(bound.whole) : whole_below(bound.whole), fraction)};
   if (!integer) {
@@ -216,8 +215,8 @@ ExprId JsonText::number(bool integer, const std::optional<Bound>& low, const std
 
 ExprId JsonText::fractions() {
   const ExprId nonzero = pool_.byte_class(ByteSet::range('1', '9'));
-  return pool_.cat({pool_.optional(pool_.byte('-')), unsigned_number(true), pool_.byte('.'), digits(0, kMaxDigits),
-                    nonzero, digits(0, kMaxDigits)});
+  return pool_.cat({pool_.optional(pool_.byte('-')), unsigned_number(true), pool_.byte('.'), digits(0, max_digits_),
+                    nonzero, digits(0, max_digits_)});
 }
 
 ExprId JsonText::value(const Json& v) {

@@ -10,6 +10,8 @@
 
 namespace gramcore::grammar {
 
+constexpr std::uint32_t kMaxDigits = 40;  // before and behind the point, so that a model cannot be caught in them
+
 struct Bound {
   Decimal value;
   bool exclusive = false;
@@ -20,10 +22,11 @@ std::string spell(std::string_view utf8);
 
 class JsonText {
  public:
-  JsonText(ExprPool* pool, bool spaces);
+  JsonText(ExprPool* pool, bool spaces, std::uint32_t max_digits = kMaxDigits);
   // The expressions of `made`, in a copy of its pool.
   JsonText(ExprPool* pool, const JsonText& made)
       : pool_(*pool),
+        max_digits_(made.max_digits_),
         space_(made.space_),
         quote_(made.quote_),
         digit_(made.digit_),
@@ -56,6 +59,7 @@ class JsonText {
   ExprId unsigned_number(bool integer);
 
   ExprPool& pool_;
+  std::uint32_t max_digits_;
   ExprId space_, quote_, digit_, character_, spelled_letter_, any_spelled_;
   ExprId integer_ = ExprPool::kEmpty, number_ = ExprPool::kEmpty;  // without bounds
 };

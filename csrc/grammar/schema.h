@@ -5,6 +5,7 @@
 // keyed by that conjunction; recursion through $ref, allOf and not therefore ends by itself.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -12,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "grammar/ir.h"
@@ -21,9 +23,11 @@
 namespace gramcore::grammar {
 
 struct SchemaOptions {
-  bool strict = false;     // refuse what cannot be enforced exactly
-  bool any_order = false;  // keys of objects in any order, instead of the schema's
-  bool spaces = true;      // at most one space, or a line break and indentation, between tokens
+  bool strict = false;                    // refuse what cannot be enforced exactly
+  bool any_order = false;                 // keys of objects in any order, instead of the schema's
+  bool spaces = true;                     // at most one space, or a line break and indentation, between tokens
+  std::uint32_t max_string = kUnbounded;  // characters of a string, unless its schema demands more
+  std::uint32_t max_digits = kMaxDigits;  // of a number before the point, and behind it
 };
 
 struct ReportEntry {
@@ -33,8 +37,12 @@ struct ReportEntry {
 struct SchemaRef {
   const Json* node;
   bool negated;
-  bool operator<(const SchemaRef& o) const { return node != o.node ? node < o.node : negated < o.negated; }
-  bool operator==(const SchemaRef& o) const { return node == o.node && negated == o.negated; }
+  std::uint32_t scope = 0;  // what dynamic references in it mean, by number
+  bool operator<(const SchemaRef& o) const {
+    if (node == o.node) return negated != o.negated ? negated < o.negated : scope < o.scope;
+    return node->number != o.node->number ? node->number < o.node->number : node < o.node;
+  }
+  bool operator==(const SchemaRef& o) const { return node == o.node && negated == o.negated && scope == o.scope; }
 };
 using SchemaKey = std::vector<SchemaRef>;  // a conjunction, sorted; empty: anything
 
@@ -106,6 +114,23 @@ struct Shape {
 };
 using Shapes = std::vector<Shape>;
 
+// What the dynamic anchors of the resources that were entered name: the outermost of each name; "#" is
+// $recursiveAnchor.
+using DynamicScope = std::map<std::string, const Json*>;
+
+// Puts a value back at the end of a block.
+class Restored {
+ public:
+  explicit Restored(std::uint32_t* value) : value_(value), before_(*value) {}
+  ~Restored() { *value_ = before_; }
+  Restored(const Restored&) = delete;
+  Restored& operator=(const Restored&) = delete;
+
+ private:
+  std::uint32_t* value_;
+  std::uint32_t before_;
+};
+
 class SchemaCompiler {
  public:
   // resources: an object of schemas by URI that references may name, or null; both are used until run() ends.
@@ -117,21 +142,36 @@ class SchemaCompiler {
  private:
   // schema_shape.cc: schemas to shapes
   Shapes shapes_of(const SchemaKey& key);
-  Shapes shapes(const Json& node);
+  Shapes shapes(const Json& node, Shapes* within = nullptr);
+  Shapes constrained(const Json& node, Shapes* within);
+  Shapes followed(const Json& node, Shapes result);
   Shapes product(Shapes a, const Shapes& b);
-  Shapes exactly_one(const Json& list);
-  static bool disjoint(const Shape& a, const Shape& b);
-  bool apart(const Shape& a, const Shape& b);
+  Shapes narrowed(Shapes a, const Json& node, const char* keyword, const std::function<Shapes()>& other);
   void meet(Shape* a, const Shape& b);
-  bool clashes(const Shape& shape);
   void base(const Json& node, Shape* shape);
   void base_object(const Json& node, Shape* shape);
   void base_array(const Json& node, Shape* shape);
   Shapes applicators(const Json& node, Shapes result);
   Shapes any_of(const Json& list);
   Shapes conditional(const Json& node, const Json& condition);
+  Shapes dependency(const std::string& name, const Json& needs);
+  // schema_one_of.cc
+  struct Place {  // what a try that fails has to put back
+    std::size_t resolving, work;
+    int annotating;
+  };
+  Place here() const { return {resolving_.size(), work_, annotating_}; }
+  void back_to(const Place& place);
+  static bool disjoint(const Shape& a, const Shape& b);
+  bool apart(const Shape& a, const Shape& b);
+  bool vacant(const Shape& shape, int depth);
+  bool clashes(const Shape& shape);
+  Shapes exactly_one(const Json& list, const Shapes& within);
+  Shapes without_others(const Json& list, const std::vector<Shapes>& each, std::size_t i, Shapes mine);
+  Shapes complement_of(const Json& list, std::size_t i);
   // schema_negate.cc
   Shapes negated(const Json& node);
+  void negate_references(const Json& node, Shapes* out);
   Shapes differing(const std::vector<const Json*>& values);
   void negate_scalars(const Json& node, Shapes* out);
   void negate_arrays(const Json& node, Shapes* out);
@@ -140,8 +180,12 @@ class SchemaCompiler {
   void negate_one_of(const Json& list, Shapes* out);
   void negate_dependencies(const Json& node, Shapes* out);
   // schema_reference.cc
-  void index_references(const Json& node, std::string base);
+  void index_references(const Json& node, std::string base, bool lone);
+  SchemaKey key_of(const Json& node, bool negated = false) const;
+  void enter(const Json& node);
+  void hide_beside_reference(const Json& node);
   const Json& resolve(const Json& node, const std::string& ref);
+  bool is_lone(const Json& node) const { return lone_references_.count(&node) != 0; }
   std::vector<const Json*> referenced(const Json& node);
   // schema_unevaluated.cc
   bool annotates(const Json& node) const;
@@ -150,10 +194,11 @@ class SchemaCompiler {
   unsigned type_bits(const Json& type, const Json& node);
   Bound bound(const Json& value, const Json& node, const char* keyword, bool exclusive);
   std::uint32_t count(const Json& value, const Json& node, const char* keyword);
-  ExprId pattern(const std::string& text, const Json& node);
+  ExprId pattern(const std::string& text, const Json& node, const char* keyword = "pattern");
   ExprId format(const std::string& name);
   static bool standard_format(const std::string& name);
   const Json& synthetic(std::string_view text);
+  const Json& adopt(Json made);
   // What is not exact: refused in strict mode, else reported.
   void note(const Json& node, const std::string& keyword, const std::string& detail);
   // What says nothing about validity.
@@ -174,6 +219,7 @@ class SchemaCompiler {
   ExprId emit_number(const Shape& shape);
   ExprId multiple_of(const std::string& divisor, bool point);
   ExprId emit_string_content(const Shape& shape);
+  ExprId constant(const Json& v);
   bool bound_length(const Shape& s, ExprId letter, std::vector<ExprId>* parts);
   // schema_array.cc
   ExprId emit_array(const Shape& shape);
@@ -213,18 +259,34 @@ class SchemaCompiler {
   std::unordered_map<const Json*, std::pair<const Json*, std::size_t>> parents_;  // of nodes of the schema, and where
   std::set<std::string> noted_;
   std::vector<std::unique_ptr<Json>> synthetic_;
+  std::uint32_t next_number_ = 1u << 31;          // of synthetic_
   std::map<std::string, const Json*> constants_;  // of synthetic_, by text
   std::vector<const Json*> resolving_;
   std::map<std::string, const Json*> resources_, anchors_;  // by URI; by URI and fragment
   std::map<const Json*, std::string> bases_;                // URIs that references of a schema are relative to
-  std::map<std::string, int> dynamic_anchors_;
+  std::map<std::string, DynamicScope> dynamic_anchors_;     // of resources, by URI
+  std::vector<DynamicScope> scopes_{{}};
+  std::uint32_t scope_ = 0;                          // of the schema that is looked at
+  std::unordered_set<const Json*> lone_references_;  // $ref hides what stands beside it, in drafts before 2019-09
   std::map<std::string, ExprId> plain_patterns_;
   std::size_t work_ = 0;
   std::size_t key_bytes_ = 0;  // of all objects
+  bool guessing_ = false;      // what is looked at may not come to be part of the grammar: nothing is noted
   int annotating_ = 0;         // schemas with unevaluated* whose parts are being combined
 };
 
+// Whether a schema allows anything; whether a conjunction of schemas plainly allows nothing.
+bool trivial(const Json& node);
+bool never(const SchemaKey& key);
+inline Shape only(unsigned types) {
+  Shape s;
+  s.types = types;
+  return s;
+}
+template <class T>
+void append(std::vector<T>* to, const std::vector<T>& from) {
+  to->insert(to->end(), from.begin(), from.end());
+}
 SchemaKey join(SchemaKey a, const SchemaKey& b);
-SchemaKey key_of(const Json& node, bool negated = false);
 
 }  // namespace gramcore::grammar

@@ -11,7 +11,7 @@ using Type = Json::Type;
 constexpr std::size_t kMaxArrayRules = 20000, kMaxFinite = 1024;
 
 SchemaKey negation(const SchemaKey& key, const Json& anything) {
-  return key.empty() ? SchemaKey{{&anything, true}} : SchemaKey{{key[0].node, !key[0].negated}};
+  return key.empty() ? SchemaKey{{&anything, true}} : SchemaKey{{key[0].node, !key[0].negated, key[0].scope}};
 }
 
 }  // namespace
@@ -138,6 +138,7 @@ std::optional<std::vector<const Json*>> SchemaCompiler::finite_values(const Sche
   };
   for (const Shape& s : shapes_of(key)) {
     if (s.values) {
+      if (s.values->size() > kMaxFinite) return std::nullopt;
       for (const Json* v : *s.values) add(*v, s);
     } else if ((s.types & ~(kNullBit | kFalseBit | kTrueBit)) == 0) {
       for (const char* text : {"null", "false", "true"}) add(synthetic(text), s);
@@ -159,7 +160,7 @@ std::optional<ExprId> SchemaCompiler::emit_unique(const Shape& s) {
   ExprPool& pool = grammar_.pool;
   KeySet set;
   for (const Json* v : *values) {
-    set.members.push_back({text_.value(*v), static_cast<std::uint32_t>(set.required.size()), 0});
+    set.members.push_back({constant(*v), static_cast<std::uint32_t>(set.required.size()), 0});
     set.required.push_back(false);
   }
   const ExprId space = text_.space();

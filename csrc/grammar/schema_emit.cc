@@ -9,26 +9,19 @@ namespace {
 using Type = Json::Type;
 constexpr std::uint32_t kMaxDivisorInBounds = 5000;  // whether some multiple can follow is found by search
 
-bool never(const SchemaKey& key) {
-  return std::any_of(key.begin(), key.end(), [](const SchemaRef& r) {
-    return r.negated ? r.node->is(Type::kTrue) || (r.node->is(Type::kObject) && r.node->keys.empty())
-                     : r.node->is(Type::kFalse);
-  });
-}
-
-}  // namespace
-
-namespace {
-
 // What every schema's grammar begins with, made once: copying a pool is a tenth of the work of filling it.
 struct Beginning {
-  explicit Beginning(bool spaces) : text(&grammar.pool, spaces) {}
+  Beginning(bool spaces, std::uint32_t max_digits) : text(&grammar.pool, spaces, max_digits) {}
   Grammar grammar;
   JsonText text;
 };
 const Beginning& beginning(bool spaces) {
-  static const Beginning spaced(true), tight(false);
+  static const Beginning spaced(true, kMaxDigits), tight(false, kMaxDigits);
   return spaces ? spaced : tight;
+}
+JsonText text_under(const SchemaOptions& options, ExprPool* pool) {
+  if (options.max_digits == kMaxDigits) return {pool, beginning(options.spaces).text};
+  return {pool, options.spaces, options.max_digits};
 }
 
 }  // namespace
@@ -37,11 +30,19 @@ SchemaCompiler::SchemaCompiler(const Json& root, const SchemaOptions& options, c
     : root_(root),
       options_(options),
       grammar_(beginning(options.spaces).grammar),
-      text_(&grammar_.pool, beginning(options.spaces).text) {
-  index_references(root, "");
+      text_(text_under(options, &grammar_.pool)) {
+  const bool cuts = options.max_string != kUnbounded, rounds = options.max_digits < kMaxDigits;
+  std::string bounds;
+  if (cuts) bounds = gramcore::cat("strings have at most ", options.max_string, " characters");
+  if (rounds) {
+    bounds += gramcore::cat(cuts ? ", " : "", "numbers ", cuts ? "" : "have ", "at most ", options.max_digits,
+                            " digits before and behind the point");
+  }
+  if (cuts || rounds) record(root, "type", "approximated", bounds);
+  index_references(root, "", false);
   for (std::size_t i = 0; resources != nullptr && i < resources->keys.size(); ++i) {
     resources_.emplace(resources->keys[i], &resources->items[i]);
-    index_references(resources->items[i], resources->keys[i]);
+    index_references(resources->items[i], resources->keys[i], false);
   }
   grammar_.pool.reserve(256 + key_bytes_);  // about what names and what stands around them need
 }
@@ -73,8 +74,10 @@ ExprId SchemaCompiler::emit(const Shape& s) {
   ExprPool& pool = grammar_.pool;
   std::vector<ExprId> kids;
   if (s.values) {
+    Shape others = s;  // a value is one of them: looking it up takes long where they are many
+    others.values.reset();
     for (const Json* v : *s.values) {
-      if (valid(*v, s)) kids.push_back(text_.value(*v));
+      if (valid(*v, others)) kids.push_back(constant(*v));
     }
     return pool.alt(std::move(kids));
   }
@@ -92,6 +95,30 @@ ExprId SchemaCompiler::emit(const Shape& s) {
   if (s.types & kArrayBit) kids.push_back(emit_array(s));
   if (s.types & kObjectBit) kids.push_back(emit_object(s));
   return pool.alt(std::move(kids));
+}
+
+// A given value; its keys in the order given, or in any.
+ExprId SchemaCompiler::constant(const Json& v) {
+  if (v.items.empty() || !options_.any_order) return text_.value(v);
+  ExprPool& pool = grammar_.pool;
+  const ExprId space = text_.space(), comma = pool.cat({space, pool.byte(','), space});
+  if (v.is(Type::kArray)) {
+    ExprId e = pool.cat(space, pool.byte(']'));
+    for (std::size_t i = v.items.size(); i-- > 0;) {
+      e = pool.cat({i ? comma : pool.cat(pool.byte('['), space), constant(v.items[i]), e});
+    }
+    return e;
+  }
+  KeySet set;
+  const ExprId colon = pool.cat({space, pool.byte(':'), space});
+  for (std::uint32_t i = 0; i < v.items.size(); ++i) {
+    const ExprId name = text_.quoted(pool.literal(spell(v.keys[i])));
+    set.members.push_back({pool.cat({name, colon, constant(v.items[i])}), i, 0});
+  }
+  set.required.assign(v.items.size(), true);
+  set.comma = comma;
+  set.close = pool.cat(space, pool.byte('}'));
+  return pool.cat({pool.byte('{'), space, add_key_set(&grammar_, std::move(set))});
 }
 
 ExprId SchemaCompiler::emit_number(const Shape& s) {
@@ -157,8 +184,10 @@ bool SchemaCompiler::bound_length(const Shape& s, ExprId letter, std::vector<Exp
   return false;
 }
 
-ExprId SchemaCompiler::emit_string_content(const Shape& s) {
+ExprId SchemaCompiler::emit_string_content(const Shape& shape) {
   ExprPool& pool = grammar_.pool;
+  Shape s = shape;
+  s.max_length = std::min(s.max_length, std::max(s.min_length, options_.max_string));
   std::vector<ExprId> parts = s.patterns;
   for (const Json* v : s.excluded) {
     if (v->is(Type::kString)) parts.push_back(pool.complement(pool.literal(spell(v->text))));

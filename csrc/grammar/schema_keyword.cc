@@ -32,6 +32,10 @@ struct Format {
 #define GC_MONTHS GC_DIGITS "M(?:" GC_DAYS ")?"
 #define GC_YEARS GC_DIGITS "Y(?:" GC_MONTHS ")?"
 #define GC_CLOCK "T(?:" GC_HOURS "|" GC_MINUTES "|" GC_SECONDS ")"
+#define GC_URI_TEXT "(?:[A-Za-z0-9._~:/?#@!$&'()*+,;=-]|\\[|\\]|%[0-9A-Fa-f]{2})*"
+#define GC_SEGMENT "(?:[A-Za-z0-9._~@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*"
+#define GC_VARCHARS "(?:[A-Za-z0-9_]|%[0-9A-Fa-f]{2})+"
+#define GC_VARIABLE GC_VARCHARS "(?:\\." GC_VARCHARS ")*(?::[1-9][0-9]{0,3}|\\*)?"
 constexpr Format kFormats[] = {
     {"date-time", GC_DATE "[Tt]" GC_TIME},
     {"date", GC_DATE},
@@ -48,13 +52,18 @@ constexpr Format kFormats[] = {
                             "|" GC_HEX4S(4) "::" GC_LAST32 "|" GC_HEX4S(5) "::" GC_HEX4 "|" GC_HEX4S(6) "::"},
     {"uuid", "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}"},
     {"uri", "[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~:/?#@!$&'()*+,;=-]|\\[|\\]|%[0-9A-Fa-f]{2})+"},
+    {"uri-reference", "(?:[A-Za-z][A-Za-z0-9+.-]*:" GC_URI_TEXT "|" GC_SEGMENT "(?:[/?#]" GC_URI_TEXT ")?)"},
+    {"uri-template",
+     "(?:[!#$&(-;=?-\\[\\]_a-z~\\u00A0-\\uD7FF\\uF900-\\uFFEF]|%[0-9A-Fa-f]{2}|\\{[+#./;?&=,!@|]?" GC_VARIABLE
+     "(?:," GC_VARIABLE ")*\\})*"},
+    {"relative-json-pointer", "(?:0|[1-9][0-9]{0,18})(?:#|(?:/(?:[^/~]|~[01])*)*)"},
     {"json-pointer", "(?:/(?:[^/~]|~[01])*)*"},
 };
 
 // Formats that some draft of JSON Schema defines and kFormats has not; others say nothing about validity.
 constexpr const char* kOtherFormats[] = {
-    "color", "host-name", "idn-email", "idn-hostname",          "ip-address",    "iri",          "iri-reference",
-    "phone", "regex",     "style",     "relative-json-pointer", "uri-reference", "uri-template", "utc-millisec",
+    "color",         "host-name", "idn-email", "idn-hostname", "ip-address",   "iri",
+    "iri-reference", "phone",     "regex",     "style",        "utc-millisec",
 };
 
 }  // namespace
@@ -91,7 +100,7 @@ void SchemaCompiler::refuse(const Json& node, const std::string& keyword, const 
 }
 
 void SchemaCompiler::note(const Json& node, const std::string& keyword, const std::string& detail) {
-  if (options_.strict) refuse(node, keyword, detail + " (strict)");
+  if (options_.strict || guessing_) refuse(node, keyword, detail + " (strict)");
   record(node, keyword, "approximated", detail);
 }
 
@@ -113,11 +122,21 @@ void SchemaCompiler::scan(const Json& node) {
 
 const Json& SchemaCompiler::synthetic(std::string_view text) {
   const auto [at, fresh] = constants_.try_emplace(std::string(text), nullptr);
-  if (fresh) {
-    synthetic_.push_back(std::make_unique<Json>(parse_json(text)));
-    at->second = synthetic_.back().get();
-  }
+  if (fresh) at->second = &adopt(parse_json(text));
   return *at->second;
+}
+
+// Keeps a schema that is made from others, numbered behind all of them.
+const Json& SchemaCompiler::adopt(Json made) {
+  synthetic_.push_back(std::make_unique<Json>(std::move(made)));
+  std::vector<Json*> open{synthetic_.back().get()};
+  while (!open.empty()) {
+    Json* at = open.back();
+    open.pop_back();
+    at->number = next_number_++;
+    for (Json& item : at->items) open.push_back(&item);
+  }
+  return *synthetic_.back();
 }
 
 unsigned SchemaCompiler::type_bits(const Json& type, const Json& node) {
@@ -153,7 +172,7 @@ std::uint32_t SchemaCompiler::count(const Json& value, const Json& node, const c
 }
 
 // A string's content, or kEmpty where the expression cannot be enforced (which the report then says).
-ExprId SchemaCompiler::pattern(const std::string& text, const Json& node) {
+ExprId SchemaCompiler::pattern(const std::string& text, const Json& node, const char* keyword) {
   const auto it = plain_patterns_.find(text);
   if (it != plain_patterns_.end()) return it->second;
   ExprId e = ExprPool::kEmpty;
@@ -163,7 +182,7 @@ ExprId SchemaCompiler::pattern(const std::string& text, const Json& node) {
     options.json = &text_;
     e = parse_regex(text, options, &grammar_.pool);
   } catch (const InvalidArgument& error) {
-    note(node, "pattern", gramcore::cat("the pattern is not enforced: ", error.what()));
+    note(node, keyword, gramcore::cat("the pattern is not enforced: ", error.what()));
   }
   plain_patterns_[text] = e;
   return e;

@@ -43,23 +43,17 @@ Json schema_of(const Json& value) {
   return out;
 }
 
-Shape only(unsigned types) {
-  Shape s;
-  s.types = types;
-  return s;
-}
-
-template <class T>
-void append(std::vector<T>* to, const std::vector<T>& from) {
-  to->insert(to->end(), from.begin(), from.end());
-}
-
 }  // namespace
 
 Shapes SchemaCompiler::negated(const Json& node) {
   if (node.is(Type::kFalse)) return {Shape{}};
   if (node.is(Type::kTrue)) return {};
   if (!node.is(Type::kObject)) refuse(node, "", "schema must be an object or a boolean");
+  const Restored scope(&scope_);
+  enter(node);
+  Shapes out;
+  negate_references(node, &out);
+  if (is_lone(node)) return out;
   scan(node);
   for (const char* keyword : {"uniqueItems", "unevaluatedProperties", "unevaluatedItems"}) {
     const Json* value = node.find(keyword);
@@ -67,7 +61,6 @@ Shapes SchemaCompiler::negated(const Json& node) {
         value == nullptr || value->is(std::string(keyword) == "uniqueItems" ? Type::kFalse : Type::kTrue);
     if (!says_nothing) refuse(node, keyword, kNoComplement);
   }
-  Shapes out;
   if (const Json* type = node.find("type")) {
     const unsigned rest = kAllBits & ~type_bits(*type, node);
     if (rest) out.push_back(only(rest));
@@ -88,24 +81,31 @@ Shapes SchemaCompiler::negated(const Json& node) {
   }
   if (const Json* any = node.find("anyOf")) {
     Shapes none{Shape{}};
-    for (const Json& part : any->items) none = product(none, negated(part));
+    for (const Json& part : any->items) none = narrowed(std::move(none), part, "not", [&] { return negated(part); });
     append(&out, none);
   }
   if (const Json* inner = node.find("not")) append(&out, shapes(*inner));
+  if (const Json* condition = node.find("if")) {
+    if (const Json* then = node.find("then")) {
+      append(&out, narrowed(shapes(*condition), *then, "not", [&] { return negated(*then); }));
+    }
+    if (const Json* otherwise = node.find("else")) {
+      append(&out, narrowed(negated(*condition), *otherwise, "not", [&] { return negated(*otherwise); }));
+    }
+  }
+  for (Shape& s : out) s.evaluated = {};  // what holds under `not` says nothing about what was looked at
+  return out;
+}
+
+void SchemaCompiler::negate_references(const Json& node, Shapes* out) {
   for (const Json* target : referenced(node)) {
     if (std::find(resolving_.begin(), resolving_.end(), target) != resolving_.end()) {
       refuse(node, "$ref", "a chain of references must reach a schema, got a circle");
     }
     resolving_.push_back(target);
-    append(&out, negated(*target));
+    append(out, negated(*target));
     resolving_.pop_back();
   }
-  if (const Json* condition = node.find("if")) {
-    if (const Json* then = node.find("then")) append(&out, product(shapes(*condition), negated(*then)));
-    if (const Json* otherwise = node.find("else")) append(&out, product(negated(*condition), negated(*otherwise)));
-  }
-  for (Shape& s : out) s.evaluated = {};  // what holds under `not` says nothing about what was looked at
-  return out;
 }
 
 // Values that are none of these.
@@ -118,8 +118,8 @@ Shapes SchemaCompiler::differing(const std::vector<const Json*>& values) {
   out.push_back(std::move(scalars));
   for (const Json* v : values) {
     if (!v->is(Type::kArray) && !v->is(Type::kObject)) continue;
-    synthetic_.push_back(std::make_unique<Json>(schema_of(*v)));
-    out = product(out, negated(*synthetic_.back()));
+    const Json& same = adopt(schema_of(*v));
+    out = narrowed(std::move(out), same, "not", [&] { return negated(same); });
   }
   return out;
 }
@@ -127,11 +127,13 @@ Shapes SchemaCompiler::differing(const std::vector<const Json*>& values) {
 // One alternative matches no value, or two match it.
 void SchemaCompiler::negate_one_of(const Json& list, Shapes* out) {
   Shapes none{Shape{}};
-  for (const Json& part : list.items) none = product(none, negated(part));
+  for (const Json& part : list.items) none = narrowed(std::move(none), part, "not", [&] { return negated(part); });
   append(out, none);
   for (std::size_t i = 0; i < list.items.size(); ++i) {
     const Shapes mine = shapes(list.items[i]);
-    for (std::size_t j = 0; j < i; ++j) append(out, product(shapes(list.items[j]), mine));
+    for (std::size_t j = 0; j < i; ++j) {
+      append(out, narrowed(shapes(list.items[j]), list, "not", [&] { return mine; }));
+    }
   }
 }
 
@@ -142,7 +144,7 @@ void SchemaCompiler::negate_dependencies(const Json& node, Shapes* out) {
       Shape present = only(kObjectBit);
       present.required.push_back(list->keys[i]);
       if (!list->items[i].is(Type::kArray)) {
-        append(out, product({present}, negated(list->items[i])));
+        append(out, narrowed({present}, node, keyword, [&] { return negated(list->items[i]); }));
         continue;
       }
       for (const Json& name : list->items[i].items) {

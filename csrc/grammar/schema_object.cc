@@ -7,7 +7,7 @@
 namespace gramcore::grammar {
 namespace {
 
-constexpr std::size_t kMaxPatterns = 5, kMaxMemberRules = 50000;
+constexpr std::size_t kMaxChoices = 256, kMaxMemberRules = 50000;
 
 }  // namespace
 
@@ -24,7 +24,9 @@ SchemaKey SchemaCompiler::key_for(const Shape& s, const std::string& name) {
     }
     for (const auto& [text, schema] : part.patterns) {
       const ExprId e = pattern(text, root_);
-      if (e != ExprPool::kEmpty && matches(e, name)) {
+      if (e == ExprPool::kEmpty) {
+        known = true;  // perhaps: not enforced
+      } else if (matches(e, name)) {
         key = join(key, schema);
         known = true;
       }
@@ -44,41 +46,60 @@ std::vector<std::pair<ExprId, SchemaKey>> SchemaCompiler::open_keys(const Shape&
     const SchemaKey* key;
   };
   std::vector<Pattern> patterns;
+  std::vector<bool> unknown(s.objects.size(), false);  // parts with a pattern that is not enforced
   for (std::size_t p = 0; p < s.objects.size(); ++p) {
     for (const auto& [text, key] : s.objects[p].patterns) {
       const ExprId e = pattern(text, root_);
-      if (e == ExprPool::kEmpty) refuse(root_, "patternProperties", "this pattern is not supported");
-      patterns.push_back({p, e, &key});
+      if (e == ExprPool::kEmpty) unknown[p] = true;
+      if (e != ExprPool::kEmpty) patterns.push_back({p, e, &key});
     }
   }
-  if (patterns.size() > kMaxPatterns) refuse(root_, "patternProperties", "at most five patterns may hold at once");
+  struct Choice {
+    std::vector<ExprId> in, out;  // contents of the patterns that a key matches, complements of the others
+    SchemaKey key;
+    std::vector<bool> covered;
+  };
+  std::vector<Choice> choices{{{}, {}, {}, std::vector<bool>(s.objects.size(), false)}};
+  for (const Pattern& p : patterns) {
+    std::vector<Choice> more;
+    for (const Choice& c : choices) {
+      more.push_back(c);
+      more.back().out.push_back(pool.complement(p.content));
+      std::vector<ExprId> in = c.in;
+      in.push_back(p.content);
+      if (pool.is_empty(pool.conj(in))) continue;
+      SchemaKey key = join(c.key, *p.key);
+      more.push_back({std::move(in), c.out, std::move(key), c.covered});
+      more.back().covered[p.part] = true;
+    }
+    choices = std::move(more);
+    GC_CHECK_AS(GrammarTooComplex, choices.size() <= kMaxChoices, "patternProperties must overlap in at most ",
+                kMaxChoices, " ways, got more; simplify the patterns");
+  }
+  const ExprId any = pool.repeat(text_.character(), 0, options_.max_string);
+  const ExprId spelled = pool.repeat(text_.spelled_letter(), 0, options_.max_string);
   std::vector<ExprId> base;
   if (!declared.empty()) {
-    std::vector<std::string> spelled;
-    for (const std::string& name : declared) spelled.push_back(spell(name));
-    base.push_back(pool.complement(pool.choice({spelled.begin(), spelled.end()})));
+    std::vector<std::string> names;
+    for (const std::string& name : declared) names.push_back(spell(name));
+    base.push_back(pool.complement(pool.choice({names.begin(), names.end()})));
   }
   if (!s.names.empty()) base.push_back(name_content(s.names));
   std::vector<std::pair<ExprId, SchemaKey>> out;
-  for (std::size_t set = 0; set < (std::size_t{1} << patterns.size()); ++set) {
-    std::vector<ExprId> parts = base;
-    std::vector<bool> covered(s.objects.size(), false);
-    SchemaKey key;
-    for (std::size_t i = 0; i < patterns.size(); ++i) {
-      const bool in = (set >> i) & 1;
-      parts.push_back(in ? patterns[i].content : pool.complement(patterns[i].content));
-      if (in) key = join(key, *patterns[i].key), covered[patterns[i].part] = true;
-    }
+  for (Choice& c : choices) {
     for (std::size_t p = 0; p < s.objects.size(); ++p) {
-      if (!covered[p]) key = join(key, s.objects[p].additional);
+      if (!c.covered[p] && !unknown[p]) c.key = join(c.key, s.objects[p].additional);
     }
-    if (value(key) == ExprPool::kEmpty) continue;
-    ExprId content = pool.star(text_.character());
+    if (value(c.key) == ExprPool::kEmpty) continue;
+    std::vector<ExprId> parts = base;
+    append(&parts, c.in);
+    append(&parts, c.out);
+    ExprId content = any;
     if (!parts.empty()) {
-      parts.push_back(text_.any_spelled());
+      parts.push_back(spelled);
       content = pool.conj(std::move(parts));
     }
-    if (!pool.is_empty(content)) out.push_back({content, key});
+    if (!pool.is_empty(content)) out.push_back({content, c.key});
   }
   return out;
 }

@@ -108,10 +108,25 @@ const Json* at_pointer(const Json* at, const std::string& path) {
 }  // namespace
 
 // Notes base URIs, resources and anchors below `node`.
-void SchemaCompiler::index_references(const Json& node, std::string base) {
+void SchemaCompiler::hide_beside_reference(const Json& node) {
+  lone_references_.insert(&node);
+  constexpr std::string_view kSayNothing[] = {"$ref",  "$schema", "$id",      "id",       "title",      "description",
+                                              "$defs", "default", "examples", "$comment", "definitions"};
+  for (const std::string& keyword : node.keys) {
+    if (std::find(std::begin(kSayNothing), std::end(kSayNothing), keyword) == std::end(kSayNothing)) {
+      annotate(node, keyword, "$ref hides it in this draft");
+    }
+  }
+}
+
+// lone: the draft in force is one of those in which $ref hides what stands beside it.
+void SchemaCompiler::index_references(const Json& node, std::string base, bool lone) {
   if (node.is(Type::kObject)) {
+    if (const Json* draft = text_of(node, "$schema")) lone = draft->text.find("/draft-0") != std::string::npos;
+    const bool hides = lone && text_of(node, "$ref") != nullptr;
+    if (hides) hide_beside_reference(node);
     for (const char* keyword : {"$id", "id"}) {
-      const Json* id = text_of(node, keyword);
+      const Json* id = hides ? nullptr : text_of(node, keyword);
       if (id == nullptr || id->text.empty()) continue;
       if (id->text[0] == '#') {
         anchors_[base + id->text] = &node;
@@ -123,10 +138,10 @@ void SchemaCompiler::index_references(const Json& node, std::string base) {
     if (const Json* name = text_of(node, "$anchor")) anchors_[base + "#" + name->text] = &node;
     if (const Json* name = text_of(node, "$dynamicAnchor")) {
       anchors_[base + "#" + name->text] = &node;
-      ++dynamic_anchors_[name->text];
+      dynamic_anchors_[base].emplace(name->text, &node);
     }
     const Json* recursive = node.find("$recursiveAnchor");
-    if (recursive != nullptr && recursive->is(Type::kTrue)) ++dynamic_anchors_["#"];
+    if (recursive != nullptr && recursive->is(Type::kTrue)) dynamic_anchors_[base].emplace("#", &node);
     bases_[&node] = base;
   }
   for (std::size_t i = 0; i < node.items.size(); ++i) {
@@ -135,7 +150,7 @@ void SchemaCompiler::index_references(const Json& node, std::string base) {
       key_bytes_ += key.size();
       if (key == "enum" || key == "const" || key == "default" || key == "examples") continue;
     }
-    index_references(node.items[i], base);
+    index_references(node.items[i], base, lone);
   }
 }
 
@@ -155,6 +170,7 @@ const Json& SchemaCompiler::resolve(const Json& node, const std::string& ref) {
   const Json* found = nullptr;
   if (fragment[0] == '/') {
     found = at_pointer(at, fragment);
+    if (found == nullptr) found = at_pointer(&root_, fragment);  // as written by those who embed a resource untold
   } else {
     const auto anchor = anchors_.find(uri + "#" + fragment);
     found = anchor != anchors_.end() ? anchor->second : find_named(*at, fragment);
@@ -171,15 +187,30 @@ std::vector<const Json*> SchemaCompiler::referenced(const Json& node) {
     const Json* ref = text_of(node, keyword);
     if (ref == nullptr) continue;
     const Json& target = resolve(node, ref->text);
-    const Json* name = text_of(target, "$dynamicAnchor");
-    const std::string anchor = ref->text == "#" ? "#" : name == nullptr ? "" : name->text;
-    const auto same = dynamic_anchors_.find(anchor);
-    if (same != dynamic_anchors_.end() && same->second > 1) {
-      refuse(node, keyword, "several schemas have this anchor, so it depends on where the schema is used from");
+    const Json *name = text_of(target, "$dynamicAnchor"), *recursive = target.find("$recursiveAnchor");
+    std::string anchor;
+    if (keyword[1] == 'd' && name != nullptr && ref->text.substr(ref->text.find('#') + 1) == name->text) {
+      anchor = name->text;
+    } else if (keyword[1] == 'r' && recursive != nullptr && recursive->is(Type::kTrue)) {
+      anchor = "#";
     }
-    out.push_back(&target);
+    const auto outermost = scopes_[scope_].find(anchor);
+    out.push_back(outermost == scopes_[scope_].end() ? &target : outermost->second);
   }
   return out;
+}
+
+// What is looked at stands in its resource's dynamic scope too, behind those that were entered before.
+void SchemaCompiler::enter(const Json& node) {
+  if (dynamic_anchors_.empty()) return;
+  const auto base = bases_.find(&node);
+  const auto anchors = base == bases_.end() ? dynamic_anchors_.end() : dynamic_anchors_.find(base->second);
+  if (anchors == dynamic_anchors_.end()) return;
+  DynamicScope inner = scopes_[scope_];
+  inner.insert(anchors->second.begin(), anchors->second.end());
+  const auto known = std::find(scopes_.begin(), scopes_.end(), inner);
+  scope_ = static_cast<std::uint32_t>(known - scopes_.begin());
+  if (known == scopes_.end()) scopes_.push_back(std::move(inner));
 }
 
 }  // namespace gramcore::grammar

@@ -7,33 +7,27 @@ namespace gramcore::grammar {
 namespace {
 
 using Type = Json::Type;
-constexpr std::size_t kMaxShapes = 512, kMaxWork = 20000;
-
-bool trivial(const Json& node) {
-  return node.is(Type::kTrue) || (node.is(Type::kObject) && node.keys.empty());
-}
-
-template <class T>
-void append(std::vector<T>* to, const std::vector<T>& from) {
-  to->insert(to->end(), from.begin(), from.end());
-}
+constexpr std::size_t kMaxShapes = 512, kMaxPairs = 1 << 16, kMaxWork = 1 << 18;  // the last of one schema
 
 bool tighter(const Bound& a, const Bound& b, bool low) {  // a excludes more than b
   const int c = compare(a.value, b.value);
   return c == 0 ? a.exclusive && !b.exclusive : (low ? c > 0 : c < 0);
 }
 
-Shape only(unsigned types) {
-  Shape s;
-  s.types = types;
-  return s;
-}
-
 }  // namespace
 
-SchemaKey key_of(const Json& node, bool negated) {
+bool trivial(const Json& node) {
+  return node.is(Type::kTrue) || (node.is(Type::kObject) && node.keys.empty());
+}
+
+bool never(const SchemaKey& key) {
+  return std::any_of(key.begin(), key.end(),
+                     [](const SchemaRef& r) { return r.negated ? trivial(*r.node) : r.node->is(Type::kFalse); });
+}
+
+SchemaKey SchemaCompiler::key_of(const Json& node, bool negated) const {
   if (!negated && trivial(node)) return {};
-  return {{&node, negated}};
+  return {{&node, negated, scope_}};
 }
 
 SchemaKey join(SchemaKey a, const SchemaKey& b) {
@@ -41,25 +35,6 @@ SchemaKey join(SchemaKey a, const SchemaKey& b) {
   std::sort(a.begin(), a.end());
   a.erase(std::unique(a.begin(), a.end()), a.end());
   return a;
-}
-
-// Whether two shapes plainly have no value in common.
-bool SchemaCompiler::disjoint(const Shape& a, const Shape& b) {
-  if ((a.types & b.types) == 0) return true;
-  if (!a.values || !b.values) return false;
-  const auto in_b = [&](const Json* x) {
-    return std::any_of(b.values->begin(), b.values->end(), [&](const Json* y) { return *x == *y; });
-  };
-  return std::none_of(a.values->begin(), a.values->end(), in_b);
-}
-
-// The same, looking at required properties too.
-bool SchemaCompiler::apart(const Shape& a, const Shape& b) {
-  if (disjoint(a, b)) return true;
-  if ((a.types & b.types) != kObjectBit) return false;
-  Shape both = a;
-  meet(&both, b);
-  return both.types == 0;
 }
 
 // Narrows `a`, which is not disjoint with `b`, to what both allow; no types are left where that is plainly nothing.
@@ -104,58 +79,15 @@ void SchemaCompiler::meet(Shape* a, const Shape& b) {
   if (both_speak && clashes(s)) s.types &= ~static_cast<unsigned>(kObjectBit);
 }
 
-// Whether a required property plainly has no value: what is listed for it, or its types, exclude each other.
-bool SchemaCompiler::clashes(const Shape& s) {
-  return std::any_of(s.required.begin(), s.required.end(), [&](const std::string& name) {
-    unsigned types = kAllBits;
-    std::optional<std::vector<const Json*>> values;
-    std::vector<const Json*> excluded;
-    const auto narrow = [&](const SchemaRef& ref) {
-      const Json& node = *ref.node;
-      if (trivial(node) || node.is(Type::kFalse)) return ref.negated == trivial(node);
-      const Json *one = node.find("const"), *list = node.find("enum");
-      std::vector<const Json*> listed;
-      if (one != nullptr) listed.push_back(one);
-      for (std::size_t i = 0; one == nullptr && list != nullptr && i < list->items.size(); ++i) {
-        listed.push_back(&list->items[i]);
-      }
-      if (ref.negated) {
-        if (node.keys.size() == 1) append(&excluded, listed);
-        return false;
-      }
-      if (const Json* type = node.find("type")) types &= type_bits(*type, node);
-      if (one == nullptr && list == nullptr) return types == 0;
-      if (!values) values = listed;
-      const auto is_listed = [&](const Json* v) {
-        return std::any_of(listed.begin(), listed.end(), [&](const Json* x) { return *x == *v; });
-      };
-      values->erase(std::remove_if(values->begin(), values->end(), [&](const Json* v) { return !is_listed(v); }),
-                    values->end());
-      return types == 0;
-    };
-    for (const ObjectPart& part : s.objects) {
-      bool known = !part.patterns.empty();
-      for (const auto& [declared, key] : part.properties) {
-        if (declared != name) continue;
-        known = true;
-        if (std::any_of(key.begin(), key.end(), narrow)) return true;
-      }
-      if (!known && std::any_of(part.additional.begin(), part.additional.end(), narrow)) return true;
-    }
-    return values && std::all_of(values->begin(), values->end(), [&](const Json* v) {
-             return std::any_of(excluded.begin(), excluded.end(), [&](const Json* x) { return *x == *v; });
-           });
-  });
-}
-
 Shapes SchemaCompiler::product(Shapes a, const Shapes& b) {
+  const std::size_t most = std::max({kMaxShapes, a.size(), b.size()});
+  GC_CHECK_AS(GrammarTooComplex, a.size() * b.size() <= kMaxPairs, "schema must combine at most ", kMaxPairs,
+              " pairs of alternatives, got more; split or simplify its anyOf, oneOf, not and if");
   Shapes out;
   for (Shape& x : a) {
     for (std::size_t i = 0; i < b.size(); ++i) {
-      GC_CHECK_AS(GrammarTooComplex, ++work_ <= kMaxWork && out.size() <= kMaxShapes, "schema must combine at most ",
-                  kMaxShapes,
-                  " alternatives, got more; split or simplify its "
-                  "anyOf, oneOf, not and if");
+      GC_CHECK_AS(GrammarTooComplex, ++work_ <= kMaxWork && out.size() <= most, "schema must combine at most ", most,
+                  " alternatives, got more; split or simplify its anyOf, oneOf, not and if");
       if (disjoint(x, b[i])) continue;
       if (i + 1 < b.size()) {
         out.push_back(x);
@@ -169,69 +101,109 @@ Shapes SchemaCompiler::product(Shapes a, const Shapes& b) {
   return out;
 }
 
+// What both allow; all of `a` where that has too many alternatives, which strict mode refuses.
+Shapes SchemaCompiler::narrowed(Shapes a, const Json& node, const char* keyword, const std::function<Shapes()>& other) {
+  const Place place = here();
+  try {
+    const Shapes b = other();
+    return product(a, b);
+  } catch (const GrammarTooComplex& error) {
+    if (options_.strict) throw;
+    back_to(place);
+    note(node, keyword, gramcore::cat("it is not enforced: ", error.what()));
+    return a;
+  }
+}
+
 Shapes SchemaCompiler::shapes_of(const SchemaKey& key) {
   if (key.empty()) return {Shape{}};
-  Shapes out;
-  for (std::size_t i = 0; i < key.size(); ++i) {
-    Shapes one = key[i].negated ? negated(*key[i].node) : shapes(*key[i].node);
-    out = i == 0 ? std::move(one) : product(std::move(out), one);
+  const auto one = [&](const SchemaRef& ref) {
+    const Restored scope(&scope_);
+    scope_ = ref.scope;
+    return ref.negated ? negated(*ref.node) : shapes(*ref.node);
+  };
+  Shapes out = one(key[0]);
+  for (std::size_t i = 1; i < key.size(); ++i) {
+    out = narrowed(std::move(out), *key[i].node, key[i].negated ? "not" : "allOf", [&] { return one(key[i]); });
   }
   return out;
 }
 
-Shapes SchemaCompiler::shapes(const Json& node) {
+// What the schema allows, of `within` if given.
+Shapes SchemaCompiler::shapes(const Json& node, Shapes* within) {
   if (node.is(Type::kFalse)) return {};
-  if (node.is(Type::kTrue)) return {Shape{}};
+  if (node.is(Type::kTrue)) return within != nullptr ? std::move(*within) : Shapes{Shape{}};
   if (!node.is(Type::kObject)) refuse(node, "", "schema must be an object or a boolean");
+  const Restored scope(&scope_);
+  enter(node);
+  if (is_lone(node)) return followed(node, within != nullptr ? std::move(*within) : Shapes{Shape{}});
   scan(node);
-  const bool closes = annotates(node);
-  annotating_ += closes;
-  Shapes out(1);
-  base(node, &out[0]);
-  base_array(node, &out[0]);
-  base_object(node, &out[0]);
-  out = out[0].types == 0 ? Shapes{} : applicators(node, std::move(out));
-  annotating_ -= closes;
-  if (closes) close_unevaluated(node, &out);
-  return out;
+  if (!annotates(node)) return constrained(node, within);
+  ++annotating_;
+  Shapes own = constrained(node, nullptr);
+  --annotating_;
+  close_unevaluated(node, &own);
+  return within == nullptr ? own : narrowed(std::move(*within), node, "unevaluatedProperties", [&] { return own; });
 }
 
-// All of allOf, one of anyOf, ...: what combines whole schemas.
-Shapes SchemaCompiler::applicators(const Json& node, Shapes result) {
+Shapes SchemaCompiler::constrained(const Json& node, Shapes* within) {
+  Shapes own(1);
+  base(node, &own[0]);
+  base_array(node, &own[0]);
+  base_object(node, &own[0]);
+  if (own[0].types == 0) return {};
+  return applicators(node, within == nullptr ? std::move(own) : product(std::move(*within), own));
+}
+
+// What the schemas that `node` refers to allow.
+Shapes SchemaCompiler::followed(const Json& node, Shapes result) {
   for (const Json* target : referenced(node)) {
     if (std::find(resolving_.begin(), resolving_.end(), target) != resolving_.end()) {
       refuse(node, "$ref", "a chain of references must reach a schema, got a circle");
     }
     resolving_.push_back(target);
-    result = product(std::move(result), shapes(*target));
+    result = shapes(*target, &result);
     resolving_.pop_back();
   }
+  return result;
+}
+
+// All of allOf, one of anyOf, ...: what combines whole schemas.
+Shapes SchemaCompiler::applicators(const Json& node, Shapes result) {
+  result = followed(node, std::move(result));
   if (const Json* all = node.find("allOf")) {
-    for (const Json& part : all->items) result = product(std::move(result), shapes(part));
+    for (const Json& part : all->items) result = shapes(part, &result);
   }
-  if (const Json* any = node.find("anyOf")) result = product(std::move(result), any_of(*any));
-  if (const Json* one = node.find("oneOf")) result = product(std::move(result), exactly_one(*one));
-  if (const Json* inner = node.find("not")) result = product(std::move(result), negated(*inner));
-  if (const Json* condition = node.find("if")) {
-    result = product(std::move(result), conditional(node, *condition));
-  }
+  const auto narrow = [&](const char* keyword, const auto& meaning) {
+    if (const Json* value = node.find(keyword)) {
+      result = narrowed(std::move(result), node, keyword, [&] { return meaning(*value); });
+    }
+  };
+  narrow("anyOf", [&](const Json& list) { return any_of(list); });
+  if (const Json* one = node.find("oneOf")) result = exactly_one(*one, result);
+  narrow("not", [&](const Json& inner) { return negated(inner); });
+  narrow("if", [&](const Json& condition) { return conditional(node, condition); });
   for (const char* keyword : {"dependentRequired", "dependentSchemas", "dependencies"}) {
     const Json* list = node.find(keyword);
     for (std::size_t i = 0; list != nullptr && i < list->keys.size(); ++i) {
-      Shape absent = only(kAllBits), present = only(kObjectBit);
-      absent.objects.push_back({{{list->keys[i], key_of(synthetic("false"))}}, {}, {}});
-      present.required.push_back(list->keys[i]);
-      Shapes then{present};
-      if (list->items[i].is(Type::kArray)) {
-        for (const Json& name : list->items[i].items) then[0].required.push_back(name.text);
-      } else {
-        then = product(std::move(then), shapes(list->items[i]));
-      }
-      then.push_back(std::move(absent));
-      result = product(std::move(result), then);
+      result = narrowed(std::move(result), node, keyword, [&] { return dependency(list->keys[i], list->items[i]); });
     }
   }
   return result;
+}
+
+// The property is absent, or what depends on it holds.
+Shapes SchemaCompiler::dependency(const std::string& name, const Json& needs) {
+  Shape absent = only(kAllBits), present = only(kObjectBit);
+  absent.objects.push_back({{{name, key_of(synthetic("false"))}}, {}, {}});
+  present.required.push_back(name);
+  if (needs.is(Type::kArray)) {
+    for (const Json& other : needs.items) present.required.push_back(other.text);
+  }
+  Shapes out{present};
+  if (!needs.is(Type::kArray)) out = product(std::move(out), shapes(needs));
+  out.push_back(std::move(absent));
+  return out;
 }
 
 // Some of the list.  What counts as evaluated depends on which: then every choice of several is an alternative too.
@@ -256,38 +228,6 @@ Shapes SchemaCompiler::conditional(const Json& node, const Json& condition) {
   if (otherwise != nullptr) rest = product(std::move(rest), shapes(*otherwise));
   append(&sum, rest);
   return sum;
-}
-
-Shapes SchemaCompiler::exactly_one(const Json& list) {
-  std::vector<Shapes> each;
-  for (const Json& part : list.items) each.push_back(shapes(part));
-  Shapes out;
-  for (std::size_t i = 0; i < each.size(); ++i) {
-    Shapes mine = each[i];
-    for (std::size_t j = 0; j < each.size(); ++j) {
-      if (j == i || std::all_of(mine.begin(), mine.end(), [&](const Shape& a) {
-            return std::all_of(each[j].begin(), each[j].end(), [&](const Shape& b) { return apart(a, b); });
-          })) {
-        continue;
-      }
-      const std::size_t resolving = resolving_.size();
-      const int annotating = annotating_;
-      const auto overlaps = [&](const std::exception& error) {
-        resolving_.resize(resolving);
-        annotating_ = annotating;
-        note(list, "oneOf", gramcore::cat("texts that match several alternatives are not excluded: ", error.what()));
-      };
-      try {
-        mine = product(mine, negated(list.items[j]));
-      } catch (const InvalidArgument& error) {  // strict mode refuses here, in note()
-        overlaps(error);
-      } catch (const GrammarTooComplex& error) {
-        overlaps(error);
-      }
-    }
-    append(&out, mine);
-  }
-  return out;
 }
 
 void SchemaCompiler::base(const Json& node, Shape* s) {
@@ -373,6 +313,7 @@ void SchemaCompiler::base_object(const Json& node, Shape* s) {
       part.properties.push_back({properties->keys[i], key_of(properties->items[i])});
     }
     for (std::size_t i = 0; patterns && i < patterns->keys.size(); ++i) {
+      pattern(patterns->keys[i], node, "patternProperties");  // noted here if it is not supported
       part.patterns.push_back({patterns->keys[i], key_of(patterns->items[i])});
     }
     if (more) part.additional = key_of(*more);

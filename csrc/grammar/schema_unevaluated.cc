@@ -30,11 +30,10 @@ void SchemaCompiler::close_unevaluated(const Json& node, Shapes* shapes) {
       if (seen.contained.empty()) {
         part.items = key_of(*items);
       } else {  // matched by one of `contains`, or else as `items` says
-        auto either = std::make_unique<Json>(parse_json(R"({"anyOf": []})"));
-        for (const Json* c : seen.contained) either->items[0].items.push_back(*c);
-        either->items[0].items.push_back(*items);
-        synthetic_.push_back(std::move(either));
-        part.items = key_of(*synthetic_.back());
+        Json either = parse_json(R"({"anyOf": []})");
+        for (const Json* c : seen.contained) either.items[0].items.push_back(*c);
+        either.items[0].items.push_back(*items);
+        part.items = key_of(adopt(std::move(either)));
       }
       s.arrays.push_back(std::move(part));
       seen.all_items = true;

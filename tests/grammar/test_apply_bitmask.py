@@ -92,7 +92,7 @@ def test_compiled_and_eager_agree() -> None:
     ("logits", "mask", "rows", "error", "text"),
     [
         (torch.zeros(1, 64), torch.zeros(1, 1, dtype=torch.int32), None, ValueError, "at least 2 words"),
-        (torch.zeros(1, 64), torch.zeros(1, 2, dtype=torch.int64), None, TypeError, "bitmask must be int32"),
+        (torch.zeros(1, 64), torch.zeros(1, 2, dtype=torch.int64), None, ValueError, "bitmask must be int32"),
         (torch.zeros(1, 64, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.int32), None, TypeError, "float64"),
         (torch.zeros(1, 64), torch.zeros(2, dtype=torch.int32), None, ValueError, "both"),
         (torch.zeros(64, 2).T, torch.zeros(2, 2, dtype=torch.int32), None, ValueError, "dense"),

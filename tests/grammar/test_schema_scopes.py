@@ -180,3 +180,22 @@ def test_formats_accept_what_their_standard_allows(name: str) -> None:
     valid, invalid = (part.split() for part in FORMATS[name].split("|"))
     assert [v for v in valid if not accepts(matcher, json.dumps(v))] == []
     assert [v for v in invalid if accepts(matcher, json.dumps(v))] == []
+
+
+def test_dynamic_references_mean_the_outermost_anchor() -> None:
+    """A tree whose nodes are extended from outside: its own references follow where it is used from."""
+    tree = {
+        "$id": "http://x.org/tree",
+        "$dynamicAnchor": "node",
+        "type": "object",
+        "properties": {"v": True, "kids": {"type": "array", "items": {"$dynamicRef": "#node"}}},
+    }
+    strict = {"$id": "http://x.org/strict", "$dynamicAnchor": "node", "$ref": "tree", "unevaluatedProperties": False}
+    given = {"http://x.org/tree": tree}
+    compiler = GrammarCompiler(BYTES)
+    plain = GrammarMatcher(compiler.compile(Grammar.from_json_schema(tree)))
+    extended = GrammarMatcher(compiler.compile(Grammar.from_json_schema(strict, strict=True, resources=given)))
+    wrong = '{"v": 1, "kids": [{"vv": 2}]}'
+    assert accepts(plain, wrong)
+    assert not accepts(extended, wrong)
+    assert accepts(extended, '{"v": 1, "kids": [{"v": 2}]}')

@@ -29,7 +29,7 @@ class Grammar:
     def from_bytes(data: bytes) -> Grammar:
         ...
     @staticmethod
-    def from_json_schema(text: str, strict: bool, spaces: bool, any_order: bool, resources: str = '{}') -> tuple[Grammar, list[tuple[str, str, str, str]]]:
+    def from_json_schema(text: str, strict: bool, spaces: bool, any_order: bool, max_string: typing.SupportsInt | typing.SupportsIndex, max_digits: typing.SupportsInt | typing.SupportsIndex, resources: str = '{}') -> tuple[Grammar, list[tuple[str, str, str, str]]]:
         ...
     @staticmethod
     def from_regex(text: str, search: bool, boolean_operators: bool, dot_all: bool) -> Grammar:

@@ -49,4 +49,7 @@ def check(
     line, column = before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode(errors="replace")) + 1
     got = repr(data[taken : taken + 1].decode(errors="replace")) if taken < len(data) else "the end"
     expected = ", ".join(repr(chr(t)) if t < 128 else "non-ASCII" for t in matcher.allowed_tokens()[:12].tolist())
-    raise ValueError(f"instance must match the schema, got {got} at line {line}, column {column}; allowed: {expected}")
+    hint = "" if any_order else "; keys come in the schema's order without --any-order"
+    raise ValueError(
+        f"instance must match the schema, got {got} at line {line}, column {column}; allowed: {expected}{hint}"
+    )

@@ -304,7 +304,7 @@ class CausalLogits:
             common += 1
         if self._cache is not None and common < len(self._cached):
             if common:
-                self._cache.crop(common)
+                self._cache.crop(common - len(self._cached))  # how many to remove: the form that every version takes
             else:
                 self._cache = None
         device = next(self._model.parameters()).device

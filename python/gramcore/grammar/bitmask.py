@@ -60,7 +60,7 @@ def _check(logits: Tensor, bitmask: Tensor) -> None:
     if logits.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise TypeError(f"logits must be float32, float16 or bfloat16, got {logits.dtype}")
     if bitmask.dtype != torch.int32:
-        raise TypeError(f"bitmask must be int32, got {bitmask.dtype}")
+        raise ValueError(f"bitmask must be int32, got {bitmask.dtype}")
     if logits.device != bitmask.device:
         raise TypeError(f"bitmask must be on the device of logits, got {bitmask.device} (logits {logits.device})")
     if logits.ndim not in (1, 2) or bitmask.ndim != logits.ndim:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gramcore._checks import check_int
 from gramcore._core import grammar as _native
 from gramcore.grammar.errors import GrammarTooComplex
 from gramcore.grammar.report import KeywordReport, SchemaReport
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from gramcore.grammar.structural import StructuralTag
 
 __all__ = ["Grammar"]
+
+_UNBOUNDED = 0xFFFFFFFF
 
 
 class Grammar:
@@ -45,13 +48,14 @@ class Grammar:
         strict: bool = False,
         spaces: bool = True,
         any_order: bool = False,
+        max_string_length: int | None = None,
+        max_digits: int = 40,
         resources: Mapping[str, Any] | None = None,
     ) -> Grammar:
         """The JSON texts that a JSON Schema (drafts 4 to 2020-12) accepts.
 
         Properties come in the schema's order, others anywhere between them. Between tokens stands nothing, one space,
-        or a line break with at most 40 characters of indentation. Numbers have at most 40 digits before and after the
-        point.
+        or a line break with at most 40 characters of indentation.
 
         Args:
             schema: as JSON text, a dict or a boolean; ``"{}"`` is any JSON value.
@@ -59,11 +63,16 @@ class Grammar:
             spaces: whether white space may stand between tokens.
             any_order: let the properties of objects come in any order; required ones are still demanded, and none comes
                 twice. States are made as a text reaches them.
+            max_string_length: characters of a string, and of a key that is not declared, at most; None: no bound. Where
+                its schema demands more, that many.
+            max_digits: digits of a number before the point at most, and behind it, in [1, 400]; where its schema needs
+                more, that many. These bounds stand in ``report``, this one where it is below 40.
             resources: schemas by absolute URI that references may name; nothing is fetched.
 
         Raises:
-            ValueError: not JSON (line and column), not a schema, or a keyword that is refused (with its place).
-            GrammarTooComplex: more alternatives, rules or nesting than the budget.
+            ValueError: not JSON (line and column), not a schema, a keyword that is refused (with its place), or a bound
+                outside its interval.
+            GrammarTooComplex: more rules or nesting than the budget; strict: or more alternatives.
 
         Differs from paper: none. JSON Schema counts ``1.0`` as an integer; the grammar writes integers without point.
 
@@ -76,12 +85,17 @@ class Grammar:
         """
         text = schema if isinstance(schema, str) else json.dumps(schema, ensure_ascii=False)
         more = json.dumps(dict(resources), ensure_ascii=False) if resources else "{}"
-        native, entries = _native.Grammar.from_json_schema(text, strict, spaces, any_order, more)
+        longest = _UNBOUNDED
+        if max_string_length is not None:
+            longest = check_int("max_string_length", max_string_length, low=0, high=_UNBOUNDED)
+        max_digits = check_int("max_digits", max_digits, low=1, high=400)
+        bounds = (spaces, any_order, longest, max_digits, more)
+        native, entries = _native.Grammar.from_json_schema(text, strict, *bounds)
         grammar = cls(native, SchemaReport(tuple(KeywordReport(*entry) for entry in entries), text))
 
         def is_empty(other: str) -> bool:
             try:
-                return _native.Grammar.from_json_schema(other, False, spaces, any_order, more)[0].is_empty()
+                return _native.Grammar.from_json_schema(other, False, *bounds)[0].is_empty()
             except (ValueError, GrammarTooComplex):
                 return False
 
@@ -206,22 +220,19 @@ class Grammar:
         return cls(parse_lark(text))
 
     @classmethod
-    def from_pydantic(
-        cls, model: Any, *, strict: bool = False, spaces: bool = True, any_order: bool = False
-    ) -> Grammar:
+    def from_pydantic(cls, model: Any, **options: Any) -> Grammar:
         """The JSON texts that a Pydantic model (or any type Pydantic knows) reads, by its JSON Schema.
 
         Args:
             model: a ``BaseModel`` class, or another type such as ``list[int]``.
-            strict, spaces, any_order: as for :meth:`from_json_schema`.
+            options: those of :meth:`from_json_schema`.
 
         Raises:
             MissingExtraError: Pydantic is not installed. Errors of :meth:`from_json_schema`.
         """
         from gramcore._checks import require
 
-        schema = require("pydantic", "grammar").TypeAdapter(model).json_schema()
-        return cls.from_json_schema(schema, strict=strict, spaces=spaces, any_order=any_order)
+        return cls.from_json_schema(require("pydantic", "grammar").TypeAdapter(model).json_schema(), **options)
 
     @classmethod
     def from_structural_tag(cls, tag: str | Mapping[str, Any]) -> Grammar:

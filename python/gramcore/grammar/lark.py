@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gramcore._core import grammar as _native
-from gramcore.grammar.lark_tokens import COMMON, Token, fail, is_terminal, lex, substring_chunks, unquote
+from gramcore.grammar.lark_tokens import COMMON, Token, fail, is_terminal, lex, substring_chunks, token_ids, unquote
 
 __all__ = ["parse_lark"]
 
@@ -321,17 +321,9 @@ class _Parser:
         """``<name>``, or ids: ``<[7]>``, ``<[7-9,12]>``, ``<[^7]>``, ``<[*]>``."""
         if not token.text.startswith("<["):
             return self._build.token(token.text, [], False)
-        body = token.text[2:-2]
-        if body == "*":
-            return self._build.token("", [], True)
-        ranges = []
-        for part in body.removeprefix("^").split(","):
-            found = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?", part)
-            if found is None or int(found[2] or found[1]) < int(found[1]):
-                self._fail("token ids, ranges of them, ^ or *", token.at, repr(token.text))
-            assert found is not None
-            ranges.append((int(found[1]), int(found[2] or found[1])))
-        return self._build.token("", ranges, body.startswith("^"))
+        expected = "token ids, ranges of them, ^ or *"
+        ranges, others = token_ids(token.text) or self._fail(expected, token.at, repr(token.text))
+        return self._build.token("", ranges, others)
 
     def _substring(self, token: Token) -> int:
         """``%regex {"substring_words": text}``: some chunks in a row, as they stand there."""

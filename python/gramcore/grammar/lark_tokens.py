@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
-__all__ = ["COMMON", "Token", "fail", "is_terminal", "lex", "substring_chunks", "unquote"]
+__all__ = ["COMMON", "Token", "fail", "is_terminal", "lex", "substring_chunks", "token_ids", "unquote"]
 
 #: What ``%import common.NAME`` brings in.
 COMMON = {
@@ -96,6 +96,20 @@ def lex(text: str) -> list[Token]:
         at = found.end()
     tokens.append(Token("end", "", at))
     return tokens
+
+
+def token_ids(text: str) -> tuple[list[tuple[int, int]], bool] | None:
+    """The ranges of ids in ``<[7-9,12]>`` and whether the others are meant; None where it is not such a text."""
+    body = text[2:-2]
+    if body == "*":
+        return [], True
+    ranges = []
+    for part in body.removeprefix("^").split(","):
+        found = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?", part)
+        if found is None or int(found[2] or found[1]) < int(found[1]):
+            return None
+        ranges.append((int(found[1]), int(found[2] or found[1])))
+    return ranges, body.startswith("^")
 
 
 def substring_chunks(options: str) -> list[str] | None:

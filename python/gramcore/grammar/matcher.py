@@ -101,8 +101,10 @@ class GrammarCompiler:
 
         Raises:
             ValueError: the grammar matches no text; for a JSON Schema, says which keywords conflict.
-            GrammarTooComplex: a budget was exceeded.
+            TypeError: not a :class:`Grammar`. GrammarTooComplex: a budget was exceeded.
         """
+        if not isinstance(grammar, Grammar):
+            raise TypeError(f"grammar must be a Grammar, got {type(grammar).__name__}; make it with Grammar.from_…")
         key = grammar._native.structure()
         with self._lock:
             native = self._cache.get(key)
@@ -186,7 +188,7 @@ class GrammarMatcher:
             Whether the mask must be applied (False only if it allows every token).
 
         Raises:
-            ValueError: wrong shape or row. TypeError: wrong dtype.
+            ValueError: wrong dtype, shape or row.
         """
         return self._native.fill_bitmask(out, row)
 
@@ -283,7 +285,7 @@ class BatchMatcher:
         """Write the mask of matcher ``i`` into row ``rows[i]`` of ``out`` (default: row ``i``).
 
         Raises:
-            ValueError: wrong shape or row. TypeError: wrong dtype.
+            ValueError: wrong dtype, shape or row, or one row for two matchers.
         """
         self._native.fill_bitmasks(out, self._rows if rows is None else np.asarray(rows, np.int64))
 

@@ -37,11 +37,16 @@ def generate(
         The new text alone.
 
     Raises:
-        TypeError: no tokenizer. Errors of the grammar's front end.
+        TypeError: no tokenizer, or not such a model. Errors of the grammar's front end.
     """
     import torch
 
     check_int("max_new_tokens", max_new_tokens, low=1)
+    if not hasattr(model, "generate") or not hasattr(model, "config"):
+        raise TypeError(
+            f"model must be a causal language model of transformers, got {type(model).__name__}; "
+            "gramcore.spec.generate(grammar=…) takes native ones"
+        )
     tokenizer = tokenizer if tokenizer is not None else getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise TypeError("tokenizer must be given for a model without one, got None; pass tokenizer=")

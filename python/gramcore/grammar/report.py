@@ -31,6 +31,37 @@ _ANNOTATIONS = frozenset(
         "$vocabulary",
     ]
 )
+_SCALAR = frozenset(
+    [
+        "$dynamicAnchor",
+        "$dynamicRef",
+        "$recursiveAnchor",
+        "$recursiveRef",
+        "$ref",
+        "const",
+        "dependentRequired",
+        "divisibleBy",
+        "enum",
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "format",
+        "maxContains",
+        "maxItems",
+        "maxLength",
+        "maxProperties",
+        "maximum",
+        "minContains",
+        "minItems",
+        "minLength",
+        "minProperties",
+        "minimum",
+        "multipleOf",
+        "pattern",
+        "required",
+        "type",
+        "uniqueItems",
+    ]
+)
 _SINGLE = frozenset(
     [
         "items",
@@ -63,7 +94,7 @@ class KeywordReport:
         pointer: the schema object, as a JSON pointer.
         keyword: its keyword.
         status: ``"exact"``, ``"approximated"`` (texts that violate it may pass), or ``"annotation"`` (it says nothing
-            about validity, as formats that JSON Schema does not define).
+            about validity, as keywords and formats that JSON Schema does not define).
         detail: what is not enforced; empty when exact.
     """
 
@@ -96,10 +127,16 @@ class SchemaReport:
         return not self.inexact
 
     def keywords(self) -> list[KeywordReport]:
-        """Every keyword of the schema that can affect validity, in reading order."""
+        """Every keyword of the schema that can affect validity or is not one of JSON Schema's, in reading order."""
         known = {(r.pointer, r.keyword): r for r in self.noted}
-        found = [known.pop(key, KeywordReport(*key, "exact")) for key in _walk(json.loads(self.text), "#")]
+        found = [known.pop(key) if key in known else _plain(*key) for key in _walk(json.loads(self.text), "#")]
         return found + list(known.values())
+
+
+def _plain(pointer: str, keyword: str) -> KeywordReport:
+    if keyword in _SCALAR | _SINGLE | _LISTS | _MAPS:
+        return KeywordReport(pointer, keyword, "exact")
+    return KeywordReport(pointer, keyword, "annotation", "JSON Schema does not define it")
 
 
 def _walk(schema: Any, pointer: str) -> Iterator[tuple[str, str]]:

@@ -38,6 +38,8 @@ const float* row_as_floats(const RowsView& x, std::int64_t row, std::vector<floa
   return to;
 }
 
+}  // namespace
+
 void store_rows(const float* from, std::int64_t rows, std::int64_t row0, std::int64_t col0, const float* bias,
                 const MutableRowsView& y) {
   const std::int64_t width = std::min(kPanelRows, y.cols - col0);
@@ -58,6 +60,8 @@ void store_rows(const float* from, std::int64_t rows, std::int64_t row0, std::in
     }
   }
 }
+
+namespace {
 
 const std::uint8_t* panel_of(const PackedLinear& w, std::int64_t n) {
   return w.packed.data() + n / kPanelRows * w.spec.panel_bytes();

@@ -96,6 +96,8 @@ class FloatRows {
   void set(const RowsView& x);
   std::int64_t rows() const { return rows_; }
   std::int64_t cols() const { return cols_; }
+  std::int64_t stride() const { return stride_; }
+  const float* row(std::int64_t i) const { return values_.data() + i * stride_; }
 
  private:
   friend void linear_columns(const PackedLinear&, const FloatRows&, std::int64_t, std::int64_t, const MutableRowsView&,
@@ -106,6 +108,10 @@ class FloatRows {
 
 void linear_columns(const PackedLinear& w, const FloatRows& x, std::int64_t n0, std::int64_t n1,
                     const MutableRowsView& y, const PackedLinear* second = nullptr);
+
+// Stores a kernel's result `from` (rows, 16) as rows row0 .., columns col0 .. of y, which may have fewer than 16 left.
+void store_rows(const float* from, std::int64_t rows, std::int64_t row0, std::int64_t col0, const float* bias,
+                const MutableRowsView& y);
 
 // int8: fastest, rounds activations.  f32: no rounding of activations, for results that must not depend on the last
 // bits of x (a rounding that flips would change them visibly).

@@ -5,6 +5,7 @@
 #include "quant/cuda/linear_packed.h"
 #include "quant/linear.h"
 #include "quant/packed.h"
+#include "quant/table.h"
 #include "torch/registry.h"
 
 namespace gramcore::torch {
@@ -31,6 +32,27 @@ Span<const std::uint8_t> packed_bytes(const TensorView& t, int device) {
   return {t.as<const std::uint8_t>(), static_cast<std::size_t>(t.numel())};
 }
 
+// A bias of n floats, or null.
+const float* bias_of(OpCall& call, std::uint64_t index, std::int64_t n, int device) {
+  TensorView bias;
+  if (!call.optional_tensor(index, &bias)) return nullptr;
+  check_tensor(bias, "bias", DType::f32, 1);
+  check_contiguous(bias, "bias");
+  check_device(bias, "bias", device);
+  GC_CHECK(bias.shape[0] == n, "bias must have ", n, " elements, got ", bias.shape[0]);
+  return bias.as<const float>();
+}
+
+// The result of a product: x's shape with n columns.
+TensorView new_product(OpCall& call, const TensorView& x, std::int64_t k, std::int64_t n) {
+  GC_CHECK(x.rank >= 1 && x.shape[x.rank - 1] == k, "x must have ", k, " columns, got shape ", shape_string(x));
+  check_contiguous(x, "x");
+  std::int64_t shape[TensorView::kMaxRank];
+  for (int i = 0; i < x.rank; ++i) shape[i] = x.shape[i];
+  shape[x.rank - 1] = n;
+  return call.new_output(0, x.dtype, shape, x.rank, x.device);
+}
+
 struct LinearOperands {
   TensorView x, y;
   quant::PackedLinear w;
@@ -42,23 +64,10 @@ LinearOperands read_linear(OpCall& call) {
   LinearOperands o;
   o.x = call.tensor(0);
   const TensorView &x = o.x, packed = call.tensor(1);
-  TensorView bias;
-  const bool has_bias = call.optional_tensor(2, &bias);
-  o.w = {spec_of(call, 3), packed_bytes(packed, x.device), has_bias ? bias.as<const float>() : nullptr};
-  const quant::PackSpec& s = o.w.spec;
-  GC_CHECK(x.rank >= 1 && x.shape[x.rank - 1] == s.k, "x must have ", s.k, " columns, got shape ", shape_string(x));
-  check_contiguous(x, "x");
-  if (has_bias) {
-    check_tensor(bias, "bias", DType::f32, 1);
-    check_contiguous(bias, "bias");
-    check_device(bias, "bias", x.device);
-    GC_CHECK(bias.shape[0] == s.n, "bias must have ", s.n, " elements, got ", bias.shape[0]);
-  }
-  std::int64_t shape[TensorView::kMaxRank];
-  for (int i = 0; i < x.rank; ++i) shape[i] = x.shape[i];
-  shape[x.rank - 1] = s.n;
-  o.y = call.new_output(0, x.dtype, shape, x.rank, x.device);
-  o.rows = x.numel() / s.k;
+  const quant::PackSpec spec = spec_of(call, 3);
+  o.w = {spec, packed_bytes(packed, x.device), bias_of(call, 2, spec.n, x.device)};
+  o.y = new_product(call, x, spec.k, spec.n);
+  o.rows = x.numel() / spec.k;
   o.int8_activations = call.boolean(10);
   return o;
 }
@@ -75,31 +84,52 @@ void linear_packed_cpu(OpCall& call) {
 // x, planes, order, bias, n, k, blocks, salient_group, plain_group, scale_f32, int8_activations.
 void linear_binary_cpu(OpCall& call) {
   const TensorView x = call.tensor(0), planes = call.tensor(1), order = call.tensor(2);
-  TensorView bias;
-  const bool has_bias = call.optional_tensor(3, &bias);
   quant::BinaryLinear w =
       quant::BinaryLinear::shaped(call.integer(4), call.integer(5), call.integer(6), call.integer(7), call.integer(8),
                                   call.boolean(9) ? quant::ScaleType::f32 : quant::ScaleType::f16);
   check_cpu(x, "x");
-  check_contiguous(x, "x");
-  GC_CHECK(x.rank >= 1 && x.shape[x.rank - 1] == w.k, "x must have ", w.k, " columns, got shape ", shape_string(x));
   w.planes = packed_bytes(planes, -1);
   check_tensor(order, "order", DType::i32, 1);
   check_contiguous(order, "order");
   w.order = {order.as<const std::int32_t>(), static_cast<std::size_t>(order.numel())};
-  if (has_bias) {
-    check_tensor(bias, "bias", DType::f32, 1);
-    check_contiguous(bias, "bias");
-    GC_CHECK(bias.shape[0] == w.n, "bias must have ", w.n, " elements, got ", bias.shape[0]);
-    w.bias = bias.as<const float>();
-  }
-  std::int64_t shape[TensorView::kMaxRank];
-  for (int i = 0; i < x.rank; ++i) shape[i] = x.shape[i];
-  shape[x.rank - 1] = w.n;
-  const TensorView y = call.new_output(0, x.dtype, shape, x.rank, x.device);
+  w.bias = bias_of(call, 3, w.n, -1);
+  const TensorView y = new_product(call, x, w.k, w.n);
   const std::int64_t rows = x.numel() / w.k;
   quant::linear(w, {x.data, x.dtype, rows, w.k, w.k}, {y.data, y.dtype, rows, w.n, w.n},
                 call.boolean(10) ? quant::Activations::int8 : quant::Activations::f32);
+}
+
+// Arguments packed, table at `first`; the spec at `spec`.
+quant::TableLinear read_table(OpCall& call, std::uint64_t first, std::uint64_t spec, int device,
+                              quant::ValueTable* values) {
+  const TensorView packed = call.tensor(first), table = call.tensor(first + 1);
+  check_tensor(table, "table", DType::f32, 1);
+  check_contiguous(table, "table");
+  check_cpu(table, "table");
+  quant::TableLinear w{spec_of(call, spec), packed_bytes(packed, device)};
+  *values = quant::value_table(w.spec.bits, {table.as<const float>(), static_cast<std::size_t>(table.numel())});
+  w.table = values;
+  w.validate();
+  return w;
+}
+
+// x, packed, table, bias, spec.
+void linear_table_cpu(OpCall& call) {
+  const TensorView x = call.tensor(0);
+  quant::ValueTable values;
+  quant::TableLinear w = read_table(call, 1, 4, -1, &values);
+  check_cpu(x, "x");
+  w.bias = bias_of(call, 3, w.spec.n, -1);
+  const std::int64_t n = w.spec.n, k = w.spec.k;
+  const TensorView y = new_product(call, x, k, n);
+  quant::linear(w, {x.data, x.dtype, x.numel() / k, k, k}, {y.data, y.dtype, x.numel() / k, n, n});
+}
+
+void dequantize_table_cpu(OpCall& call) {
+  quant::ValueTable values;
+  const quant::TableLinear w = read_table(call, 0, 2, -1, &values);
+  const TensorView out = call.new_output(0, DType::f32, {w.spec.n, w.spec.k});
+  quant::dequantize(w, {out.as<float>(), static_cast<std::size_t>(out.numel())});
 }
 
 void dequantize_packed_cpu(OpCall& call) {
@@ -188,6 +218,9 @@ const Ops ops{
     {"linear_binary(Tensor x, Tensor planes, Tensor order, Tensor? bias, int n, int k, int blocks, int salient_group, "
      "int plain_group, bool scale_f32, bool int8_activations) -> Tensor",
      boxed<linear_binary_cpu>, nullptr},
+    {"linear_table(Tensor x, Tensor packed, Tensor table, Tensor? bias, " GC_SPEC ") -> Tensor",
+     boxed<linear_table_cpu>, nullptr},
+    {"dequantize_table(Tensor packed, Tensor table, " GC_SPEC ") -> Tensor", boxed<dequantize_table_cpu>, nullptr},
     {"dequantize_packed(Tensor packed, " GC_SPEC ") -> Tensor", boxed<dequantize_packed_cpu>, kDequantizeCuda},
     {"embedding_packed(Tensor ids, Tensor packed, " GC_SPEC ") -> Tensor", boxed<embedding_packed_cpu>, kEmbeddingCuda},
 };

@@ -125,8 +125,9 @@ def test_finequant_cuts_groups_only_where_ranges_vary() -> None:
 
 
 def test_dgq_weights_are_int8_multiples_of_a_channel_scale() -> None:
-    w, x = gaussian(12, 300), gaussian(64, 300, 1)
-    q = DGQ(group_size=64).quantize(w, x)
+    # Weights so small that scales stay in fp32.
+    w, x = 1e-3 * gaussian(12, 300), gaussian(64, 300, 1)
+    q = DGQ(group_size=64, smoothing=0).quantize(w, x)
     codes, scales, mins = q.unpack()
     for row in range(12):
         # scales are integer multiples 1 .. 127 of one number per row: find it among scale / k
@@ -146,16 +147,34 @@ def test_dgq_weights_are_int8_multiples_of_a_channel_scale() -> None:
 
 def test_dgq_output_error_is_below_plain_rounding_for_uneven_inputs() -> None:
     w, x = gaussian(32, 256), gaussian(400, 256, 1)
-    x[:, ::16] *= 12
+    x[:, ::16] *= 4
     exact = x @ w.T
     error = {
         name: float((x @ q.dequantize().T - exact).norm())
         for name, q in (
-            ("dgq", DGQ(group_size=128).quantize(w, x)),
+            ("dgq", DGQ(group_size=128, smoothing=0).quantize(w, x)),
+            ("smooth", DGQ(group_size=128).quantize(w, x)),
             ("rtn", IntCodec(bits=4, group_size=128, symmetric=False).quantize(w)),
         )
     }
-    assert error["dgq"] < error["rtn"]
+    assert error["smooth"] < error["dgq"] < error["rtn"]
+
+
+def test_smoothed_weights_divide_their_inputs() -> None:
+    w, x = gaussian(20, 100), gaussian(200, 100, 1)
+    x[:, 3] = 0
+    x[:, 40:] *= 5
+    q = DGQ().quantize(w, x)
+    size = x.abs().mean(0)
+    want = q.buffers()["inverse"]
+    powers = [(size / size.mean()).clamp_min(0.01) ** -a for a in (0.25, 0.5)]
+    assert any(torch.allclose(want, p) for p in powers)
+    unsmoothed = DGQ(smoothing=0).quantize(w / want, x * want)
+    assert torch.equal(q.dequantize(), unsmoothed.dequantize() * want)
+    assert torch.equal(linear(x, q), linear(x * want, unsmoothed))
+    assert isinstance(DGQ().quantize(w, torch.zeros(3, 100)).dequantize(), torch.Tensor)
+    with pytest.raises(FormatError, match="inverse must be 100 float32 values"):
+        restore(q.meta(), {**q.buffers(), "inverse": torch.ones(99)})
 
 
 class Tiny(nn.Module):
@@ -292,7 +311,7 @@ def test_bad_arguments() -> None:
         (lambda: FineQuant(bits=3), "bits must be 4 or 8"),
         (lambda: FineQuant(alpha=1.0), "alpha must be in"),
         (lambda: DGQ(group_size=16), "group_size must be 32, 64 or 128"),
-        (lambda: DGQ(max_rows=0), "max_rows must be in"),
+        (lambda: DGQ(smoothing=1.5), "smoothing must be in"),
         (lambda: BipolarInt(bits=9), "bits must be in"),
         (lambda: Fp8(fmt="e3m4"), "fmt must be one of e4m3, e5m2"),
         (lambda: fp8_round(torch.zeros(1), "e1"), "fmt must be one of"),
@@ -392,7 +411,7 @@ def test_billm_beats_one_bit_and_compensation_helps_the_output() -> None:
 def test_codec_arguments_of_power_and_binary() -> None:
     for make, message in (
         (lambda: PowerCodec(bits=9), "bits must be in"),
-        (lambda: PowerCodec(group_size=0), "group_size must be in"),
+        (lambda: PowerCodec(group_size=16), "group_size must be 32, 64, 96, 128 or None"),
         (lambda: PowerCodec(steps=-1), "steps must be in"),
         (lambda: BiLLM(block=4), "block must be in"),
         (lambda: BiLLM(block=100), "block must be a multiple of 32"),

@@ -82,6 +82,15 @@ def write_model(path: Path, model: Any, tensor_type: str = "F32") -> None:
     writer.close()
 
 
+def look_up(codes: np.ndarray, scales: np.ndarray, values: np.ndarray, group: int) -> np.ndarray:
+    """``W[n, k] = scales[n, k // group] * values[codes[n, k]]`` in float64."""
+    out = np.empty(codes.shape)
+    for n in range(codes.shape[0]):
+        for k in range(codes.shape[1]):
+            out[n, k] = float(scales[n, k // group]) * float(values[codes[n, k]])
+    return out
+
+
 def dequantize_groups(
     codes: np.ndarray, scales: np.ndarray, mins: np.ndarray | None, group: int, zero: int
 ) -> np.ndarray:
@@ -135,12 +144,13 @@ def fp8_values(fmt: str) -> np.ndarray:
 
 
 def power_error(row: np.ndarray, bits: int, a: float) -> float:
-    """Squared error of one group coded as ``sgn(w) (|w| / s)^a`` rounded to integers, element by element."""
-    top, s = 2 ** (bits - 1) - 1, float(np.abs(row).max())
+    """Squared error of one group coded as ``sgn(w) (|w| / s)^a`` rounded to integers, element by element; s in fp16,
+    values of codes in bfloat16."""
+    top, s = 2 ** (bits - 1) - 1, float(np.float16(np.abs(row).max()))
     total = 0.0
     for w in row.astype(np.float64):
-        q = round(top * (abs(w) / s) ** a)
-        total += (abs(w) - s * (q / top) ** (1 / a)) ** 2
+        fraction, exponent = np.frexp((round(min(top, top * (abs(w) / s) ** a)) / top) ** (1 / a))
+        total += (abs(w) - s * round(fraction * 256) / 256 * 2.0**exponent) ** 2
     return total
 
 

@@ -40,7 +40,7 @@ register(
         family="quant",
         protocol="codec",
         factory="gramcore.quant:DGQ",
-        summary="4-bit groups inside one int8 scale per channel, calibrated",
+        summary="smoothed columns, 4-bit groups in one int8 scale per channel",
         paper="Zhang et al. 2023, arXiv:2310.04836",
         facts={"max_error": 0.16},
         test_kwargs={"group_size": 64},

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from gramcore._checks import check_choice
-from gramcore.quant.base import Codec, QTensor, check_weight
+from gramcore.quant.base import Codec, check_weight
+from gramcore.quant.packed import SpecNumbers
+from gramcore.quant.table import TableTensor, pack_codes
 
 __all__ = ["FORMATS", "Fp8", "Fp8Linear", "Fp8Stats", "Fp8Tensor", "fp8_round"]
 
@@ -59,45 +61,34 @@ def fp8_round(
     return (units * step).clamp(-f.top, f.top)
 
 
-class Fp8Tensor(QTensor):
-    """``W = scale[n] * code`` with 8-bit floating-point codes; products use the dequantised weight in fp32."""
+class Fp8Tensor(TableTensor):
+    """``W[n, k] = scale[n] * value(code[n, k])`` with 8-bit floating-point codes."""
 
     kind = "fp8"
+    version = 2
 
-    def __init__(self, codes: torch.Tensor, scales: torch.Tensor) -> None:
-        if codes.dim() != 2 or codes.dtype not in {f.dtype for f in FORMATS.values()}:
-            raise ValueError(f"codes must be an 8-bit floating-point matrix, got {codes.dtype} {tuple(codes.shape)}")
-        if scales.shape != codes.shape[:1] or scales.dtype != torch.float32:
-            raise ValueError(
-                f"scales must be {codes.shape[0]} float32 values, got {scales.dtype} {tuple(scales.shape)}"
-            )
-        self.codes, self.scales = codes, scales
-        self.shape = (codes.shape[0], codes.shape[1])
-
-    def buffers(self) -> dict[str, torch.Tensor]:
-        return {"codes": self.codes.view(torch.uint8), "scales": self.scales}
+    def __init__(self, packed: torch.Tensor, numbers: SpecNumbers, fmt: str) -> None:
+        if numbers[2] != 8 or numbers[3] != -(-numbers[1] // 32) * 32:
+            raise ValueError(f"fp8 codes must have 8 bits and one scale per row, got {numbers}")
+        self.fmt = check_choice("fmt", fmt, tuple(FORMATS))
+        super().__init__(packed, numbers, torch.arange(256, dtype=torch.uint8).view(FORMATS[fmt].dtype).float())
 
     def meta(self) -> dict[str, Any]:
-        name = next(name for name, f in FORMATS.items() if f.dtype == self.codes.dtype)
-        return {"kind": self.kind, "version": self.version, "format": name}
+        n, k = self.shape
+        return {"kind": self.kind, "version": self.version, "n": n, "k": k, "format": self.fmt}
 
     @classmethod
     def from_buffers(cls, meta: Mapping[str, Any], buffers: Mapping[str, torch.Tensor]) -> Fp8Tensor:
-        return cls(buffers["codes"].view(FORMATS[meta["format"]].dtype), buffers["scales"])
-
-    def dequantize(self) -> torch.Tensor:
-        return self.codes.float() * self.scales.unsqueeze(1)
-
-    def matmul(self, x: torch.Tensor, bias: torch.Tensor | None, activations: str) -> torch.Tensor:
-        low = None if bias is None else bias.float()
-        return torch.nn.functional.linear(x.float(), self.dequantize(), low).to(x.dtype)
+        n, k = int(meta["n"]), int(meta["k"])
+        numbers = (n, k, 8, -(-k // 32) * 32, 128, False, True)
+        return cls(buffers["packed"].contiguous(), numbers, meta["format"])
 
 
 class Fp8(Codec):
     """8-bit floating-point weights, scaled per row so that the largest magnitude meets the format's largest value.
 
-    Cost: one pass over the weight.  Storage: 8 bits per weight and one fp32 scale per row.  Products dequantise first
-    (they save memory, not time) and do not round activations.
+    Cost: one pass over the weight.  Storage: 8 bits per weight and one fp32 scale per row.  Products look values up
+    while they run and do not round activations.
 
     Args:
         fmt: ``"e4m3"`` (3 mantissa bits, up to 448) or ``"e5m2"`` (2 bits, up to 57344).
@@ -135,7 +126,8 @@ class Fp8(Codec):
         scales = torch.where(top < 1e-30, 1.0, top / f.top)
         generator = torch.Generator().manual_seed(self.seed)
         codes = fp8_round(w / scales.unsqueeze(1), self.fmt, stochastic=self.stochastic, generator=generator)
-        return Fp8Tensor(codes.to(f.dtype), scales)
+        packed = pack_codes(codes.to(f.dtype).view(torch.uint8), scales.unsqueeze(1), 8, -(-w.shape[1] // 32) * 32)
+        return Fp8Tensor(*packed, self.fmt)
 
 
 @dataclass

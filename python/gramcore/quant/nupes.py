@@ -8,7 +8,10 @@ from typing import Any
 import torch
 
 from gramcore._checks import check_int
-from gramcore.quant.base import Codec, QTensor, check_weight
+from gramcore.quant.base import Codec, check_weight
+from gramcore.quant.integer import needs_exact
+from gramcore.quant.packed import SpecNumbers
+from gramcore.quant.table import TableTensor, bfloat, pack_codes
 
 __all__ = ["PowerCodec", "PowerTensor"]
 
@@ -16,54 +19,33 @@ _LOW, _HIGH = 0.2, 1.0
 _GOLDEN = 0.6180339887498949
 
 
-class PowerTensor(QTensor):
-    """``W[n, k] = scale[n, g] * sgn(q) (|q| / top)^(1 / a)`` with ``q = code - top`` in ``-top .. top``.
+class PowerTensor(TableTensor):
+    """``W[n, k] = scale[n, g] * sgn(q) (|q| / top)^(1 / a)`` with ``q`` in ``-top .. top``, values in bfloat16.
 
-    Codes of up to 4 bits are stored two to a byte.  Products dequantise first: the form saves memory, not time.
+    A code has the sign in its highest bit and ``|q|`` in the others.
     """
 
     kind = "power"
+    version = 2
 
-    def __init__(self, codes: torch.Tensor, scales: torch.Tensor, k: int, bits: int, group_size: int, a: float) -> None:
-        n = scales.shape[0] if scales.dim() == 2 else -1
-        check_int("bits", bits, low=2, high=8)
-        check_int("group_size", group_size, low=1)
-        check_int("k", k, low=1)
-        stored = (k + 1) // 2 if bits <= 4 else k
-        if codes.dtype != torch.uint8 or tuple(codes.shape) != (n, stored):
-            raise ValueError(f"codes must be uint8 ({n}, {stored}), got {codes.dtype} {tuple(codes.shape)}")
-        if scales.dtype != torch.float32 or scales.shape[1] != -(-k // group_size):
-            raise ValueError(
-                f"scales must be float32 (N, {-(-k // group_size)}), got {scales.dtype} {tuple(scales.shape)}"
-            )
+    def __init__(self, packed: torch.Tensor, numbers: SpecNumbers, a: float) -> None:
+        if numbers[5]:
+            raise ValueError("power codes must have no minima")
         if not _LOW <= a <= _HIGH:
             raise ValueError(f"exponent must be in [{_LOW}, {_HIGH}], got {a}")
-        self.codes, self.scales, self.bits, self.group_size, self.exponent = codes, scales, bits, group_size, a
-        self.shape = (n, k)
-
-    def buffers(self) -> dict[str, torch.Tensor]:
-        return {"codes": self.codes, "scales": self.scales}
+        super().__init__(packed, numbers, _table(check_int("bits", numbers[2], low=2, high=8), a))
+        self.exponent = a
 
     def meta(self) -> dict[str, Any]:
-        numbers = {"k": self.shape[1], "bits": self.bits, "group_size": self.group_size, "exponent": self.exponent}
-        return {"kind": self.kind, "version": self.version, **numbers}
+        names = ("n", "k", "bits", "group_size", "zero", "has_min", "exact_scales")
+        numbers = dict(zip(names, self.numbers, strict=True))
+        return {"kind": self.kind, "version": self.version, **numbers, "exponent": self.exponent}
 
     @classmethod
     def from_buffers(cls, meta: Mapping[str, Any], buffers: Mapping[str, torch.Tensor]) -> PowerTensor:
-        numbers = (int(meta["k"]), int(meta["bits"]), int(meta["group_size"]), float(meta["exponent"]))
-        return cls(buffers["codes"], buffers["scales"], *numbers)
-
-    def dequantize(self) -> torch.Tensor:
-        n, k = self.shape
-        codes = self.codes
-        if self.bits <= 4:
-            codes = torch.stack([codes & 15, codes >> 4], -1).reshape(n, -1)[:, :k]
-        values = _table(self.bits, self.exponent)[codes.long()]
-        return values * self.scales.repeat_interleave(self.group_size, 1)[:, :k]
-
-    def matmul(self, x: torch.Tensor, bias: torch.Tensor | None, activations: str) -> torch.Tensor:
-        low = None if bias is None else bias.float()
-        return torch.nn.functional.linear(x.float(), self.dequantize(), low).to(x.dtype)
+        n, k, bits, group, zero = (int(meta[name]) for name in ("n", "k", "bits", "group_size", "zero"))
+        numbers = (n, k, bits, group, zero, bool(meta["has_min"]), bool(meta["exact_scales"]))
+        return cls(buffers["packed"].contiguous(), numbers, float(meta["exponent"]))
 
 
 class PowerCodec(Codec):
@@ -74,12 +56,12 @@ class PowerCodec(Codec):
     give small weights, of which there are many, finer steps.  ``steps > 0`` then refines the group scales by
     alternating least squares: codes for the scale, the best scale for the codes.
 
-    Cost: about 20 passes over the weight for the search and two per step.  Storage: 4 or 8 bits per code and one fp32
-    scale per group.  Products dequantise first and do not round activations.
+    Cost: about 20 passes over the weight for the search and two per step.  Storage: ``bits + 16 / group_size`` bits per
+    weight, columns padded to whole groups.  Products look values up while they run and do not round activations.
 
     Args:
-        bits: 2 to 8; above 4, a code takes a byte.
-        group_size: columns per scale, ``>= 1``; None for one group per row.
+        bits: 2 to 8.
+        group_size: 32, 64, 96 or 128 columns per scale; None for one group per row.
         steps: rounds of scale refinement, ``>= 0``.
 
     Shapes:
@@ -90,7 +72,8 @@ class PowerCodec(Codec):
         TypeError: a weight that is not floating point.
 
     Differs from paper: scales per group instead of per channel; NUPES's gradient descent on codes and exponent is
-        replaced by the search and by alternating least squares on the scales.
+        replaced by the search and by alternating least squares on the scales.  Values of codes are rounded to
+        bfloat16.
 
     Reference: Yvinec et al. 2023, arXiv:2308.05600, sections 3.1 and 3.2.
 
@@ -100,48 +83,58 @@ class PowerCodec(Codec):
         >>> w = torch.randn(16, 128, generator=torch.Generator().manual_seed(0))
         >>> q = PowerCodec(bits=4).quantize(w)
         >>> q.exponent < 1, q.bits_per_weight()
-        (True, 5.0)
+        (True, 4.5)
     """
 
     def __init__(self, *, bits: int = 4, group_size: int | None = 32, steps: int = 0) -> None:
         self.bits = check_int("bits", bits, low=2, high=8)
-        self.group_size = None if group_size is None else check_int("group_size", group_size, low=1)
+        if group_size not in (32, 64, 96, 128, None):
+            raise ValueError(f"group_size must be 32, 64, 96, 128 or None (one group per row), got {group_size!r}")
+        self.group_size = group_size
         self.steps = check_int("steps", steps, low=0, high=1000)
 
     def quantize(self, weight: torch.Tensor, inputs: torch.Tensor | None = None) -> PowerTensor:
         """Quantise ``weight`` ``(N, K)``; ``inputs`` are not used."""
         w = check_weight(weight)
         n, k = w.shape
-        group = self.group_size or k
+        group = self.group_size or -(-k // 32) * 32
         groups = torch.nn.functional.pad(w, (0, -k % group)).reshape(n, -1, group)
         scales = groups.abs().amax(2)
+        exact = needs_exact(w, scales)
+        scales = _stored(scales, exact)
         a = _golden(lambda e: float((_round(groups, scales, self.bits, e)[1] - groups).square().sum()))
-        codes, _ = _round(groups, scales, self.bits, a)
+        codes, values = _round(groups, scales, self.bits, a)
         for _ in range(self.steps):
-            values = _table(self.bits, a)[codes.long()]
-            fitted = (values * groups).sum(2) / values.square().sum(2).clamp_min(1e-30)
-            scales = torch.where((scales > 0) & (fitted > 0), fitted, scales)
-            codes, _ = _round(groups, scales, self.bits, a)
-        flat = codes.reshape(n, -1)[:, :k]
-        if self.bits <= 4:
-            pairs = torch.nn.functional.pad(flat, (0, k % 2)).reshape(n, -1, 2)
-            flat = pairs[..., 0] | (pairs[..., 1] << 4)
-        return PowerTensor(flat.contiguous(), scales.contiguous(), k, self.bits, group, a)
+            units = _table(self.bits, a)[codes.long()]
+            fitted = _stored((units * groups).sum(2) / units.square().sum(2).clamp_min(1e-30), exact)
+            refined = torch.where((scales > 0) & (fitted > 0), fitted, scales)
+            new_codes, new_values = _round(groups, refined, self.bits, a)
+            better = (new_values - groups).square().sum(2) < (values - groups).square().sum(2)
+            scales = torch.where(better, refined, scales)
+            codes, values = (
+                torch.where(better.unsqueeze(2), new, old) for new, old in ((new_codes, codes), (new_values, values))
+            )
+        flat = codes.reshape(n, -1)[:, :k].contiguous()
+        return PowerTensor(*pack_codes(flat, scales, self.bits, group, exact_scales=exact), a)
+
+
+def _stored(scales: torch.Tensor, exact: bool) -> torch.Tensor:
+    return scales if exact else scales.half().float()
 
 
 def _table(bits: int, a: float) -> torch.Tensor:
-    """Value of every code for scale 1; the last code of an even-sized set is not used and counts as top."""
-    top = (1 << (bits - 1)) - 1
-    q = (torch.arange(1 << bits, dtype=torch.float64) - top).clamp_max(top)
-    return (q.sign() * (q.abs() / top) ** (1 / a)).float()
+    """Value of every code for scale 1."""
+    half = 1 << (bits - 1)
+    values = (torch.arange(half, dtype=torch.float64) / (half - 1)) ** (1 / a)
+    return bfloat(torch.cat([values, -values]))
 
 
 def _round(w: torch.Tensor, scales: torch.Tensor, bits: int, a: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes and the values they stand for."""
-    top = (1 << (bits - 1)) - 1
+    half = 1 << (bits - 1)
     safe = torch.where(scales == 0, 1.0, scales).unsqueeze(2)
-    q = torch.round(top * w.sign() * (w.abs() / safe) ** a).clamp_(-top, top)
-    codes = (q + top).to(torch.uint8)
+    q = torch.round((half - 1) * (w.abs() / safe) ** a).clamp_(0, half - 1)
+    codes = (q + half * (w < 0)).to(torch.uint8)
     return codes, _table(bits, a)[codes.long()] * scales.unsqueeze(2)
 
 

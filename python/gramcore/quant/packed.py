@@ -12,9 +12,9 @@ from gramcore import _core, torch_ops
 from gramcore.quant.base import QTensor
 from gramcore.torch_ops import fake
 
-__all__ = ["PackedTensor", "differentiable", "native_ops"]
+__all__ = ["PackedTensor", "SpecNumbers", "differentiable", "native_ops"]
 
-_SpecNumbers = tuple[int, int, int, int, int, bool, bool]
+SpecNumbers = tuple[int, int, int, int, int, bool, bool]
 
 
 class PackedTensor(QTensor):
@@ -28,7 +28,7 @@ class PackedTensor(QTensor):
 
     kind = "packed"
 
-    def __init__(self, packed: torch.Tensor, numbers: _SpecNumbers) -> None:
+    def __init__(self, packed: torch.Tensor, numbers: SpecNumbers) -> None:
         native_ops()
         self.packed = packed
         self.numbers = numbers
@@ -71,7 +71,7 @@ class PackedTensor(QTensor):
         return cls(packed, numbers)
 
     @staticmethod
-    def packed_bytes(numbers: _SpecNumbers) -> int:
+    def packed_bytes(numbers: SpecNumbers) -> int:
         """Bytes of a weight with these numbers."""
         return int(_spec(numbers).packed_bytes)
 
@@ -154,7 +154,7 @@ def _unwatched(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None)
 
 
 @functools.lru_cache(maxsize=4096)
-def _spec(numbers: _SpecNumbers) -> Any:
+def _spec(numbers: SpecNumbers) -> Any:
     n, k, bits, group, zero, has_min, scale_f32 = numbers
     return _core.quant.PackSpec(n, k, bits, group, zero, has_min, scale_f32)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import gguf
 import gramcore
 import numpy as np
 import pytest
 import torch
 from gramcore.errors import FormatError
-from gramcore.quant import Fp8, PowerCodec, QuantLinear, linear
+from gramcore.quant import Fp8, GgufTensor, PowerCodec, QuantEmbedding, QuantLinear, linear, packed_from_gguf
 from gramcore.quant.base import restore
-from gramcore.quant.table import TableTensor, bfloat, pack_codes
+from gramcore.quant.blocks import BLOCK_TYPES
+from gramcore.quant.table import SixBitTensor, TableTensor, bfloat, pack_codes
 
 from tests.reference.quant import look_up
 
@@ -129,6 +131,32 @@ def test_operators_trace_and_carry_gradients(codec: Any) -> None:
     assert torch.equal(got, x.grad)
     w = q.dequantize()
     torch.testing.assert_close(x.grad, 2 * (x.detach() @ w.T + bias.detach()) @ w, rtol=1e-4, atol=1e-4)
+
+
+def test_gguf_six_bit_tensors_keep_their_codes() -> None:
+    rng = np.random.default_rng(0)
+    raw = rng.integers(0, 256, (20, 2, 210), dtype=np.uint8)
+    raw[..., 208:] = np.float16(0.01).reshape(1).view(np.uint8)
+    kind = next(t for t in BLOCK_TYPES.values() if t.name == "Q6_K")
+    tensor = GgufTensor("t", (20, 512), kind, raw.reshape(-1))
+    q = packed_from_gguf(tensor)
+    assert isinstance(q, SixBitTensor)
+    theirs = gguf.quants.dequantize(raw.reshape(20, -1), gguf.GGMLQuantizationType.Q6_K)
+    np.testing.assert_array_equal(q.dequantize().numpy(), theirs)
+    np.testing.assert_array_equal(packed_from_gguf(tensor, np.arange(19, -1, -1)).dequantize().numpy(), theirs[::-1])
+    check(q, theirs.astype(np.float64), rng.standard_normal((3, 512)).astype(np.float32))
+    assert torch.equal(restore(q.meta(), q.buffers()).dequantize(), q.dequantize())
+    assert q.stored_bytes() == 32 * 512  # rows padded to 32, 8 bits per weight
+    table = QuantEmbedding(q)
+    ids = torch.tensor([[19, 0], [7, 19]])
+    np.testing.assert_array_equal(table(ids).numpy(), theirs[ids.numpy()])
+    assert table(torch.empty(0, dtype=torch.int64)).shape == (0, 512)
+    for bad in (20, 31, -1):
+        with pytest.raises(IndexError, match="ids must be in"):
+            table(torch.tensor([bad]))
+    raw[3, 1, 208:] = 255  # a NaN scale
+    with pytest.raises(ValueError, match="scales of tensor 't' must be finite"):
+        packed_from_gguf(tensor)
 
 
 def test_state_is_checked() -> None:

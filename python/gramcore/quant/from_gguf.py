@@ -8,15 +8,18 @@ import torch
 
 from gramcore.quant.gguf import GgufTensor
 from gramcore.quant.packed import PackedTensor
+from gramcore.quant.table import SixBitTensor
 
 __all__ = ["packed_from_gguf"]
 
 
-def packed_from_gguf(tensor: GgufTensor, rows: npt.NDArray[np.int64] | None = None) -> PackedTensor | None:
-    """The packed form of a quantised matrix of a GGUF file, or None when its format has no packed form.
+def packed_from_gguf(
+    tensor: GgufTensor, rows: npt.NDArray[np.int64] | None = None
+) -> PackedTensor | SixBitTensor | None:
+    """The packed form of a quantised matrix of a GGUF file, or None for floating-point formats.
 
-    Q4_0, Q4_1 and Q8_0 keep their fp16 scales; Q4_K's scales and minima are products of two stored numbers and are
-    kept as exact fp32.  Q6_K (groups of 16) and floating-point formats have no packed form.
+    Q4_0, Q4_1 and Q8_0 keep their fp16 scales; Q4_K's scales and minima and Q6_K's scales are products of two stored
+    numbers and are kept as exact fp32 (6 and 8 bits per weight).
 
     Args:
         tensor: a two-dimensional tensor of the file.
@@ -30,16 +33,17 @@ def packed_from_gguf(tensor: GgufTensor, rows: npt.NDArray[np.int64] | None = No
     if tensor.type.groups is None:
         return None
     g = tensor.type.groups(tensor.data)
-    if g.codes.shape[1] != 32:
-        return None
     n, k = tensor.shape
+    size = g.codes.shape[1]
     order = slice(None) if rows is None else rows
-    values = [v if v is None else v.reshape(n, k // 32)[order].astype(np.float32) for v in (g.scales, g.mins)]
+    values = [v if v is None else v.reshape(n, k // size)[order].astype(np.float32) for v in (g.scales, g.mins)]
     if any(v is not None and not np.isfinite(v).all() for v in values):
         raise ValueError(f"scales of tensor {tensor.name!r} must be finite; the file is corrupt")
     codes = np.ascontiguousarray(g.codes.reshape(n, k)[order])
     scales, mins = (None if v is None else torch.from_numpy(np.ascontiguousarray(v)) for v in values)
     assert scales is not None
+    if size == 16:
+        return SixBitTensor.pack(torch.from_numpy(codes), scales)
     exact = g.scales.dtype == np.float32
     return PackedTensor.pack(
         torch.from_numpy(codes), scales, mins, bits=g.bits, group_size=32, zero=g.zero, exact_scales=exact

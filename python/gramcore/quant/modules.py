@@ -14,6 +14,7 @@ from gramcore._checks import check_choice
 from gramcore.quant.base import ACTIVATIONS, Codec, QTensor, linear, restore
 from gramcore.quant.packed import PackedTensor
 from gramcore.quant.schemes import resolve
+from gramcore.quant.table import TableTensor
 
 __all__ = ["LayerReport", "QuantEmbedding", "QuantLinear", "QuantReport", "quantize_"]
 
@@ -91,14 +92,14 @@ class QuantEmbedding(_Quantised):
         dtype: of the rows it returns.
     """
 
-    def __init__(self, weight: PackedTensor, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, weight: PackedTensor | TableTensor, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(weight)
         self.num_embeddings, self.embedding_dim = weight.shape
         self.dtype = dtype
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         table = self.qweight
-        assert isinstance(table, PackedTensor)
+        assert isinstance(table, PackedTensor | TableTensor)
         return table.rows(ids.to(torch.int64)).to(self.dtype)
 
 

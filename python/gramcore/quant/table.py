@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from gramcore.quant.base import QTensor
 from gramcore.quant.packed import PackedTensor, SpecNumbers, differentiable, native_ops
 from gramcore.torch_ops import fake
 
-__all__ = ["TableTensor", "bfloat", "pack_codes"]
+__all__ = ["SixBitTensor", "TableTensor", "bfloat", "pack_codes"]
 
 
 class TableTensor(QTensor):
@@ -56,6 +57,23 @@ class TableTensor(QTensor):
     def dequantize(self) -> torch.Tensor:
         return native_ops().dequantize_table(self.packed, self.values, *self.numbers)
 
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """fp32 rows ``W[ids]`` for int64 ``ids`` of any shape: an embedding lookup, at the cost of 16 rows for each.
+
+        Raises:
+            IndexError: an id outside ``[0, N)``.
+        """
+        n, k = self.shape
+        flat = ids.reshape(-1)
+        if flat.numel() and not (int(flat.min()) >= 0 and int(flat.max()) < n):
+            raise IndexError(f"ids must be in [0, {n}), got {int(flat.min())} to {int(flat.max())}")
+        if not flat.numel():
+            return self.packed.new_empty((*ids.shape, k), dtype=torch.float32)
+        panels = self.packed.reshape(-(-n // 16), -1)[flat // 16].reshape(-1)
+        numbers = (16 * flat.numel(), *self.numbers[1:])
+        chosen = native_ops().dequantize_table(panels, self.values, *numbers).reshape(-1, 16, k)
+        return chosen[torch.arange(flat.numel()), flat % 16].reshape(*ids.shape, k)
+
     def matmul(self, x: torch.Tensor, bias: torch.Tensor | None, activations: str) -> torch.Tensor:
         if x.dtype == torch.float16:
             return self.matmul(x.float(), bias, activations).to(torch.float16)
@@ -63,6 +81,28 @@ class TableTensor(QTensor):
         if not torch.compiler.is_compiling():
             native_ops()
         return torch.ops.gramcore.linear_table(x.contiguous(), self.packed, self.values, low, *self.numbers)
+
+
+class SixBitTensor(TableTensor):
+    """``W[n, k] = scale[n, k // 16] * (code[n, k] - 32)`` with 6-bit codes and fp32 scales: GGUF's Q6_K."""
+
+    kind = "six_bit"
+
+    def __init__(self, packed: torch.Tensor, numbers: SpecNumbers) -> None:
+        super().__init__(packed, numbers, torch.arange(-32.0, 32.0))
+
+    @classmethod
+    def pack(cls, codes: torch.Tensor, scales: torch.Tensor) -> SixBitTensor:
+        """From codes ``(N, K)`` below 64 and scales ``(N, ceil(K / 16))``."""
+        return cls(*pack_codes(codes, scales, 6, 16))
+
+    def meta(self) -> dict[str, Any]:
+        n, k = self.shape
+        return {"kind": self.kind, "version": self.version, "n": n, "k": k}
+
+    @classmethod
+    def from_buffers(cls, meta: Mapping[str, Any], buffers: Mapping[str, torch.Tensor]) -> SixBitTensor:
+        return cls(buffers["packed"].contiguous(), (int(meta["n"]), int(meta["k"]), 6, 32, 32, True, True))
 
 
 def pack_codes(

@@ -108,3 +108,14 @@ def test_arguments_are_checked() -> None:
     ]:
         with pytest.raises(ValueError, match="must be in"):
             make(**bad)  # type: ignore[operator]
+
+
+def test_one_draft_shows_what_rows_cost() -> None:
+    def second_draft(cost: float) -> int:
+        policy = CostModelLength()
+        for n in (0, 8):
+            policy.observe(StepRecord(n, n, 0, 0.0, 1 + cost * n, 0.0, None, 2))
+        return policy.cut(DraftTree.chain(np.zeros(16, np.int32), strength=4))
+
+    assert second_draft(0.01) == 16
+    assert 0 < second_draft(0.2) <= 4

@@ -183,11 +183,11 @@ class CostModelLength(LengthPolicy):
 
     def _step_seconds(self, lengths: FloatArray) -> FloatArray:
         plain = self._plain_seconds()
-        # Least squares with one prior observation: a slope of 3 % of a plain step per node.
+        # Least squares with one prior observation: the line from a plain step to the mean of those with drafts.
         w, n, nn, s, ns = self._moments
         mean_n, mean_s = n / w, s / w
         spread = nn - n * mean_n
-        slope = (ns - n * mean_s + 0.03 * plain * 16) / (spread + 16)
+        slope = (ns - n * mean_s + max(0.0, mean_s - plain) / mean_n * 16) / (spread + 16)
         times = mean_s + max(slope, 0.0) * (lengths - mean_n)
         return np.maximum(times, 0.5 * plain) + self._draft_s
 

@@ -89,7 +89,8 @@ class Decoder:
         """Take the weights of a ``transformers`` causal language model (copied; fp32 and bf16 stay what they are).
 
         Layers that :func:`gramcore.quant.quantize_` replaced keep their codes where those are packed integers; others
-        (BiLLM, power exponents, fp8) are expanded to fp32.  Packed layers round activations to int8.
+        (BiLLM, power exponents, fp8, DGQ unless ``smoothing=0``) are expanded to fp32.  Packed layers round activations
+        to int8.
 
         Args:
             model: LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM or Qwen3ForCausalLM, quantised or not.

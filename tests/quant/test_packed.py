@@ -16,6 +16,7 @@ from gramcore.quant.packed import native_ops
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.quant.levels import assert_fused_levels_agree
 from tests.reference.quant import dequantize_groups, int8_activation_bound
 
 FORMATS = [
@@ -100,14 +101,7 @@ def test_a_row_does_not_depend_on_its_neighbours(fmt: tuple, activations: str, i
 @pytest.mark.parametrize(("bits", "rows"), [(4, 20), (1, 1), (1, 2), (1, 20), (7, 9)])
 def test_levels_with_fused_multiply_add_agree_bit_for_bit(bits: int, rows: int) -> None:
     q, _ = make(40, 200, bits, 32, True, False)
-    x = torch.from_numpy(np.random.default_rng(1).standard_normal((rows, 200)).astype(np.float32))
-    before, results = gramcore.cpu_level(), []
-    for level in gramcore.cpu_info()[1]:
-        if level != "base" or "avx2" not in gramcore.cpu_info()[1]:
-            gramcore.set_cpu_level(level)
-            results.append(linear(x, q))
-    gramcore.set_cpu_level(before)
-    assert all(torch.equal(r, results[0]) for r in results)
+    assert_fused_levels_agree(q, rows)
 
 
 def test_unpack_and_save_round_trip_exactly() -> None:

@@ -16,6 +16,7 @@ from gramcore.quant.base import restore
 from gramcore.quant.blocks import BLOCK_TYPES
 from gramcore.quant.table import SixBitTensor, TableTensor, bfloat, pack_codes
 
+from tests.quant.levels import assert_fused_levels_agree
 from tests.reference.quant import look_up
 
 
@@ -27,7 +28,7 @@ class AnyTable(TableTensor):
 
     @classmethod
     def from_buffers(cls, meta: Mapping[str, Any], buffers: Mapping[str, torch.Tensor]) -> AnyTable:
-        raise NotImplementedError
+        raise TypeError("a table of the tests is not read from files")
 
 
 def values_of(bits: int) -> torch.Tensor:
@@ -92,14 +93,7 @@ def test_every_row_count_gives_rows_the_same_bits(isa: str, restore_threads: Non
 
 def test_levels_with_fused_multiply_add_agree_bit_for_bit() -> None:
     q, _ = make(40, 200, 8, 32)
-    x = torch.from_numpy(np.random.default_rng(1).standard_normal((9, 200)).astype(np.float32))
-    before, results = gramcore.cpu_level(), []
-    for level in gramcore.cpu_info()[1]:
-        if level != "base" or "avx2" not in gramcore.cpu_info()[1]:
-            gramcore.set_cpu_level(level)
-            results.append(linear(x, q))
-    gramcore.set_cpu_level(before)
-    assert all(torch.equal(r, results[0]) for r in results)
+    assert_fused_levels_agree(q, 9)
 
 
 def test_unaligned_bytes_and_other_dtypes() -> None:

@@ -6,7 +6,8 @@
 #pragma once
 
 constexpr std::int64_t kTableBytes = 256;  // per block and row
-constexpr std::int64_t kLutRows = 2;       // above, unpacking once for all rows is faster
+constexpr std::int64_t kPrefetchBytes = 4096;
+constexpr std::int64_t kLutRows = 2;  // above, unpacking once for all rows is faster
 
 // Tables of `blocks` consecutive blocks of 32 int8 of x.
 static void build_tables(const std::int8_t* x, std::int64_t blocks, std::uint8_t* tables) {

@@ -12,7 +12,6 @@ namespace gramcore::quant {
 namespace GC_ISA_NS {
 
 constexpr int kVectors = 8;  // code vectors of a block
-constexpr int kPrefetchBytes = 4096;
 // Into the second-level cache, then the first: alone, the nearer one waits for memory with too few lines in flight.
 constexpr int kPrefetchFar = 8192, kPrefetchNear = 2048;
 

@@ -15,28 +15,36 @@ if TYPE_CHECKING:
 index_app = typer.Typer(help="Suffix-array indexes over token corpora.", no_args_is_help=True)
 app.add_typer(index_app, name="index")
 
+# What building and adding share.
+Source = Annotated[list[Path], typer.Argument(help="files, directories or globs")]
+Tokenizer = Annotated[str, typer.Option(help="tokenizer.json, .model, .tiktoken, or bytes")]
+MemoryLimit = Annotated[int, typer.Option(min=0, help="bytes for sorting; 0: most of what is free")]
+Accel = Annotated[bool, typer.Option(help="also write acceleration files")]
+TextKey = Annotated[str, typer.Option(help="field or column that holds the text")]
+OnError = Annotated[str, typer.Option(help="raise or skip")]
+
 
 @index_app.command()
 def build(
-    source: Annotated[list[Path], typer.Argument(help="files, directories or globs")],
+    source: Source,
     out: Annotated[Path, typer.Argument(help="directory to make")],
-    tokenizer: Annotated[str, typer.Option(help="tokenizer.json, .model, .tiktoken, or bytes")] = "bytes",
+    tokenizer: Tokenizer = "bytes",
     token_dtype: Annotated[str, typer.Option(help="u8, u16 or u32")] = "u16",
     version: Annotated[int, typer.Option(help="layout version: 4 forward, 5 reversed")] = 4,
     shards: Annotated[int, typer.Option(min=1, help="deal documents to this many shards")] = 1,
-    memory_limit: Annotated[int, typer.Option(min=0, help="bytes for sorting; 0: most of what is free")] = 0,
+    memory_limit: MemoryLimit = 0,
     threads: Annotated[int, typer.Option(min=0, help="shards sorted at once; 0: all threads")] = 0,
-    accel: Annotated[bool, typer.Option(help="also write acceleration files")] = True,
+    accel: Accel = True,
     verify: Annotated[bool, typer.Option(help="read the finished index back and check every rank")] = True,
     metadata: Annotated[bool, typer.Option(help="also write where each document came from")] = False,
-    text_key: Annotated[str, typer.Option(help="field or column that holds the text")] = "text",
-    on_error: Annotated[str, typer.Option(help="raise or skip")] = "raise",
+    text_key: TextKey = "text",
+    on_error: OnError = "raise",
 ) -> None:
     """Build an index of text, JSON lines, Parquet or .npy token files."""
     from gramcore.ngram import build_index
 
     report = build_index(
-        source if len(source) > 1 else str(source[0]),
+        _files(source),
         out,
         tokenizer=tokenizer,
         token_dtype=token_dtype,
@@ -55,21 +63,21 @@ def build(
 
 @index_app.command()
 def append(
-    source: Annotated[list[Path], typer.Argument(help="files, directories or globs")],
+    source: Source,
     path: Annotated[Path, typer.Argument(help="index directory to add to")],
-    tokenizer: Annotated[str, typer.Option(help="tokenizer.json, .model, .tiktoken, or bytes")] = "bytes",
+    tokenizer: Tokenizer = "bytes",
     shards: Annotated[int, typer.Option(min=1, help="deal documents to this many new shards")] = 1,
-    memory_limit: Annotated[int, typer.Option(min=0, help="bytes for sorting; 0: most of what is free")] = 0,
-    accel: Annotated[bool, typer.Option(help="also write acceleration files")] = True,
-    text_key: Annotated[str, typer.Option(help="field or column that holds the text")] = "text",
-    on_error: Annotated[str, typer.Option(help="raise or skip")] = "raise",
+    memory_limit: MemoryLimit = 0,
+    accel: Accel = True,
+    text_key: TextKey = "text",
+    on_error: OnError = "raise",
 ) -> None:
     """Add documents to an index as new shards; those it has are not touched."""
     from gramcore.ngram import append_index
 
     _tell(
         append_index(
-            source if len(source) > 1 else str(source[0]),
+            _files(source),
             path,
             tokenizer=tokenizer,
             shards=shards,
@@ -80,6 +88,10 @@ def append(
             on_error=on_error,
         )
     )
+
+
+def _files(source: list[Path]) -> list[Path] | str:
+    return source if len(source) > 1 else str(source[0])
 
 
 def _tell(report: BuildReport) -> None:

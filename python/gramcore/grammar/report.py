@@ -79,6 +79,7 @@ _SINGLE = frozenset(
 )
 _LISTS = frozenset(["allOf", "anyOf", "oneOf", "prefixItems", "items"])
 _MAPS = frozenset(["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"])
+_KNOWN = _SCALAR | _SINGLE | _LISTS | _MAPS
 
 
 def is_assertion(keyword: str) -> bool:
@@ -134,7 +135,7 @@ class SchemaReport:
 
 
 def _plain(pointer: str, keyword: str) -> KeywordReport:
-    if keyword in _SCALAR | _SINGLE | _LISTS | _MAPS:
+    if keyword in _KNOWN:
         return KeywordReport(pointer, keyword, "exact")
     return KeywordReport(pointer, keyword, "annotation", "JSON Schema does not define it")
 

@@ -7,6 +7,7 @@
 #include "native/test.h"
 #include "quant/binary.h"
 #include "quant/linear.h"
+#include "quant/table.h"
 
 using namespace gramcore;
 using namespace gramcore::quant;
@@ -96,6 +97,44 @@ GC_TEST(quant_linear_levels_agree_and_rows_are_independent) {
             }
             // Each activation is off by at most half a step, max |x| / 254 <= 1 / 254.
             EXPECT(std::fabs(exact - static_cast<double>(one[5])) <= magnitude / 254 + 1e-4 * magnitude + 1e-6);
+          }
+        }
+      }
+    }
+  }
+  set_cpu_level(before);
+}
+
+GC_TEST(quant_table_products_at_every_level) {
+  const CpuLevel before = current_cpu_level();
+  const std::int64_t n = 37, k = 300, m = 35;
+  const auto x = uniform(static_cast<std::size_t>(m * k), 9);
+  for (int bits = 2; bits <= 8; ++bits) {
+    std::vector<float> values = uniform(std::size_t{1} << bits, 4);
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = to_f32(to_bf16(i < 128 ? values[i] : -values[i - 128]));
+    const ValueTable table = value_table(bits, values);
+    for (bool halves : {false, true}) {
+      const Problem p(n, k, bits, halves ? 32 : 96, halves, halves ? ScaleType::f32 : ScaleType::f16);
+      const TableLinear w{p.spec, p.packed, &table, nullptr};
+      std::vector<float> dense(p.codes.size()), y(static_cast<std::size_t>(m * n)), one(static_cast<std::size_t>(n));
+      dequantize(w, dense);
+      for (CpuLevel level : supported_cpu_levels()) {
+        set_cpu_level(level);
+        linear(w, RowsView{x.data(), DType::f32, m, k, k}, MutableRowsView{y.data(), DType::f32, m, n, n});
+        for (std::int64_t r = 0; r < m; ++r) {
+          const float* const row = x.data() + r * k;
+          linear(w, RowsView{row, DType::f32, 1, k, k}, MutableRowsView{one.data(), DType::f32, 1, n, n});
+          for (std::int64_t c = 0; c < n; ++c) {
+            double exact = 0, magnitude = 0;
+            for (std::int64_t i = 0; i < k; ++i) {
+              const double term =
+                  static_cast<double>(row[i]) * static_cast<double>(dense[static_cast<std::size_t>(c * k + i)]);
+              exact += term;
+              magnitude += std::fabs(term);
+            }
+            EXPECT_EQ(one[static_cast<std::size_t>(c)], y[static_cast<std::size_t>(r * n + c)]);
+            EXPECT(std::fabs(exact - static_cast<double>(one[static_cast<std::size_t>(c)])) <=
+                   1e-5 * magnitude + 1e-12);
           }
         }
       }

@@ -33,8 +33,15 @@ def test_native_cases_pass(binary: Path) -> None:
 
 @pytest.mark.parametrize("cpu", ["Nehalem", "Haswell"])
 def test_older_processors_run_their_level(binary: Path, cpu: str) -> None:
-    """Nehalem has no AVX, Haswell stops at AVX2: a stray instruction of a higher level would be a crash here."""
+    """Nehalem has no AVX, Haswell stops at AVX2: a stray instruction of a higher level would be a crash here.
+
+    Table products stay out of Haswell: QEMU 7.2 takes index register ymm4 of a gather for none and loads other values
+    than the processor. Their AVX2 level is tested on processors.
+    """
     qemu = shutil.which("qemu-x86_64")
     if qemu is None or platform.machine() != "x86_64":
         pytest.skip("needs qemu-x86_64 (Debian package qemu-user)")
-    check(qemu, "-cpu", cpu, str(binary), "-fork")  # qemu-user loses threads across fork
+    left_out = ["-fork"]  # qemu-user loses threads across fork
+    if cpu == "Haswell":
+        left_out.append("-quant_table")
+    check(qemu, "-cpu", cpu, str(binary), *left_out)

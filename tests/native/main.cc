@@ -1,4 +1,4 @@
-// Runs every registered case; `NAME` keeps those whose name contains it, `-NAME` leaves those out.
+// Runs every registered case; each `NAME` keeps those whose name contains it, each `-NAME` leaves those out.
 #include <cstring>
 #include <exception>
 
@@ -7,8 +7,12 @@
 int main(int argc, char** argv) {
   int passed = 0, failed = 0;
   for (const auto& test : gramcore::test::cases()) {
-    if (argc > 1 && argv[1][0] == '-' && std::strstr(test.name, argv[1] + 1)) continue;
-    if (argc > 1 && argv[1][0] != '-' && !std::strstr(test.name, argv[1])) continue;
+    bool wanted = true;
+    for (int i = 1; i < argc; ++i) {
+      const bool leave_out = argv[i][0] == '-';
+      wanted = wanted && (std::strstr(test.name, argv[i] + leave_out) != nullptr) != leave_out;
+    }
+    if (!wanted) continue;
     std::string error;
     try {
       test.run();

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <thread>
 
 #include "core/check.h"
@@ -28,6 +29,17 @@ int affinity_count() {
   if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
   const int n = CPU_COUNT(&set);
   return n > 0 ? n : 1;
+}
+
+// OMP_NUM_THREADS where it is a positive number (its first level: "4,2" asks for 4), as torch reads it; else the
+// affinity mask.  So a process means the same number before torch is loaded and after.
+int default_threads() {
+  if (const char* wanted = std::getenv("OMP_NUM_THREADS")) {
+    char* end = nullptr;
+    const long n = std::strtol(wanted, &end, 10);
+    if (end != wanted && (*end == '\0' || *end == ',') && n > 0) return static_cast<int>(std::min<long>(n, kMaxThreads));
+  }
+  return affinity_count();
 }
 
 thread_local bool inside_chunk = false;
@@ -174,7 +186,7 @@ int num_threads() {
   const int requested = requested_threads.load(std::memory_order_relaxed);
   if (requested > 0) return requested;
   if (auto* hook = threads_hook.load(std::memory_order_relaxed)) return hook();
-  static const int available = affinity_count();
+  static const int available = default_threads();
   return available;
 }
 

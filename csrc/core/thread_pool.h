@@ -18,7 +18,7 @@ inline void cpu_pause() {
 }
 
 // Threads that take part in a parallel call, the caller included.  Order of precedence: set_num_threads,
-// the hook (torch.get_num_threads once torch is loaded), the affinity mask of the process.
+// the hook (torch.get_num_threads once torch is loaded), OMP_NUM_THREADS, the affinity mask of the process.
 int num_threads();
 void set_num_threads(int n);  // n >= 1; 0 returns to the default
 void set_num_threads_hook(int (*hook)());

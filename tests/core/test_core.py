@@ -74,6 +74,12 @@ def test_pool_follows_torch_threads() -> None:
     assert run_python(code).stdout.split() == ["1", "2"]
 
 
+@pytest.mark.parametrize(("wanted", "threads"), [("1", 1), ("3,2", 3), ("many", None), ("0", None)])
+def test_thread_count_by_environment(wanted: str, threads: int | None) -> None:
+    output = run_python("import gramcore; print(gramcore.num_threads())", OMP_NUM_THREADS=wanted).stdout
+    assert int(output) == (threads or len(os.sched_getaffinity(0)))
+
+
 def test_level_by_environment_and_bad_level() -> None:
     good = run_python("import gramcore; print(gramcore.cpu_level())", GRAMCORE_ISA="base")
     assert good.stdout.strip() == "base"

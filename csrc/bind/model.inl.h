@@ -52,31 +52,42 @@ inline quant::PackSpec make_spec(const py::typing::Dict<py::str, py::int_>& spec
   return s;
 }
 
+// The floats of an array, or none of None.
+class Floats {
+ public:
+  Floats(const py::object& given, const char* name) {
+    if (!given.is_none()) span_ = arg_.emplace(given).span<const float>(name);
+  }
+  Span<const float> span() const { return span_; }
+
+ private:
+  std::optional<TensorArg> arg_;
+  Span<const float> span_;
+};
+
 inline void set_packed(model::Decoder& d, const std::string& name, std::int64_t layer,
-                       const py::typing::Dict<py::str, py::int_>& spec, TensorArg& packed) {
-  const quant::PackSpec s = make_spec(spec);
-  const auto bytes = packed.span<const std::uint8_t>("packed");
+                       const py::typing::Dict<py::str, py::int_>& spec, TensorArg& packed, const py::object& values,
+                       const py::object& column_scale) {
+  const Floats table(values, "values"), scale(column_scale, "column_scale");
+  const model::PackedWeights weights{make_spec(spec), packed.span<const std::uint8_t>("packed"), table.span(),
+                                     scale.span()};
   const py::gil_scoped_release unlocked;
-  d.set_packed(name, layer, s, bytes);
+  d.set_packed(name, layer, weights);
 }
 
-// One code per byte (n, k), fp32 scales and minima (n, groups).
+// One code per byte (n, k), fp32 scales and minima (n, groups); values of a table's codes.
 inline void set_codes(model::Decoder& d, const std::string& name, std::int64_t layer,
                       const py::typing::Dict<py::str, py::int_>& spec, TensorArg& codes, TensorArg& scales,
-                      const py::object& mins) {
+                      const py::object& mins, const py::object& values) {
   const quant::PackSpec s = make_spec(spec);
   s.validate();
   const auto code_span = codes.span<const std::uint8_t>("codes");
-  quant::GroupValues values{scales.span<const float>("scales"), {}};
-  std::optional<TensorArg> min_arg;
-  if (!mins.is_none()) {
-    min_arg.emplace(mins);
-    values.mins = min_arg->span<const float>("mins");
-  }
+  const Floats minima(mins, "mins"), table(values, "values");
+  const quant::GroupValues group_values{scales.span<const float>("scales"), minima.span()};
   const py::gil_scoped_release unlocked;
   std::vector<std::uint8_t> packed(static_cast<std::size_t>(s.packed_bytes()));
-  quant::pack(s, code_span, values, packed);
-  d.set_packed(name, layer, s, packed);
+  quant::pack(s, code_span, group_values, packed);
+  d.set_packed(name, layer, {s, packed, table.span(), {}});
 }
 
 // ids: per sequence; parents: None, or per sequence the parents of a tree's nodes or None for a chain.  Logits of all
@@ -170,9 +181,10 @@ inline void bind_model(pybind11::module_& parent) {
             d.set_dense(name, layer, weights.view());
           },
           py::arg("name"), py::arg("layer"), py::arg("weights"))
-      .def("set_packed", &set_packed, py::arg("name"), py::arg("layer"), py::arg("spec"), py::arg("packed"))
+      .def("set_packed", &set_packed, py::arg("name"), py::arg("layer"), py::arg("spec"), py::arg("packed"),
+           py::arg("values") = py::none(), py::arg("column_scale") = py::none())
       .def("set_codes", &set_codes, py::arg("name"), py::arg("layer"), py::arg("spec"), py::arg("codes"),
-           py::arg("scales"), py::arg("mins"))
+           py::arg("scales"), py::arg("mins"), py::arg("values") = py::none())
       .def(
           "set_vector",
           [](model::Decoder& d, const std::string& name, std::int64_t layer, TensorArg& values) {

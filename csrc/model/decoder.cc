@@ -1,5 +1,6 @@
 #include "model/decoder.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -18,6 +19,22 @@ void Config::validate() const {
   GC_CHECK(rms_eps >= 0.0f && std::isfinite(rms_eps), "rms_eps must be >= 0, got ", rms_eps);
   GC_CHECK(inverse_frequency.size() == static_cast<std::size_t>(head_dim / 2), "inverse_frequency must have ",
            head_dim / 2, " entries, got ", inverse_frequency.size());
+}
+
+NormedInput::NormedInput(const std::vector<float>& norm, std::initializer_list<const Matrix*> readers) {
+  const auto columns = static_cast<std::int64_t>(norm.size());
+  const auto alike = [&](const float* a, const float* b) { return a == b || (a && b && std::equal(a, a + columns, b)); };
+  std::vector<const float*> scales;  // of every copy
+  for (const Matrix* reader : readers) {
+    const float* const scale = reader->column_scale;
+    std::size_t at = 0;
+    while (at < scales.size() && !alike(scales[at], scale)) ++at;
+    copy.push_back(at);
+    if (at < scales.size()) continue;
+    scales.push_back(scale);
+    norms.push_back(norm);
+    for (std::int64_t i = 0; scale && i < columns; ++i) norms.back()[static_cast<std::size_t>(i)] *= scale[i];
+  }
 }
 
 Decoder::Decoder(Config config) : config_(std::move(config)) {
@@ -56,14 +73,15 @@ void Decoder::set_dense(const std::string& name, std::int64_t layer, const Tenso
   const Matrix m = dense_matrix(weights, &arena_);
   check_shape(name, m);
   to = m;
+  finished_ = false;
 }
 
-void Decoder::set_packed(const std::string& name, std::int64_t layer, const quant::PackSpec& spec,
-                         Span<const std::uint8_t> packed) {
+void Decoder::set_packed(const std::string& name, std::int64_t layer, const PackedWeights& weights) {
   Matrix& to = matrix(name, layer);
-  const Matrix m = packed_matrix(spec, packed, &arena_);
+  const Matrix m = packed_matrix(weights, &arena_);
   check_shape(name, m);
   to = m;
+  finished_ = false;
 }
 
 void Decoder::set_vector(const std::string& name, std::int64_t layer, Span<const float> values) {
@@ -91,6 +109,7 @@ void Decoder::set_vector(const std::string& name, std::int64_t layer, Span<const
   GC_CHECK(static_cast<std::int64_t>(values.size()) == size, name, " must have ", size, " entries, got ",
            values.size());
   to->assign(values.begin(), values.end());
+  finished_ = false;
 }
 
 void Decoder::finish() {
@@ -101,9 +120,12 @@ void Decoder::finish() {
     for (const char* name : {"q", "k", "v", "o", "gate", "up", "down"}) {
       GC_CHECK(matrix(name, i).kind != Matrix::Kind::none, name, " of layer ", i, " must be set, got no such matrix");
     }
-    const Layer& l = layers_[static_cast<std::size_t>(i)];
+    Layer& l = layers_[static_cast<std::size_t>(i)];
     GC_CHECK(!l.attention_norm.empty() && !l.ffn_norm.empty(), "norms of layer ", i, " must be set, got none");
+    l.attention_input = {l.attention_norm, {&l.q, &l.k, &l.v}};
+    l.ffn_input = {l.ffn_norm, {&l.gate, &l.up}};
   }
+  head_input_ = {final_norm_, {&head_}};
   finished_ = true;
 }
 

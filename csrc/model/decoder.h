@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <mutex>
@@ -28,9 +29,21 @@ struct Config {
   void validate() const;
 };
 
+// Normalised rows of the residual stream as some matrices read them: readers whose columns are scaled alike share a
+// copy, whose norm is already multiplied by the scale.
+struct NormedInput {
+  std::vector<std::vector<float>> norms;  // of every copy
+  std::vector<std::size_t> copy;          // of every reader
+
+  static constexpr std::size_t kMaxCopies = 3;  // q, k and v
+  NormedInput() = default;
+  NormedInput(const std::vector<float>& norm, std::initializer_list<const Matrix*> readers);
+};
+
 // Rows are rotated by halves (transformers' layout), not by neighbouring pairs.
 struct Layer {
   Matrix q, k, v, o, gate, up, down;
+  NormedInput attention_input, ffn_input;       // made by Decoder::finish
   std::vector<float> attention_norm, ffn_norm;  // hidden
   std::vector<float> q_bias, k_bias, v_bias;    // empty: none
   std::vector<float> q_norm, k_norm;            // head_dim, empty: none
@@ -60,8 +73,7 @@ class Decoder {
 
   // name: embed, head, q, k, v, o, gate, up, down; layer is ignored for the first two.
   void set_dense(const std::string& name, std::int64_t layer, const TensorView& weights);
-  void set_packed(const std::string& name, std::int64_t layer, const quant::PackSpec& spec,
-                  Span<const std::uint8_t> packed);
+  void set_packed(const std::string& name, std::int64_t layer, const PackedWeights& weights);
   // name: attention_norm, ffn_norm, q_bias, k_bias, v_bias, q_norm, k_norm, final_norm.
   void set_vector(const std::string& name, std::int64_t layer, Span<const float> values);
   void finish();  // checks that everything is there; a missing head is tied to the embedding
@@ -96,6 +108,7 @@ class Decoder {
   };
   struct Segment {
     const Matrix* w;
+    const Activations* x;
     float* y;
     const float* bias;
   };
@@ -110,10 +123,12 @@ class Decoder {
   void add_layer(const Pass& pass, std::int64_t index);
   void add_head(const Pass& pass);
   void add_rotations(const Pass& pass, std::int64_t index);
-  void add_prepare(Activations* x, const float* from, const float* norm, std::initializer_list<const Matrix*> readers,
-                   const std::int64_t* from_rows = nullptr);
+  void add_normed(const NormedInput& input, std::initializer_list<const Matrix*> readers);
+  void add_scaled(Activations* x, const Matrix* reader);
+  void add_prepare(Activations* x, std::function<void(const Activations::Piece&)> fill);
+  void normalise(const float* row, const float* norm, std::int64_t c0, std::int64_t c1, float* to) const;
   template <class After>
-  void add_linear(const Activations* x, std::vector<Segment> segments, After after);
+  void add_linear(std::vector<Segment> segments, After after);
   void embed(const Pass& pass, std::int64_t row);
   void rotate_head(const Pass& pass, std::int64_t layer, std::int64_t row, std::int64_t kv_head, bool keys);
   kvcache::AttentionProblem attention(const Part& part, std::int64_t layer);
@@ -124,12 +139,13 @@ class Decoder {
   Matrix embed_, head_;
   std::vector<Layer> layers_;
   std::vector<float> final_norm_;
+  NormedInput head_input_;
   bool finished_ = false;
 
   std::mutex mutex_;  // one forward at a time: the buffers below
   Program program_;
   std::vector<float> h_, q_, k_, v_, up_, projected_;
-  Activations x_, attended_, act_, out_;
+  Activations x_[NormedInput::kMaxCopies], attended_, act_, out_;
   std::vector<float> cos_, sin_;
 };
 

@@ -136,7 +136,7 @@ void Decoder::run_pass(const Pass& pass) {
   grow(&k_, n * kv);
   grow(&v_, n * kv);
   grow(&up_, n * config_.feed_forward);
-  x_.resize(n, config_.hidden);
+  for (Activations& x : x_) x.resize(n, config_.hidden);
   attended_.resize(n, q);
   act_.resize(n, config_.feed_forward);
   build(pass);
@@ -165,42 +165,65 @@ void Decoder::embed(const Pass& pass, std::int64_t row) {
   copy_row(embed_, part.ids[row - part.first], h_.data() + row * config_.hidden);
 }
 
-// x = norm(from), row r from from_rows[r] where given, then its low-bit form for the readers that need one.  Without
-// norm x holds its values already.
-void Decoder::add_prepare(Activations* x, const float* from, const float* norm,
-                          std::initializer_list<const Matrix*> readers, const std::int64_t* from_rows) {
-  for (const Matrix* reader : readers) x->expect(*reader);
+// Columns [c0, c1) of the norm of a row of the residual stream.
+void Decoder::normalise(const float* row, const float* norm, std::int64_t c0, std::int64_t c1, float* to) const {
+  const float factor = layers_kernels().rms_factor(row, config_.rms_eps, config_.hidden);
+  if (c0 < c1) layers_kernels().normalise(row + c0, factor, norm + c0, c1 - c0, to + c0);
+}
+
+// Every piece of x: its values by fill, which may be empty, then their form for the readers x expects.
+void Decoder::add_prepare(Activations* x, std::function<void(const Activations::Piece&)> fill) {
   const std::int64_t pieces = x->num_pieces();
-  program_.add(pieces, [this, x, from, norm, from_rows, pieces](std::int64_t item) {
+  program_.add(pieces, [x, pieces, fill = std::move(fill)](std::int64_t item) {
     const Activations::Piece piece = x->piece(item, pieces);
-    const std::int64_t cols = x->cols(), c0 = piece.block0 * quant::kBlock;
-    const std::int64_t width = std::min(cols, piece.block1 * quant::kBlock) - c0;
-    if (width <= 0) return;
-    for (std::int64_t r = piece.row0; norm && r < piece.row1; ++r) {
-      const float* const row = from + (from_rows ? from_rows[r] : r) * cols;
-      const float factor = layers_kernels().rms_factor(row, config_.rms_eps, cols);
-      layers_kernels().normalise(row + c0, factor, norm + c0, width, x->row(r) + c0);
-    }
+    if (fill) fill(piece);
     x->finish(piece);
+  });
+}
+
+// The copies of the normalised stream that the readers need.
+void Decoder::add_normed(const NormedInput& input, std::initializer_list<const Matrix*> readers) {
+  for (std::size_t copy = 0; copy < input.norms.size(); ++copy) {
+    Activations& x = x_[copy];
+    for (std::size_t i = 0; i < readers.size(); ++i) {
+      if (input.copy[i] == copy) x.expect(*readers.begin()[i]);
+    }
+    add_prepare(&x, [this, &x, norm = input.norms[copy].data()](const Activations::Piece& piece) {
+      const std::int64_t c0 = piece.block0 * quant::kBlock, c1 = std::min(x.cols(), piece.block1 * quant::kBlock);
+      for (std::int64_t r = piece.row0; r < piece.row1; ++r) normalise(h_.data() + r * x.cols(), norm, c0, c1, x.row(r));
+    });
+  }
+}
+
+// x, which holds its values already, times the column scale of its reader.
+void Decoder::add_scaled(Activations* x, const Matrix* reader) {
+  x->expect(*reader);
+  const float* const scale = reader->column_scale;
+  if (!scale) return add_prepare(x, nullptr);
+  add_prepare(x, [x, scale](const Activations::Piece& piece) {
+    const std::int64_t c0 = piece.block0 * quant::kBlock, c1 = std::min(x->cols(), piece.block1 * quant::kBlock);
+    for (std::int64_t r = piece.row0; c0 < c1 && r < piece.row1; ++r) {
+      layers_kernels().normalise(x->row(r) + c0, 1.0f, scale + c0, c1 - c0, x->row(r) + c0);
+    }
   });
 }
 
 // The segments' products, cut into pieces over all their panels; after(column begin, column end) follows each piece.
 template <class After>
-void Decoder::add_linear(const Activations* x, std::vector<Segment> segments, After after) {
+void Decoder::add_linear(std::vector<Segment> segments, After after) {
   std::int64_t panels = 0;
   for (const Segment& s : segments) panels += s.w->num_panels();
   const std::int64_t pieces = std::min(panels, std::int64_t{num_threads()} * kPiecesPerThread);
   const std::int64_t each = (panels + pieces - 1) / pieces;
-  program_.add((panels + each - 1) / each, [x, segments = std::move(segments), each, after](std::int64_t item) {
+  program_.add((panels + each - 1) / each, [segments = std::move(segments), each, after](std::int64_t item) {
     std::int64_t begin = item * each, end = begin + each;
     for (const Segment& s : segments) {
       const std::int64_t size = s.w->num_panels();
       const std::int64_t p0 = std::max<std::int64_t>(0, begin), p1 = std::min(size, end);
       if (p0 < p1) {
-        columns(*s.w, *x, p0, p1, s.y, s.w->rows);
+        columns(*s.w, *s.x, p0, p1, s.y, s.w->rows);
         const std::int64_t c0 = p0 * 16, c1 = std::min(p1 * 16, s.w->rows);
-        for (std::int64_t r = 0; s.bias && r < x->rows(); ++r) {
+        for (std::int64_t r = 0; s.bias && r < s.x->rows(); ++r) {
           for (std::int64_t c = c0; c < c1; ++c) s.y[r * s.w->rows + c] += s.bias[c];
         }
         after(s, c0, c1);
@@ -269,16 +292,18 @@ void Decoder::add_layer(const Pass& pass, std::int64_t index) {
   const auto bias = [](const std::vector<float>& b) { return b.empty() ? nullptr : b.data(); };
   const auto nothing = [](const Segment&, std::int64_t, std::int64_t) {};
   const std::int64_t width = config_.feed_forward, n = pass.n();
-  add_prepare(&x_, h_.data(), l.attention_norm.data(), {&l.q, &l.k, &l.v});
-  add_linear(&x_,
-             {{&l.q, q_.data(), bias(l.q_bias)}, {&l.k, k_.data(), bias(l.k_bias)}, {&l.v, v_.data(), bias(l.v_bias)}},
+  const std::vector<std::size_t>& copy = l.attention_input.copy;
+  add_normed(l.attention_input, {&l.q, &l.k, &l.v});
+  add_linear({{&l.q, &x_[copy[0]], q_.data(), bias(l.q_bias)},
+              {&l.k, &x_[copy[1]], k_.data(), bias(l.k_bias)},
+              {&l.v, &x_[copy[2]], v_.data(), bias(l.v_bias)}},
              nothing);
   add_rotations(pass, index);
   kvcache::AttentionItems attend;
   for (const Part& part : pass.parts) attend.add(attention(part, index));
   const std::int64_t items = attend.size();
   program_.add(items, [attend = std::move(attend)](std::int64_t item) { attend.run(item); });
-  add_prepare(&attended_, nullptr, nullptr, {&l.o});
+  add_scaled(&attended_, &l.o);
   // The residual stream takes each piece as soon as it is there.
   const auto add_to_stream = [this, n](const Segment& s, std::int64_t c0, std::int64_t c1) {
     for (std::int64_t r = 0; r < n; ++r) {
@@ -286,22 +311,23 @@ void Decoder::add_layer(const Pass& pass, std::int64_t index) {
       layers_kernels().add(s.y + at, c1 - c0, h_.data() + at);
     }
   };
-  add_linear(&attended_, {{&l.o, projected_.data(), nullptr}}, add_to_stream);
-  add_prepare(&x_, h_.data(), l.ffn_norm.data(), {&l.gate, &l.up});
+  add_linear({{&l.o, &attended_, projected_.data(), nullptr}}, add_to_stream);
+  add_normed(l.ffn_input, {&l.gate, &l.up});
   const Matrix *gate = &l.gate, *up = &l.up;
+  const Activations &gate_x = x_[l.ffn_input.copy[0]], &up_x = x_[l.ffn_input.copy[1]];
   const std::int64_t panels = gate->num_panels();
   const std::int64_t each = std::max<std::int64_t>(1, panels / (std::int64_t{num_threads()} * kPiecesPerThread));
-  program_.add((panels + each - 1) / each, [this, gate, up, each, panels, width, n](std::int64_t item) {
+  program_.add((panels + each - 1) / each, [this, gate, up, &gate_x, &up_x, each, panels, width, n](std::int64_t item) {
     const std::int64_t p0 = item * each, p1 = std::min(panels, p0 + each), c0 = p0 * 16, c1 = std::min(width, p1 * 16);
-    columns(*gate, x_, p0, p1, act_.row(0), width);
-    columns(*up, x_, p0, p1, up_.data(), width);
+    columns(*gate, gate_x, p0, p1, act_.row(0), width);
+    columns(*up, up_x, p0, p1, up_.data(), width);
     for (std::int64_t r = 0; r < n; ++r) {
       float* to = act_.row(r) + c0;
       layers_kernels().swiglu(to, up_.data() + r * width + c0, c1 - c0, to);
     }
   });
-  add_prepare(&act_, nullptr, nullptr, {&l.down});
-  add_linear(&act_, {{&l.down, projected_.data(), nullptr}}, add_to_stream);
+  add_scaled(&act_, &l.down);
+  add_linear({{&l.down, &act_, projected_.data(), nullptr}}, add_to_stream);
 }
 
 // Of a few rows by head, so that threads write different lines of the cache; one item for one or two rows.
@@ -320,15 +346,24 @@ void Decoder::add_rotations(const Pass& pass, std::int64_t index) {
 
 void Decoder::add_head(const Pass& pass) {
   const auto rows = static_cast<std::int64_t>(pass.out_rows.size());
-  out_.resize(rows, config_.hidden);
-  add_prepare(&out_, h_.data(), final_norm_.data(), {&head_}, pass.out_rows.data());
+  const std::int64_t hidden = config_.hidden;
+  const auto normed = [this, hidden, from = pass.out_rows.data()](std::int64_t r, const float* norm, std::int64_t c0,
+                                                                  std::int64_t c1, float* to) {
+    normalise(h_.data() + from[r] * hidden, norm, c0, c1, to);
+  };
   if (pass.hidden) {
-    program_.add(1, [this, pass = &pass, rows](std::int64_t) {
-      std::memcpy(pass->hidden, out_.row(0), static_cast<std::size_t>(rows * config_.hidden) * sizeof(float));
+    program_.add(rows, [this, normed, hidden, to = pass.hidden](std::int64_t r) {
+      normed(r, final_norm_.data(), 0, hidden, to + r * hidden);
     });
   }
-  if (pass.logits)
-    add_linear(&out_, {{&head_, pass.logits, nullptr}}, [](const Segment&, std::int64_t, std::int64_t) {});
+  if (!pass.logits) return;
+  out_.resize(rows, hidden);
+  out_.expect(head_);
+  add_prepare(&out_, [this, normed, hidden, norm = head_input_.norms[0].data()](const Activations::Piece& piece) {
+    const std::int64_t c0 = piece.block0 * quant::kBlock, c1 = std::min(hidden, piece.block1 * quant::kBlock);
+    for (std::int64_t r = piece.row0; r < piece.row1; ++r) normed(r, norm, c0, c1, out_.row(r));
+  });
+  add_linear({{&head_, &out_, pass.logits, nullptr}}, [](const Segment&, std::int64_t, std::int64_t) {});
 }
 
 }  // namespace gramcore::model

@@ -86,7 +86,8 @@ std::int64_t Matrix::bytes() const {
   switch (kind) {
     case Kind::f32: return num_panels() * 16 * cols * 4;
     case Kind::bf16: return num_panels() * 16 * cols * 2;
-    case Kind::packed: return packed.spec.packed_bytes();
+    case Kind::packed:
+    case Kind::table: return packed.spec.packed_bytes();
     default: return 0;
   }
 }
@@ -110,26 +111,45 @@ Matrix dense_matrix(const TensorView& w, Arena* arena) {
   return m;
 }
 
-Matrix packed_matrix(const quant::PackSpec& spec, Span<const std::uint8_t> packed, Arena* arena) {
+namespace {
+
+template <class T>
+const T* copied(Span<const T> from, Arena* arena) {
+  void* const to = arena->take(static_cast<std::int64_t>(from.size() * sizeof(T)));
+  std::memcpy(to, from.data(), from.size() * sizeof(T));
+  return static_cast<const T*>(to);
+}
+
+}  // namespace
+
+Matrix packed_matrix(const PackedWeights& w, Arena* arena) {
   Matrix m;
-  m.kind = Matrix::Kind::packed;
-  m.rows = spec.n;
-  m.cols = spec.k;
-  m.packed.spec = spec;
-  m.packed.packed = packed;
+  m.kind = w.values.empty() ? Matrix::Kind::packed : Matrix::Kind::table;
+  m.rows = w.spec.n;
+  m.cols = w.spec.k;
+  m.packed.spec = w.spec;
+  m.packed.packed = w.packed;
   m.packed.validate();
-  auto* to = static_cast<std::uint8_t*>(arena->take(static_cast<std::int64_t>(packed.size())));
-  std::memcpy(to, packed.data(), packed.size());
-  m.packed.packed = {to, packed.size()};
+  GC_CHECK(w.column_scale.empty() || static_cast<std::int64_t>(w.column_scale.size()) == m.cols,
+           "column_scale must have ", m.cols, " entries, got ", w.column_scale.size());
+  if (m.kind == Matrix::Kind::table) {
+    m.as_table().validate();
+    const quant::ValueTable table = quant::value_table(w.spec.bits, w.values);
+    m.table = copied(Span<const quant::ValueTable>{&table, 1}, arena);
+  }
+  if (!w.column_scale.empty()) m.column_scale = copied(w.column_scale, arena);
+  m.packed.packed = {copied(w.packed, arena), w.packed.size()};
   return m;
 }
 
 void copy_row(const Matrix& m, std::int64_t row, float* out) {
   switch (m.kind) {
-    case Matrix::Kind::f32: return copy_dense_row<float>(m, row, out);
-    case Matrix::Kind::bf16: return copy_dense_row<bf16>(m, row, out);
-    default: return quant::dequantize_row(m.packed.spec, m.packed.packed, row, out);
+    case Matrix::Kind::f32: copy_dense_row<float>(m, row, out); break;
+    case Matrix::Kind::bf16: copy_dense_row<bf16>(m, row, out); break;
+    case Matrix::Kind::table: quant::dequantize_row(m.as_table(), row, out); break;
+    default: quant::dequantize_row(m.packed.spec, m.packed.packed, row, out);
   }
+  for (std::int64_t k = 0; m.column_scale && k < m.cols; ++k) out[k] *= m.column_scale[k];
 }
 
 void Activations::resize(std::int64_t rows, std::int64_t cols) {
@@ -138,9 +158,14 @@ void Activations::resize(std::int64_t rows, std::int64_t cols) {
   values_.resize(static_cast<std::size_t>(rows * cols));
   quantized_.resize(rows, cols);
   packed_readers_ = false;
+  padded_cols_ = 0;
 }
 
 void Activations::expect(const Matrix& reader) {
+  if (const std::int64_t end = reader.packed.spec.k_padded(); reader.kind == Matrix::Kind::table && end > cols_) {
+    padded_cols_ = std::max(padded_cols_, end);
+    padded_.resize(static_cast<std::size_t>(rows_ * padded_cols_));
+  }
   if (reader.kind != Matrix::Kind::packed) return;
   quantized_.expect(reader.packed.spec);
   packed_readers_ = true;
@@ -162,15 +187,28 @@ Activations::Piece Activations::piece(std::int64_t i, std::int64_t pieces) const
 
 void Activations::finish(const Piece& piece) {
   if (packed_readers_) quantized_.set({row(0), DType::f32, rows_, cols_, cols_}, piece);
+  const std::int64_t c0 = piece.block0 * quant::kBlock, c1 = std::min(cols_, piece.block1 * quant::kBlock);
+  if (padded_cols_ == 0 || c0 >= c1) return;
+  for (std::int64_t r = piece.row0; r < piece.row1; ++r) {
+    float* const to = padded_.data() + r * padded_cols_;
+    std::memcpy(to + c0, row(r) + c0, static_cast<std::size_t>(c1 - c0) * sizeof(float));
+    if (c1 == cols_) std::fill(to + cols_, to + padded_cols_, 0.0f);
+  }
 }
 
 void columns(const Matrix& m, const Activations& x, std::int64_t p0, std::int64_t p1, float* y, std::int64_t stride) {
-  if (m.kind != Matrix::Kind::packed) {
+  const quant::MutableRowsView to{y, DType::f32, x.rows_, m.rows, stride};
+  const std::int64_t n0 = p0 * 16, n1 = std::min(p1 * 16, m.rows);
+  if (m.kind == Matrix::Kind::packed) {
+    quant::linear_columns(m.packed, x.quantized_, n0, n1, to);
+  } else if (m.kind == Matrix::Kind::table) {
+    const bool whole = m.packed.spec.k_padded() == x.cols_;
+    const quant::RowsView rows{whole ? x.values_.data() : x.padded_.data(), DType::f32, x.rows_, x.cols_,
+                               whole ? x.cols_ : x.padded_cols_};
+    quant::linear_columns(m.as_table(), rows, n0, n1, to);
+  } else {
     dense_columns(m, x.values_.data(), x.cols_, x.rows_, p0, p1, y, stride);
-    return;
   }
-  quant::linear_columns(m.packed, x.quantized_, p0 * 16, std::min(p1 * 16, m.rows),
-                        {y, DType::f32, x.rows_, m.rows, stride});
 }
 
 }  // namespace gramcore::model

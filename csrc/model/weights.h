@@ -1,6 +1,7 @@
 // Weight matrices of the decoder and products with them.
 //
-// A matrix is dense (fp32 or bf16 in panels of 16 rows) or packed low-bit (gramcore::quant).  Memory comes from an
+// A matrix is dense (fp32 or bf16 in panels of 16 rows) or packed low-bit (gramcore::quant): integer codes, or places in
+// a table of values.  Memory comes from an
 // arena of huge pages: at one token per pass every weight is read once, and small pages cost a quarter of the
 // bandwidth.
 #pragma once
@@ -10,7 +11,7 @@
 #include <vector>
 
 #include "core/dtype.h"
-#include "quant/linear.h"
+#include "quant/table.h"
 
 namespace gramcore::model {
 
@@ -34,24 +35,33 @@ class Arena {
 };
 
 struct Matrix {
-  enum class Kind { none, f32, bf16, packed };
+  enum class Kind { none, f32, bf16, packed, table };
   Kind kind = Kind::none;
   std::int64_t rows = 0, cols = 0;
   const void* panels = nullptr;  // dense: [rows / 16][cols][16]
-  quant::PackedLinear packed;
+  quant::PackedLinear packed;                    // of a table its codes
+  const quant::ValueTable* table = nullptr;
+  const float* column_scale = nullptr;  // cols: the weight is what is stored, times this in every row; null: all 1
 
+  quant::TableLinear as_table() const { return {packed.spec, packed.packed, table, nullptr}; }
   std::int64_t num_panels() const { return (rows + 15) / 16; }
   std::int64_t bytes() const;
 };
 
 // From row-major (rows, cols) fp32 or bf16 (kept as they are).
 Matrix dense_matrix(const TensorView& weights, Arena* arena);
-// From bytes in gramcore::quant's layout.
-Matrix packed_matrix(const quant::PackSpec& spec, Span<const std::uint8_t> packed, Arena* arena);
+// Bytes in gramcore::quant's layout.
+struct PackedWeights {
+  quant::PackSpec spec;
+  Span<const std::uint8_t> packed;
+  Span<const float> values;        // of the codes, bf16 numbers; empty: codes are integers
+  Span<const float> column_scale;  // k, or empty: all 1
+};
+Matrix packed_matrix(const PackedWeights& weights, Arena* arena);
 // Row `row` as fp32 (an embedding).
 void copy_row(const Matrix& m, std::int64_t row, float* out);
 
-// Rows of fp32 activations and, when a packed matrix will read them, their int8 form.
+// Rows of fp32 activations and, as the matrices that will read them need it, their int8 form or rows ending in zeros.
 class Activations {
  public:
   using Piece = quant::QuantizedRows::Piece;
@@ -75,6 +85,8 @@ class Activations {
   std::vector<float> values_;
   quant::QuantizedRows quantized_;
   bool packed_readers_ = false;
+  std::int64_t padded_cols_ = 0;  // of table readers whose last group is not full; 0: none
+  std::vector<float> padded_;
 };
 
 // Columns [16 p0, 16 p1) (cut at m.rows) of y = x m^T, for all rows of x; y has `stride` floats per row.

@@ -170,6 +170,22 @@ void unpack(const PackSpec& s, Span<const std::uint8_t> packed, Span<std::uint8_
   });
 }
 
+void unpack_row(const PackSpec& s, Span<const std::uint8_t> packed, std::int64_t row, std::uint8_t* codes,
+                float* scales, float* mins) {
+  const std::uint8_t* panel = packed.data() + row / kPanelRows * s.panel_bytes();
+  const int r = static_cast<int>(row % kPanelRows);
+  for (std::int64_t g = 0; g < s.groups(); ++g) {
+    const std::uint8_t* blocks = panel + g * s.group_bytes();
+    const std::uint8_t* values = blocks + s.group / kBlock * s.block_bytes();
+    scales[g] = get_value(values, s.scale, r);
+    if (s.has_min) mins[g] = get_value(values + 16 * s.scale_bytes(), s.scale, r);
+    for (std::int64_t c = 0; c < s.group && g * s.group + c < s.k; ++c) {
+      codes[g * s.group + c] = static_cast<std::uint8_t>(
+          get_code(blocks + c / kBlock * s.block_bytes(), s.bits, r, static_cast<int>(c % kBlock)));
+    }
+  }
+}
+
 void dequantize_row(const PackSpec& s, Span<const std::uint8_t> packed, std::int64_t row, float* out) {
   const std::uint8_t* panel = packed.data() + row / kPanelRows * s.panel_bytes();
   const int r = static_cast<int>(row % kPanelRows);

@@ -61,6 +61,10 @@ void pack(const PackSpec& spec, Span<const std::uint8_t> codes, const GroupValue
 void unpack(const PackSpec& spec, Span<const std::uint8_t> packed, Span<std::uint8_t> codes, Span<float> scales,
             Span<float> mins);
 
+// Row `row` alone: k codes; scales and, of asymmetric weights, minima per group.
+void unpack_row(const PackSpec& spec, Span<const std::uint8_t> packed, std::int64_t row, std::uint8_t* codes,
+                float* scales, float* mins);
+
 // Row `row` as k fp32 values.
 void dequantize_row(const PackSpec& spec, Span<const std::uint8_t> packed, std::int64_t row, float* out);
 

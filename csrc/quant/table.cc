@@ -31,6 +31,35 @@ void TableLinear::validate() const {
   GC_CHECK(!spec.has_min || spec.group == kBlock, "groups with two scales must have 32 columns, got ", spec.group);
 }
 
+void linear_columns(const TableLinear& w, const RowsView& x, std::int64_t n0, std::int64_t n1,
+                    const MutableRowsView& y) {
+  constexpr std::int64_t kRowsAtOnce = 128;  // whose sums stay in L1
+  static thread_local std::vector<float> memory;
+  const PackSpec& s = w.spec;
+  const std::int64_t most = std::min(x.rows, kRowsAtOnce);
+  const std::size_t needed = static_cast<std::size_t>(4096 + (80 + kPanelRows) * most);
+  if (memory.size() < needed) memory.resize(needed);
+  const auto kernel = tgemm_kernels().panel[s.bits];
+  TablePanelArgs a{};
+  a.groups = s.groups();
+  a.blocks_per_group = static_cast<int>(s.group / kBlock);
+  a.scale_f32 = s.scale == ScaleType::f32;
+  a.halves = s.has_min;
+  a.table = w.table;
+  a.x_stride = x.stride;
+  a.scratch = memory.data();
+  a.out = memory.data() + 4096 + 80 * most;
+  for (std::int64_t row = 0; row < x.rows; row += kRowsAtOnce) {
+    a.rows = std::min(kRowsAtOnce, x.rows - row);
+    a.x = static_cast<const float*>(x.data) + row * x.stride;
+    for (std::int64_t n = n0; n < n1; n += kPanelRows) {
+      a.panel = w.packed.data() + n / kPanelRows * s.panel_bytes();
+      kernel(a);
+      store_rows(a.out, a.rows, row, n, w.bias, y);
+    }
+  }
+}
+
 void linear(const TableLinear& w, const RowsView& x, const MutableRowsView& y) {
   static thread_local FloatRows rows;
   w.validate();
@@ -39,50 +68,35 @@ void linear(const TableLinear& w, const RowsView& x, const MutableRowsView& y) {
   GC_CHECK(x.cols == s.k && y.rows == x.rows && y.cols == s.n, "x and y must have shapes (M, ", s.k, ") and (M, ", s.n,
            "), got (", x.rows, ", ", x.cols, ") and (", y.rows, ", ", y.cols, ")");
   if (x.rows == 0) return;
-  const auto kernel = tgemm_kernels().panel[s.bits];
-  constexpr std::int64_t kRowsAtOnce = 128;  // whose sums stay in L1
-  const FloatRows& all = rows;               // not the workers' own
-  const std::int64_t each = std::max<std::int64_t>(1, s.panels() / (std::int64_t{num_threads()} * 8));
-  parallel_chunks((s.panels() + each - 1) / each, [&](std::int64_t piece) {
-    static thread_local std::vector<float> memory;
-    const std::int64_t most = std::min(x.rows, kRowsAtOnce);
-    const std::size_t needed = static_cast<std::size_t>(4096 + (80 + kPanelRows) * most);
-    if (memory.size() < needed) memory.resize(needed);
-    TablePanelArgs a{};
-    a.groups = s.groups();
-    a.blocks_per_group = static_cast<int>(s.group / kBlock);
-    a.scale_f32 = s.scale == ScaleType::f32;
-    a.halves = s.has_min;
-    a.table = w.table;
-    a.x_stride = all.stride();
-    a.scratch = memory.data();
-    a.out = memory.data() + 4096 + 80 * most;
-    for (std::int64_t row = 0; row < x.rows; row += kRowsAtOnce) {
-      a.rows = std::min(kRowsAtOnce, x.rows - row);
-      a.x = all.row(row);
-      for (std::int64_t p = piece * each; p < std::min(s.panels(), (piece + 1) * each); ++p) {
-        a.panel = w.packed.data() + p * s.panel_bytes();
-        kernel(a);
-        store_rows(a.out, a.rows, row, p * kPanelRows, w.bias, y);
-      }
-    }
+  const RowsView padded{rows.row(0), DType::f32, rows.rows(), rows.cols(), rows.stride()};  // not the workers' own
+  const std::int64_t each = std::max<std::int64_t>(1, s.panels() / (std::int64_t{num_threads()} * 8)) * kPanelRows;
+  parallel_chunks((s.n + each - 1) / each, [&](std::int64_t piece) {
+    linear_columns(w, padded, piece * each, std::min(s.n, (piece + 1) * each), y);
   });
+}
+
+void dequantize_row(const TableLinear& w, std::int64_t row, float* out) {
+  static thread_local std::vector<std::uint8_t> codes;
+  static thread_local std::vector<float> scales;
+  const PackSpec& s = w.spec;
+  const auto groups = static_cast<std::size_t>(s.groups());
+  codes.resize(static_cast<std::size_t>(s.k));
+  scales.resize(2 * groups);
+  unpack_row(s, w.packed, row, codes.data(), scales.data(), scales.data() + groups);
+  for (std::int64_t k = 0; k < s.k; ++k) {
+    const bool last = s.has_min && k % s.group >= kBlock / 2;
+    const float scale = scales[static_cast<std::size_t>(k / s.group) + (last ? groups : 0)];
+    out[k] = scale * w.table->values[codes[static_cast<std::size_t>(k)]];
+  }
 }
 
 void dequantize(const TableLinear& w, Span<float> out) {
   w.validate();
   const PackSpec& s = w.spec;
-  const std::size_t groups = static_cast<std::size_t>(s.n * s.groups());
-  std::vector<std::uint8_t> codes(static_cast<std::size_t>(s.n * s.k));
-  std::vector<float> first(groups), last(s.has_min ? groups : 0);
-  unpack(s, w.packed, codes, first, last);
-  GC_CHECK(out.size() == codes.size(), "out must have ", codes.size(), " elements, got ", out.size());
+  GC_CHECK(out.size() == static_cast<std::size_t>(s.n * s.k), "out must have ", s.n * s.k, " elements, got ",
+           out.size());
   parallel_for(s.n, 64, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin * s.k; i < end * s.k; ++i) {
-      const std::int64_t column = i % s.k, group = i / s.k * s.groups() + column / s.group;
-      const std::vector<float>& scales = s.has_min && column % s.group >= kBlock / 2 ? last : first;
-      out.data()[i] = scales[static_cast<std::size_t>(group)] * w.table->values[codes[static_cast<std::size_t>(i)]];
-    }
+    for (std::int64_t row = begin; row < end; ++row) dequantize_row(w, row, out.data() + row * s.k);
   });
 }
 

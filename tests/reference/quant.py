@@ -46,8 +46,18 @@ def pair_rows(weight: np.ndarray, heads: int) -> np.ndarray:
     return out
 
 
+def random_six_bit(n: int, k: int) -> np.ndarray:
+    """Bytes of a random Q6_K matrix ``(n, k)``: codes anywhere, scales within 30e-4."""
+    rng = np.random.default_rng(n + k)
+    blocks = rng.integers(0, 256, (n, k // 256, 210), dtype=np.uint8)
+    blocks[..., 192:208] = rng.integers(-30, 31, (n, k // 256, 16)).astype(np.int8).view(np.uint8)
+    blocks[..., 208:] = np.float16(1e-4).reshape(1).view(np.uint8)
+    return blocks.reshape(n, -1)
+
+
 def write_model(path: Path, model: Any, tensor_type: str = "F32") -> None:
-    """A GGUF file of a tiny transformers Llama or Qwen2 model with a 256-token byte vocabulary."""
+    """A GGUF file of a tiny transformers Llama or Qwen2 model with a 256-token byte vocabulary; Q6_K matrices, which
+    gguf cannot write, are random."""
     c = model.config
     arch = c.model_type
     writer = gguf.GGUFWriter(str(path), arch)
@@ -74,7 +84,7 @@ def write_model(path: Path, model: Any, tensor_type: str = "F32") -> None:
         if arch == "llama" and ("q_proj" in name or "k_proj" in name):
             value = pair_rows(value, c.num_attention_heads if "q_proj" in name else c.num_key_value_heads)
         kind = gguf.GGMLQuantizationType[tensor_type if value.ndim == 2 else "F32"]
-        raw = gguf.quants.quantize(value, kind)
+        raw = random_six_bit(*value.shape) if kind.name == "Q6_K" else gguf.quants.quantize(value, kind)
         writer.add_tensor(gguf_name(name), raw, raw_shape=raw.shape, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -74,7 +74,7 @@ class Decoder:
             path_or_name: path of the file, a folder with one, or ``"smollm2"`` for the packaged model.
             max_len: slots of the cache, >= 1; default the model's context length.
             kv_dtype: ``"float32"``, ``"bfloat16"``, ``"float16"`` or ``"int8"`` (a factor per slot and head); default
-                float16, float32 with ``dense``.
+                float16 with low-bit weights, else float32.
             dense: expand all weights to fp32.
 
         Raises:
@@ -88,14 +88,13 @@ class Decoder:
     def from_module(cls, model: Any, *, max_len: int | None = None, kv_dtype: str | None = None) -> Self:
         """Take the weights of a ``transformers`` causal language model (copied; fp32 and bf16 stay what they are).
 
-        Layers that :func:`gramcore.quant.quantize_` replaced keep their codes where those are packed integers; others
-        (BiLLM, power exponents, fp8, DGQ unless ``smoothing=0``) are expanded to fp32.  Packed layers round activations
-        to int8.
+        Layers that :func:`gramcore.quant.quantize_` replaced keep their codes; those of BiLLM alone are expanded to
+        fp32.  Layers of integer codes round activations to int8, those of table codes (power exponents, fp8) do not.
 
         Args:
             model: LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM or Qwen3ForCausalLM, quantised or not.
             max_len: slots of the cache; default the configuration's ``max_position_embeddings``.
-            kv_dtype: as for :meth:`from_gguf`; default float32, float16 with packed layers.
+            kv_dtype: as for :meth:`from_gguf`; default float32, float16 with low-bit layers.
 
         Raises:
             ValueError: architecture or a variant of it is not supported; the message says which are.

@@ -68,7 +68,7 @@ def _create(sizes: dict[str, int], inverse_frequency: npt.NDArray[np.float32], e
 
 
 def read_gguf(path_or_name: str | Path, *, dense: bool = False) -> Weights:
-    """Read a GGUF file without torch: formats with groups of 32 or more keep their codes, others become fp32."""
+    """Read a GGUF file without torch: quantised formats keep their codes, others become fp32."""
     from gramcore.model.gguf import read_shape, target_tensors
     from gramcore.model.hf import find_model
     from gramcore.quant import GgufFile
@@ -103,7 +103,7 @@ def _set_matrix(native: Any, name: str, layer: int, tensor: Any, order: Any, den
     """Hand over one matrix; returns whether its codes were kept."""
     groups = None if dense or tensor.type.groups is None else tensor.type.groups(tensor.data)
     n, k = tensor.shape
-    if groups is None or groups.codes.shape[1] % 32:
+    if groups is None:
         values = tensor.dequantize()
         native.set_dense(name, layer, np.ascontiguousarray(values if order is None else values[order]))
         return False
@@ -113,10 +113,15 @@ def _set_matrix(native: Any, name: str, layer: int, tensor: Any, order: Any, den
         matrix = x.reshape(n, -1).astype(dtype, copy=False)
         return np.ascontiguousarray(matrix if order is None else matrix[order])
 
-    exact = groups.scales.dtype != np.float16
-    spec = _pack_spec(n, k, groups.bits, size, groups.zero, groups.mins is not None, exact)
+    codes, scales = rows(groups.codes, np.uint8), rows(groups.scales, np.float32)
     mins = None if groups.mins is None else rows(groups.mins, np.float32)
-    native.set_codes(name, layer, spec, rows(groups.codes, np.uint8), rows(groups.scales, np.float32), mins)
+    table = None
+    if size == 16:  # blocks of 32 with two scales, codes as places in a table of whole numbers
+        size, table = 32, np.arange(-groups.zero, (1 << groups.bits) - groups.zero, dtype=np.float32)
+        scales, mins = (np.ascontiguousarray(scales[:, half::2]) for half in (0, 1))
+    exact = groups.scales.dtype != np.float16
+    spec = _pack_spec(n, k, groups.bits, size, groups.zero, mins is not None, exact)
+    native.set_codes(name, layer, spec, codes, scales, mins, table)
     return True
 
 
@@ -175,10 +180,14 @@ def _set_weight(native: Any, name: str, layer: int, weight: Any) -> bool:
     """Hand over a tensor or a quantised matrix; returns whether low-bit codes were kept."""
     import torch
 
-    from gramcore.quant import PackedTensor
+    from gramcore.quant import PackedTensor, SmoothTensor, TableTensor
 
-    if isinstance(weight, PackedTensor):
-        native.set_packed(name, layer, _pack_spec(*weight.numbers), weight.packed.cpu())
+    column_scale = None
+    if isinstance(weight, SmoothTensor):
+        weight, column_scale = weight.inner, weight.inverse.cpu()
+    if isinstance(weight, PackedTensor | TableTensor):
+        values = weight.values.cpu() if isinstance(weight, TableTensor) else None
+        native.set_packed(name, layer, _pack_spec(*weight.numbers), weight.packed.cpu(), values, column_scale)
         return True
     dense = weight if isinstance(weight, torch.Tensor) else weight.dequantize()
     if dense.dim() == 1:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from gramcore.quant.nupes import PowerCodec, PowerTensor
     from gramcore.quant.packed import PackedTensor
     from gramcore.quant.schemes import scheme_names
+    from gramcore.quant.smooth import SmoothTensor
+    from gramcore.quant.table import TableTensor
 
 __all__ = [
     "DGQ",
@@ -52,6 +54,8 @@ __all__ = [
     "QuantEmbedding",
     "QuantLinear",
     "QuantReport",
+    "SmoothTensor",
+    "TableTensor",
     "compare",
     "fp8_round",
     "linear",
@@ -83,5 +87,7 @@ __getattr__, __dir__ = attach(
         "nupes": "PowerCodec PowerTensor",
         "packed": "PackedTensor",
         "schemes": "scheme_names",
+        "smooth": "SmoothTensor",
+        "table": "TableTensor",
     },
 )

@@ -118,7 +118,7 @@ def _q6_k(data: U8) -> Groups:
     codes: U8 = (low | (((qh >> shifts) & 3) << 4)).astype(np.uint8).reshape(-1, 16)
     scale = np.ascontiguousarray(b[:, 192:208]).view(np.int8).astype(np.float32)
     d = _halves(b[:, 208:210]).astype(np.float32)[:, None]
-    return Groups(codes, (d * scale).reshape(-1), None, 32, 8)
+    return Groups(codes, (d * scale).reshape(-1), None, 32, 6)
 
 
 def _bf16(data: U8) -> F32:

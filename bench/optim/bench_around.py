@@ -115,12 +115,13 @@ def temporaries(bench: Bench) -> None:
     shapes = llama_shapes(layers=2, vocabulary=2048)
     numel = sum(torch.Size(s).numel() for s in shapes)
     names = ("AdamW", "AdamW-8bit", "AdamW-4bit", "Lion-8bit", "Grams", "Sophia", "Adafactor", "CAME", "Adam-mini")
-    for name in (*names, "APOLLO-Mini", "APOLLO", "GaLore", "Fira"):
-        params = make_params(shapes, torch.float32)
-        share_grads([p.detach() for p in make_params(shapes, torch.float32, seed=1)], params)
-        optimizer = create(name, params, lr=1e-4)
-        optimizer.step()
-        bench.note(f"{name}: temporaries {allocated_peak(optimizer.step) / numel:.3f} bytes per parameter")
+    for dtype in (torch.float32, torch.bfloat16):
+        for name in (*names, "APOLLO-Mini", "APOLLO", "GaLore", "Fira"):
+            params = make_params(shapes, dtype)
+            share_grads([p.detach() for p in make_params(shapes, dtype, seed=1)], params)
+            optimizer = create(name, params, lr=1e-4)
+            optimizer.step()
+            bench.note(f"{name}, {dtype}: temporaries {allocated_peak(optimizer.step) / numel:.3f} bytes per parameter")
 
 
 def peak(bench: Bench) -> None:

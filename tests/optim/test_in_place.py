@@ -5,7 +5,7 @@ from __future__ import annotations
 import gramcore
 import pytest
 import torch
-from gramcore._core.optim import step_columns
+from gramcore._core.optim import step_columns, step_lifted
 from gramcore.optim import CAME, Adafactor, AdamMini, adam_mini, factored, frugal, grass, gwt
 from gramcore.optim.in_place import MatrixJob
 
@@ -75,6 +75,48 @@ def test_matrices_stepped_in_place_as_stored(kind, dtype, options, bound, monkey
     shapes = [(133, 130), (70, 650)]
     never = (MatrixJob, "plain", property(lambda _: False))
     both_ways(make, shapes, dtype, bound, monkeypatch, never)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("by_row", [True, False, None])
+def test_lifted_steps_of_parts_of_a_matrix(isa: str, by_row: bool | None, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    whole, grads = (torch.randn(40, 1500, generator=generator).to(dtype) for _ in range(2))
+    low = torch.randn(40, 1500, generator=generator).mul_(1e-3).to(dtype) if dtype is torch.bfloat16 else None
+    for part in ((slice(3, 20), slice(0, 1500)), (slice(0, 40), slice(256, 1293)), (slice(5, 6), slice(128, 131))):
+        w, g, before = whole.clone(), grads[part], whole[part].double()
+        u = torch.randn(g.shape, generator=generator).to(dtype)
+        phi = None if by_row is None else torch.rand(g.shape[0 if by_row else 1], generator=generator)
+        remainder = None if low is None else low.clone()
+        place = (part[0].start, part[1].start)
+        kept = None if remainder is None else remainder[part]
+        step_lifted(w[part], g, u, phi, bool(by_row), 0.3, (-0.1, 0.2), remainder=kept, place=place)
+        if kept is not None:
+            before = before + low[part].double()  # type: ignore[index]
+        scale = torch.zeros(1) if phi is None else phi[:, None] if by_row else phi
+        want = (before * 0.9 - 0.3 * (u.double() + scale.double() * g.double())) * 1.2
+        got = w[part].double() + (0 if kept is None else kept.double())
+        unit = {torch.float32: 2.0**-22, torch.bfloat16: 2.0**-15, torch.float16: 2.0**-10}[dtype]
+        assert ((got - want).abs() <= unit * (want.abs() + 4)).all()
+        w[part] = whole[part]
+        assert torch.equal(w, whole)  # nothing around it was touched
+
+
+def test_lifted_steps_round_by_place_whatever_the_panel() -> None:
+    generator = torch.Generator().manual_seed(0)
+    w, u = torch.ones(300, 2500, dtype=torch.bfloat16), torch.rand(300, 2500, generator=generator).mul_(0.004)
+    noise, parts = (7, 3, 1), w.clone()
+    step_lifted(w, u, u, None, True, 1.0, noise=noise)
+    for rows, columns in ((slice(0, 100), slice(0, 2500)), (slice(100, 300), slice(0, 256))):
+        step_lifted(parts[rows, columns], u[rows, columns], u[rows, columns].contiguous(), None, True, 1.0,
+                    noise=noise, place=(rows.start, columns.start))  # fmt: skip
+    step_lifted(parts[100:, 256:], u[100:, 256:], u[100:, 256:].contiguous(), None, True, 1.0, noise=noise,
+                place=(100, 256))  # fmt: skip
+    assert torch.equal(w, parts)
+    moved = (1.0 - w.float()).double()
+    # Below 1 the spacing is 2^-8: the variance of one element is at most 2^-18; false alarm 6e-7.
+    assert abs(float((moved - u.double()).mean())) <= 5 * 2.0**-9 / w.numel() ** 0.5
+    assert {float(x) for x in moved.unique()} <= {0.0, 2.0**-8, 2.0**-7}
 
 
 def test_masks_of_entries_are_checked() -> None:

@@ -22,6 +22,8 @@ struct RowsKernels {
   // to = factor * x * column; `to` may be x.
   void (*scale)(const float* x, const float* column, float factor, float* to, std::int64_t n);
   void (*scale_bf16)(const std::uint16_t* x, const float* column, float factor, float* to, std::int64_t n);
+  // to += factor * x * column.
+  void (*add_scaled)(const float* x, const float* column, float factor, float* to, std::int64_t n);
   // Sum of x * column.  squares += the sum of x * x.
   double (*dot)(const float* x, const float* column, std::int64_t n, double* squares);
   // sums += factor * x.  Returns the sum of x * x.

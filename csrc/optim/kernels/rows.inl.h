@@ -79,6 +79,18 @@ static void scale_bf16(const std::uint16_t* x, const float* column, float factor
   scale_stored<Bf16>(x, column, factor, to, n);
 }
 
+static void add_scaled(const float* x, const float* column, float factor, float* to, std::int64_t n) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const vf u = factor * load(x + i);
+    store(to + i, load(to + i) + (column ? u * load(column + i) : u));
+  }
+  if (i == n) return;
+  const int rest = static_cast<int>(n - i);
+  const vf u = factor * load_part(x + i, rest);
+  store_part(to + i, load_part(to + i, rest) + (column ? u * load_part(column + i, rest) : u), rest);
+}
+
 // What `body` returns for whole vectors and then for the rest, added up in four accumulators.
 template <class Body>
 GC_INLINE double sum_over(std::int64_t n, const Body& body) {
@@ -173,7 +185,7 @@ static double moment(const float* x, float factor, float weight, float* m, std::
 }  // namespace
 
 extern const RowsKernels kRows;
-const RowsKernels kRows = {fold, scale, scale_bf16, dot, accumulate, squares, moment};
+const RowsKernels kRows = {fold, scale, scale_bf16, add_scaled, dot, accumulate, squares, moment};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::optim

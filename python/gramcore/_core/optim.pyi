@@ -4,7 +4,7 @@ Step engine of the optimizers.
 from __future__ import annotations
 import collections.abc
 import typing
-__all__: list[str] = ['Noise', 'factored_pass', 'factored_step', 'haar_moments', 'haar_step', 'project_line', 'rule_norms', 'scaled_squares', 'step', 'step_blocks', 'step_columns', 'step_rows', 'sum_squares']
+__all__: list[str] = ['Noise', 'factored_pass', 'factored_step', 'haar_moments', 'haar_step', 'project_line', 'rule_norms', 'scaled_squares', 'step', 'step_blocks', 'step_columns', 'step_lifted', 'step_rows', 'sum_squares']
 class Noise:
     """
     Directions of a zeroth-order step: the sum over draws (id, amount) of amount times standard normal values that are a function of (seed, id, parameter, element).
@@ -50,6 +50,10 @@ def step_blocks(param: typing.Any, grad: typing.Any, m: typing.Any, v: typing.An
 def step_columns(inside: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], outside: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], param: typing.Any, grad: typing.Any, moments: collections.abc.Sequence[typing.Any], chosen: typing.Any, width: typing.SupportsInt | typing.SupportsIndex, step: typing.SupportsInt | typing.SupportsIndex, scales: typing.Any = (), storage: str = '', remainder: typing.Any = None, noise: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] | None = None) -> None:
     """
     Adam on `width` columns of each row of a matrix, with moments (rows, width); sign descent on the others. `chosen`: int64 columns of all rows, or uint8 (rows, ceil(columns / 8)) with a bit per column, lowest first.
+    """
+def step_lifted(param: typing.Any, grad: typing.Any, lifted: typing.Any, phi: typing.Any, by_row: bool, lr: typing.SupportsFloat | typing.SupportsIndex, decay: tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex] = (0.0, 0.0), remainder: typing.Any = None, noise: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] | None = None, place: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] = (0, 0)) -> None:
+    """
+    p += decay[0] p; p -= lr (lifted + phi grad); p += decay[1] p, for a part of a matrix that begins at `place` (row, column); phi holds a number per row, or per column, or is None for zeros.
     """
 def step_rows(rule: str, hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], param: typing.Any, grad: typing.Any, slots: collections.abc.Sequence[typing.Any], index: typing.Any, step: typing.SupportsInt | typing.SupportsIndex, id: typing.SupportsInt | typing.SupportsIndex = 0, stochastic: bool = False, seed: typing.SupportsInt | typing.SupportsIndex = 0, remainder: typing.Any = None) -> None:
     """

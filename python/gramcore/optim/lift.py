@@ -113,6 +113,8 @@ class DropResidual(PanelLift, ViewLift):
         return True
 
     def step_panels(self, panels: PanelStep, norm: torch.Tensor) -> None:
+        if not panels.direct:  # the update of a panel is formed
+            panels.resize(panels.basis.shape[0])
         for s in panels:
             panels.add(s, panels.step_rule(panels.project(s), s), self.scale * panels.correction)
 
@@ -153,7 +155,8 @@ def _skew(panels: PanelStep) -> torch.Tensor | None:
     p = panels.basis
     if p.dtype is torch.float32:
         return None
-    gram = panels.over_basis(p.float().T @ p.float())
+    wide = p.float()
+    gram = panels.over_basis(wide.T @ wide)
     gram.diagonal().sub_(1.0)
     return gram.to(p.dtype)
 

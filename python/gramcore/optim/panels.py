@@ -18,7 +18,7 @@ from gramcore.optim.rows import Part, Rows
 __all__ = ["PanelStep"]
 
 #: Numbers in one panel; it holds a multiple of 256 channels, so blocks of codes begin with it.
-_ELEMENTS = 1 << 18
+_ELEMENTS = 1 << 17
 _CHANNELS = 256
 
 
@@ -74,10 +74,9 @@ class PanelStep:
             self.state["remainder"].copy_(self.remainder)
 
     def resize(self, numbers: int) -> None:
-        """Let a panel hold so many channels that ``numbers`` per channel are a quarter of a million."""
+        """Let a panel hold so many channels that ``numbers`` per channel are about a hundred thousand."""
         size = max(1, _ELEMENTS // numbers // _CHANNELS) * _CHANNELS
-        divided = (self.direct or self.along_rows) and not self.summed
-        self.size = min(self.channels, size) if divided else self.channels
+        self.size = self.channels if self.summed else min(self.channels, size)
         #: Whether R is one column, formed in fp32 in one pass that also gives `squares`.
         self.line = self.rank == 1 and self.size == self.channels and not self.rows.split and self.g.is_contiguous()
         self._r = torch.empty(self.size, self.rank, dtype=torch.float32 if self.line else self.g.dtype)
@@ -164,41 +163,37 @@ class PanelStep:
         beta1, beta2 = (1.0, 1.0) if frozen else self.group["betas"]
         return {"beta1": beta1, "beta2": beta2, "eps": self.eps}
 
+    def _decay(self) -> tuple[float, float]:
+        """What the parameter, times this, is changed by before and after the update."""
+        shrink = -float(self.group["lr"]) * float(self.group["weight_decay"])
+        return (0.0, shrink) if self.group.get("decay", "before") == "after" else (shrink, 0.0)
+
     def add(self, s: slice, low: torch.Tensor, factor: float, phi: torch.Tensor | None = None) -> None:
         """W ← decayed W − η factor (low Pᵀ + phi g) of channels ``s``; phi (channels of s,) is 0 if None.
 
         ``low`` is overwritten.
         """
-        lr, decay = float(self.group["lr"]), float(self.group["weight_decay"])
-        after = 1.0 - lr * decay if self.group.get("decay", "before") == "after" else 1.0
-        g = self.part(self.g, s)
-        column = None if phi is None else phi.unsqueeze(1 if self.along_rows else 0) * self.grad_scale
-        if self.direct and (column is None or self.w.dtype is torch.float32):
-            w, amount = self.part(self.w, s), -lr * factor * after
-            first, second = self._factors(low)
-            w.addmm_(first, second, beta=1.0 - lr * decay, alpha=amount)
-            if column is not None:
-                w.addcmul_(g, column, value=amount)
+        lr, decay = float(self.group["lr"]), self._decay()
+        g, w = self.part(self.g, s), self.part(self.w, s)
+        first, second = self._factors(low)
+        if self.direct and (phi is None or w.dtype is torch.float32):
+            amount = -lr * factor * (1.0 + decay[1])
+            w.addmm_(first, second, beta=1.0 + sum(decay), alpha=amount)
+            if phi is not None:
+                w.addcmul_(g, phi.unsqueeze(1 if self.along_rows else 0) * self.grad_scale, value=amount)
             return
-        u = torch.mm(*self._factors(low))
-        if column is not None:
-            u = u.float().addcmul_(g, column)
-        w = self.part(self.w, s)
-        target = w.contiguous()
-        _core.optim.step(
-            "sgd",
-            {"lr": lr, "weight_decay": decay, "decay_after": float(after != 1.0), "grad_scale": factor},
-            [target],
-            [u],
-            [],
-            [self.t],
-            [self._id(s)],
-            remainders=None if self.remainder is None else [self.part(self.remainder, s)],
-            stochastic=self.group["rounding"] == "stochastic",
-            seed=self.group["seed"],
+        _core.optim.step_lifted(
+            w,
+            g if g.stride(1) == 1 else g.contiguous(),
+            torch.mm(first, second),
+            None if phi is None else phi * self.grad_scale,
+            self.along_rows,
+            lr * factor,
+            decay,
+            remainder=None if self.remainder is None else self.part(self.remainder, s),
+            noise=(self.group["seed"], self.index, self.t) if self.group["rounding"] == "stochastic" else None,
+            place=(self.rows.begin + s.start, 0) if self.along_rows else (self.rows.begin, s.start),
         )
-        if target is not w:
-            w.copy_(target)
 
     def _factors(self, low: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         low = low.to(self.basis.dtype)

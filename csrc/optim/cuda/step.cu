@@ -4,7 +4,7 @@
 #include "core/cuda/status.h"
 #include "core/dtype.h"
 #include "optim/cuda/adamw.h"
-#include "optim/cuda/step.cuh"
+#include "optim/cuda/rank1.cuh"
 #include "optim/engine.h"
 
 namespace gramcore::optim {
@@ -13,13 +13,24 @@ namespace {
 using cuda::invalid;
 using step_cuda::Codes;
 using step_cuda::Float;
+using step_cuda::Launch;
 
 bool aligned(const void* p, std::size_t bytes) {
   return reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
 }
 
-int check_tensor(const StepCudaTensor& t, std::int64_t i, int slots, bool quantised, std::size_t param_bytes,
-                 std::size_t grad_bytes, std::size_t state_bytes) {
+// How moments are stored: bytes of an element to which they are aligned, and whether they have scales.
+struct MomentFacts {
+  std::size_t bytes;
+  bool coded, rank1;
+};
+template <class State>
+constexpr MomentFacts kFacts = {1, true, State::kMeasures};
+template <class T>
+constexpr MomentFacts kFacts<Float<T>> = {sizeof(T), false, false};
+
+int check_tensor(const StepCudaTensor& t, std::int64_t i, int slots, const MomentFacts& facts, std::size_t param_bytes,
+                 std::size_t grad_bytes) {
   if (t.numel < 0 || t.numel > std::int64_t{1} << 40) {
     return invalid("numel must be in [0, 2^40], got ", t.numel, " (tensor ", i, ")");
   }
@@ -27,46 +38,95 @@ int check_tensor(const StepCudaTensor& t, std::int64_t i, int slots, bool quanti
   bool present = t.param != nullptr && t.grad != nullptr;
   bool fits = aligned(t.param, param_bytes) && aligned(t.grad, grad_bytes);
   for (int k = 0; k < slots; ++k) {
-    present = present && t.moment[k] != nullptr && (!quantised || t.scales[k] != nullptr);
-    fits = fits && aligned(t.moment[k], state_bytes);
+    present = present && t.moment[k] != nullptr && (!facts.coded || t.scales[k] != nullptr);
+    fits = fits && aligned(t.moment[k], facts.bytes);
   }
   if (!present) return invalid("param, grad, moments and their scales must not be null (tensor ", i, ")");
   if (!fits) return invalid("pointers must be aligned to their element size (tensor ", i, ")");
+  if (!facts.rank1 || t.cols == 0) return cuda::kOk;
+  if (t.cols < 0 || t.numel % t.cols != 0) {
+    return invalid("cols must divide numel ", t.numel, ", got ", t.cols, " (tensor ", i, ")");
+  }
+  if (t.fresh == nullptr) return invalid("fresh must not be null beside cols (tensor ", i, ")");
   return cuda::kOk;
 }
 
-template <class Rule, class Param, class Grad, class State, std::size_t kStateBytes>
-int step(const StepCudaArgs& a, cudaStream_t stream) {
+template <class Rule, class Param, class Grad, class State>
+int check_step(const StepCudaArgs& a) {
   if (a.step < 1 || a.step > 0xffffffffLL) return invalid("step must be in [1, 2^32), got ", a.step);
   if (a.num_tensors < 0 || a.num_tensors > 0xffffffffLL) {
     return invalid("num_tensors must be in [0, 2^32), got ", a.num_tensors);
   }
   if (a.num_tensors > 0 && a.tensors == nullptr) return invalid("tensors must not be null");
   for (std::int64_t i = 0; i < a.num_tensors; ++i) {
-    const int status =
-        check_tensor(a.tensors[i], i, Rule::kSlots, kStateBytes == 1, sizeof(Param), sizeof(Grad), kStateBytes);
+    const int status = check_tensor(a.tensors[i], i, Rule::kSlots, kFacts<State>, sizeof(Param), sizeof(Grad));
     if (status != cuda::kOk) return status;
   }
+  return cuda::kOk;
+}
+
+// Tensors from `first` on, as many as fit.
+Launch make_launch(const StepCudaArgs& a, std::int64_t first) {
+  Launch launch{};
+  for (int i = 0; i < 12; ++i) launch.coefs[i] = a.coefs[i];
+  launch.step = static_cast<std::uint32_t>(a.step);
+  launch.stochastic = a.stochastic_rounding != 0 ? 1u : 0u;
+  launch.seed = a.seed;
+  launch.map8[0] = kSigned8;
+  launch.map8[1] = kUnsigned8;
+  launch.first_tensor = static_cast<std::uint32_t>(first);
+  for (std::int64_t i = first; i < a.num_tensors && i - first < StepPolicy::kMaxTensors; ++i) {
+    launch.tensor[launch.num_tensors++] = a.tensors[i];
+  }
+  return launch;
+}
+
+// Runs `kernel` with blocks_of(tensor) blocks for each tensor, or nothing if there are none.
+template <class Kernel, class F>
+int run(Launch& launch, const char* name, Kernel kernel, cudaStream_t stream, F&& blocks_of) {
+  std::int64_t blocks = 0;
+  for (std::uint32_t i = 0; i < launch.num_tensors; ++i) {
+    launch.first_chunk[i] = static_cast<std::uint32_t>(blocks);
+    blocks += blocks_of(launch.tensor[i]);
+  }
+  if (blocks == 0) return cuda::kOk;
+  if (blocks > 0x7fffffff) return invalid("tensors must hold fewer than 2^44 elements per launch");
+  GC_CUDA_LAUNCH(kernel, static_cast<unsigned>(blocks), StepPolicy::kThreads, 0, stream, launch);
+  return cuda::launch_status(name);
+}
+
+int move_scales(const Launch& launch, bool keep, cudaStream_t stream) {
+  GC_CUDA_LAUNCH(step_cuda::scales_kernel, launch.num_tensors, StepPolicy::kThreads, 0, stream, launch, keep);
+  return cuda::launch_status("optim_scales");
+}
+
+template <class Rule, class Param, class Grad>
+int measure(Launch& launch, cudaStream_t stream) {
+  if (const int status = move_scales(launch, false, stream); status != cuda::kOk) return status;
+  return run(launch, "optim_measure", step_cuda::measure_kernel<Rule, Param, Grad>, stream,
+             [](const StepCudaTensor& t) -> std::int64_t {
+               if (t.cols == 0) return 0;
+               const std::int64_t rows = t.numel / t.cols;
+               return ((t.cols + StepPolicy::kThreads - 1) / StepPolicy::kThreads) *
+                      ((rows + StepPolicy::kTileRows - 1) / StepPolicy::kTileRows);
+             });
+}
+
+template <class Rule, class Param, class Grad, class State>
+int step(const StepCudaArgs& a, cudaStream_t stream) {
+  if (const int status = check_step<Rule, Param, Grad, State>(a); status != cuda::kOk) return status;
   for (std::int64_t first = 0; first < a.num_tensors; first += StepPolicy::kMaxTensors) {
-    step_cuda::Launch launch{};
-    for (int i = 0; i < 12; ++i) launch.coefs[i] = a.coefs[i];
-    launch.step = static_cast<std::uint32_t>(a.step);
-    launch.stochastic = a.stochastic_rounding != 0 ? 1u : 0u;
-    launch.seed = a.seed;
-    launch.map8[0] = kSigned8;
-    launch.map8[1] = kUnsigned8;
-    launch.first_tensor = static_cast<std::uint32_t>(first);
-    std::int64_t chunks = 0;
-    for (std::int64_t i = first; i < a.num_tensors && i - first < StepPolicy::kMaxTensors; ++i) {
-      launch.first_chunk[launch.num_tensors] = static_cast<std::uint32_t>(chunks);
-      launch.tensor[launch.num_tensors++] = a.tensors[i];
-      chunks += (a.tensors[i].numel + StepPolicy::kChunk - 1) / StepPolicy::kChunk;
+    Launch launch = make_launch(a, first);
+    if constexpr (State::kMeasures) {
+      if (const int status = measure<Rule, Param, Grad>(launch, stream); status != cuda::kOk) return status;
     }
-    if (chunks == 0) continue;
-    if (chunks > 0x7fffffff) return invalid("tensors must hold fewer than 2^44 elements per launch");
-    GC_CUDA_LAUNCH((step_cuda::step_kernel<Rule, Param, Grad, State>), static_cast<unsigned>(chunks),
-                   StepPolicy::kThreads, 0, stream, launch);
-    if (const int status = cuda::launch_status("optim_step"); status != cuda::kOk) return status;
+    const int status =
+        run(launch, "optim_step", step_cuda::step_kernel<Rule, Param, Grad, State>, stream,
+            [](const StepCudaTensor& t) { return (t.numel + StepPolicy::kChunk - 1) / StepPolicy::kChunk; });
+    if (status != cuda::kOk) return status;
+    if constexpr (State::kMeasures) {
+      if (const int kept = move_scales(launch, true, stream); kept != cuda::kOk) return kept;
+    }
   }
   return cuda::set_status(cuda::kOk, "");
 }
@@ -74,11 +134,14 @@ int step(const StepCudaArgs& a, cudaStream_t stream) {
 template <class Rule, class Param, class Grad>
 int dispatch_state(const StepCudaArgs& a, cudaStream_t stream) {
   switch (static_cast<Storage>(a.state)) {
-    case Storage::f32: return step<Rule, Param, Grad, Float<float>, 4>(a, stream);
-    case Storage::bf16: return step<Rule, Param, Grad, Float<bf16>, 2>(a, stream);
-    case Storage::q8: return step<Rule, Param, Grad, Codes<8>, 1>(a, stream);
-    case Storage::q4: return step<Rule, Param, Grad, Codes<4>, 1>(a, stream);
-    default: return invalid("state must be f32, bf16, q8 or q4, got storage code ", a.state);
+    case Storage::f32: return step<Rule, Param, Grad, Float<float>>(a, stream);
+    case Storage::bf16: return step<Rule, Param, Grad, Float<bf16>>(a, stream);
+    case Storage::q8: return step<Rule, Param, Grad, Codes<8>>(a, stream);
+    case Storage::q4: return step<Rule, Param, Grad, Codes<4>>(a, stream);
+    case Storage::rank1:
+      if constexpr (Rule::kSlots == 2) return step<Rule, Param, Grad, step_cuda::Rank1>(a, stream);
+      return invalid("rule must have two moments for rank1, got rule ", a.rule);
+    default: return invalid("state must be f32, bf16, q8, q4 or rank1, got storage code ", a.state);
   }
 }
 
@@ -174,7 +237,7 @@ int gc_cuda_adamw(const gramcore::optim::AdamwArgs* args, void* stream) {
   std::vector<optim::StepCudaTensor> tensors(static_cast<std::size_t>(a.num_tensors));
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const optim::AdamwTensor& t = a.tensors[i];
-    tensors[i] = {t.param, t.grad, {t.exp_avg, t.exp_avg_sq}, {nullptr, nullptr}, t.numel};
+    tensors[i] = {t.param, t.grad, {t.exp_avg, t.exp_avg_sq}, {nullptr, nullptr}, t.numel, 0, nullptr};
   }
   optim::StepCudaArgs step{};
   step.tensors = tensors.data();

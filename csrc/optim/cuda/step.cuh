@@ -64,6 +64,7 @@ struct Group {
   float v[kGroup];
 };
 
+// A codec of moments loads and stores a group; kRounds: it takes random bits; kMeasures: see rank1.cuh.
 // What a codec needs to know of the group it stores.
 struct Place {
   std::int64_t at;  // first element
@@ -93,7 +94,7 @@ __device__ __forceinline__ bf16 rounded(float x, std::uint32_t noise, bool stoch
 // Values as they are: float or bf16.  `field` names the random bits (see rounding_bits): 0 parameter, 1 and 2 moments.
 template <class T>
 struct Float {
-  static constexpr bool kRounds = sizeof(T) == 2;
+  static constexpr bool kRounds = sizeof(T) == 2, kMeasures = false;
 
   static __device__ __forceinline__ Group load(const void* base, const Place& place) {
     Group x{};
@@ -199,7 +200,7 @@ __device__ __forceinline__ int encode4(bool is_signed, float x) {
 // Codes of 8 or 4 bits with one scale per block; every thread of the warp takes part in load and store.
 template <int kBits>
 struct Codes {
-  static constexpr bool kRounds = false;
+  static constexpr bool kRounds = false, kMeasures = false;
   static constexpr std::int64_t kBlock = kBits == 8 ? kBlock8 : kBlock4;
   static constexpr int kThreadsPerBlock = static_cast<int>(kBlock / kGroup);
   static_assert(kThreadsPerBlock == 32 || kThreadsPerBlock == 16, "a block of codes belongs to a warp or half a warp");

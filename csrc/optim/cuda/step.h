@@ -6,13 +6,16 @@
 namespace gramcore::optim {
 
 // Device pointers; none may overlap another of the list.  Moments the rule does not have are null.  Quantised moments
-// are codes (one or half a byte per element) with one fp32 scale per 256 (8 bits) or 128 (4 bits) elements.
+// are codes (one or half a byte per element) with one fp32 scale per 256 (8 bits) or 128 (4 bits) elements; with rank1
+// the first moment is of 4 bits so, and the second of a matrix has a scale per row and then per column.
 struct StepCudaTensor {
   void* param;
   const void* grad;
   void* moment[2];
   float* scales[2];
   std::int64_t numel;
+  std::int64_t cols;  // rank1: columns of a matrix in memory order, or 0 for a tensor whose second moment has blocks
+  float* fresh;       // rank1, of a matrix: room for as many numbers as scales[1] has; their values do not matter
 };
 
 struct StepCudaArgs {
@@ -24,7 +27,7 @@ struct StepCudaArgs {
   std::int32_t rule;   // RuleId of kernels/rules.h
   // gramcore::DType, f32 or bf16; grad_dtype may differ from param_dtype for Adam only.
   std::int32_t param_dtype, grad_dtype;
-  std::int32_t state;                // Storage of engine.h: f32, bf16, q8 or q4
+  std::int32_t state;                // Storage of engine.h: f32, bf16, q8, q4 or rank1
   std::int32_t stochastic_rounding;  // of everything stored as bf16; 0: to nearest even
 };
 

@@ -9,7 +9,8 @@ struct StepPolicy {
   static constexpr int kThreads = 256;
   static constexpr std::int64_t kChunk = 8192;  // elements of one block: four groups of eight per thread
   // The tensor table travels as a kernel parameter (at most 32,764 bytes on sm_70 and later with CUDA 12.1 or later).
-  static constexpr int kMaxTensors = 480;
+  static constexpr int kMaxTensors = 416;
+  static constexpr std::int64_t kTileRows = 64;  // rank-1 maxima: rows a block goes through, one atomic per column
 };
 
 }  // namespace gramcore::optim

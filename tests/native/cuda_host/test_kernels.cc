@@ -1,7 +1,9 @@
 // Every kernel of the library at odd sizes over exactly sized heap blocks, so that the sanitizers see an overrun or a
 // race.  Values are checked in tests/cuda.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -14,6 +16,8 @@
 #include "kvcache/cuda/tree_attention.h"
 #include "native/test.h"
 #include "optim/cuda/adamw.h"
+#include "optim/cuda/step.h"
+#include "optim/engine.h"
 #include "quant/cuda/linear_packed.h"
 
 using gramcore::bf16;
@@ -76,6 +80,49 @@ void run_adamw(bool stochastic) {
   expect_ok(gc_cuda_adamw(&args, nullptr));
   for (const auto& p : params) {
     for (const Param x : p) EXPECT_EQ(gramcore::to_f32(x), 0.0f);
+  }
+}
+
+// Matrices in rank-1 storage and a vector between them, without a byte too many.
+void run_rank1_step() {
+  namespace optim = gramcore::optim;
+  const std::int64_t shapes[][2] = {{1, 7}, {257, 0}, {65, 131}, {3, 1029}};
+  std::vector<std::vector<float>> floats;
+  std::vector<std::vector<std::uint8_t>> codes;
+  std::vector<optim::StepCudaTensor> tensors;
+  for (const auto& [rows, cols] : shapes) {
+    const std::int64_t numel = cols > 0 ? rows * cols : rows, blocks = (numel + 127) / 128;
+    const std::int64_t scales = cols > 0 ? rows + cols : blocks;
+    optim::StepCudaTensor t{};
+    const auto make = [&](std::int64_t n, float value) {
+      floats.emplace_back(static_cast<std::size_t>(n), value);
+      return floats.back().data();
+    };
+    t.param = make(numel, 0.0f);
+    t.grad = make(numel, 1.0f);
+    for (int k = 0; k < 2; ++k) {
+      codes.emplace_back(static_cast<std::size_t>((numel + 1) / 2), std::uint8_t{0x77});
+      t.moment[k] = codes.back().data();
+      t.scales[k] = make(k == 0 ? blocks : scales, 0.0f);
+    }
+    t.numel = numel;
+    t.cols = cols;
+    if (cols > 0) t.fresh = make(scales, 5.0f);
+    tensors.push_back(t);
+  }
+  optim::StepCudaArgs args{};
+  args.tensors = tensors.data();
+  args.num_tensors = static_cast<std::int64_t>(tensors.size());
+  const float coefs[] = {1, 0, 0, 0, 1, 0, 1, 1, 1, 0};  // m = g, v = g g: the step is 1
+  std::copy(std::begin(coefs), std::end(coefs), args.coefs);
+  args.step = 1;
+  args.rule = optim::kAdam;
+  args.state = static_cast<std::int32_t>(optim::Storage::rank1);
+  expect_ok(gc_cuda_optim_step(&args, nullptr));
+  for (const optim::StepCudaTensor& t : tensors) {
+    for (std::int64_t i = 0; i < t.numel; ++i) EXPECT_EQ(static_cast<const float*>(t.param)[i], -1.0f);
+    EXPECT_EQ(t.scales[1][0], 1.0f);
+    EXPECT_EQ(static_cast<const std::uint8_t*>(t.moment[1])[0], 0xffu);
   }
 }
 
@@ -205,6 +252,10 @@ GC_TEST(cuda_kernel_adamw_stays_in_bounds) {
     run_adamw<bf16, bf16, bf16>(stochastic);
     run_adamw<float, bf16, bf16>(stochastic);
   }
+}
+
+GC_TEST(cuda_kernel_rank1_step_stays_in_bounds) {
+  run_rank1_step();
 }
 
 GC_TEST(cuda_status_becomes_a_typed_error) {

@@ -11,7 +11,7 @@ import torch
 
 from gramcore import _core
 from gramcore._checks import check_choice, check_int, check_real
-from gramcore.optim.layout import Batch, flat_like, global_norm, local
+from gramcore.optim.layout import Batch, blocks_like, flat_like, global_norm, local
 
 __all__ = ["FusedOptimizer", "GradientError"]
 
@@ -20,6 +20,11 @@ _STATE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 #: Elements per scale of quantised moments, and the size below which a tensor keeps fp32 moments.
 _BLOCK = {"int8": 256, "int4": 128, "int4-rank1": 128}
 MIN_QUANTISED = 4096
+
+_BLOCKS_HINT = (
+    "; codes move to another number of processes only where every shard has whole blocks (256 elements of int8, 128 of "
+    "int4, never int4-rank1): load on as many processes as saved"
+)
 
 #: Options every optimizer takes beside its rule's numbers.
 _GROUP_OPTIONS: dict[str, Any] = {
@@ -223,6 +228,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             if name in wanted and tuple(value.shape) != tuple(wanted[name].shape):
                 raise ValueError(
                     f"state_dict's {name} must have shape {tuple(wanted[name].shape)}, got {tuple(value.shape)}"
+                    + (_BLOCKS_HINT if wanted[name.removesuffix("_scale")].dtype is torch.uint8 else "")
                 )
             if name not in wanted:
                 raise ValueError(f"state_dict must hold {sorted(wanted)} for each parameter, got also {name!r}")
@@ -360,14 +366,17 @@ def moment_state(name: str, like: torch.Tensor, storage: str) -> dict[str, torch
     wide, first = storage == "int8", name == "exp_avg"
     by_axes = storage == "int4-rank1" and not first and like.ndim == 2
 
-    def codes(shape: torch.Size) -> int:
-        return shape.numel() if wide else (shape.numel() + 1) // 2
+    block, zero = _BLOCK[storage], (127 if wide else 0x77) if first else 0
 
-    def scales(shape: torch.Size) -> int:
-        return sum(shape) if by_axes else -(-shape.numel() // _BLOCK[storage])
+    def codes(numel: int) -> int:
+        return numel if wide else (numel + 1) // 2
 
-    zero = (127 if wide else 0x77) if first else 0
+    if by_axes:  # the largest values of columns are those of the shard
+        return {
+            name: flat_like(lambda s: codes(s.numel()), zero, torch.uint8, like),
+            f"{name}_scale": flat_like(sum, 0, torch.float32, like),
+        }
     return {
-        name: flat_like(codes, zero, torch.uint8, like),
-        f"{name}_scale": flat_like(scales, 0, torch.float32, like),
+        name: blocks_like(codes, block, zero, torch.uint8, like),
+        f"{name}_scale": blocks_like(lambda n: -(-n // block), block, 0, torch.float32, like),
     }

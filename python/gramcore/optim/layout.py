@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from gramcore import _core
+from gramcore.optim.rows import Rows
 
-__all__ = ["Batch", "dense", "flat_like", "global_norm", "local", "rms"]
+__all__ = ["Batch", "blocks_like", "dense", "flat_like", "global_norm", "local", "rms"]
 
 
 def local(t: torch.Tensor) -> torch.Tensor:
@@ -33,6 +35,26 @@ def flat_like(size: Callable[[torch.Size], int], fill: int, dtype: torch.dtype, 
     part = torch.full((1, size(torch.Size(largest))), fill, dtype=dtype)
     placements = [Shard(0) if p.is_shard() else Replicate() for p in like.placements]
     return DTensor.from_local(part, like.device_mesh, placements, run_check=False)
+
+
+def blocks_like(numbers: Callable[[int], int], block: int, fill: int, dtype: torch.dtype, like: Any) -> torch.Tensor:
+    """What belongs to blocks of ``block`` elements, ``numbers(n)`` for n elements, filled.
+
+    It has a row for each group of rows of ``like`` that is made of whole blocks, and is distributed as they are: then a
+    checkpoint can be loaded on any number of processes.  Where a shard would begin inside a group, or the groups would
+    waste room, blocks begin at the shard and the tensor is one of :func:`flat_like`.
+    """
+    shape: torch.Size = like.shape
+    group = block // math.gcd(block, shape[1:].numel()) if shape and shape.numel() else 0
+    split = [axis for axis, placement in enumerate(getattr(like, "placements", ())) if not placement.is_replicate()]
+    fits = group > 0 and (-shape[0] % group) * 64 <= shape[0] and len(split) <= 1
+    if fits and split:
+        processes, placement = like.device_mesh.size(split[0]), like.placements[split[0]]
+        fits = placement.is_shard(0) and (processes == 1 or -(-shape[0] // processes) % group == 0)
+    if not fits:
+        return flat_like(lambda s: numbers(s.numel()), fill, dtype, like)
+    groups = Rows(-(-shape[0] // group), like if split else None, split[0] if split else 0)
+    return groups.spread(torch.full((groups.count, numbers(group * shape[1:].numel())), fill, dtype=dtype))
 
 
 def global_norm(grads: Sequence[torch.Tensor]) -> float:

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/file.h"
+#include "core/thread_pool.h"
 #include "ngram/alphabet.h"
 #include "ngram/big_array.h"
 #include "ngram/suffix_sort.h"
@@ -17,7 +18,11 @@ BigArray<Int> sort_as(Span<const T> tokens, const Alphabet<T>& alphabet) {
   using Sort = SuffixSort<Char, Int>;
   const std::size_t n = tokens.size(), cells = n + static_cast<std::size_t>(Sort::kSpare);
   const auto text = make_big_array<Char>(cells);
-  for (std::size_t i = 0; i < n; ++i) text[i] = static_cast<Char>(alphabet.rank(tokens[i]) + 1);
+  parallel_for(static_cast<std::int64_t>(n), 1 << 16, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
+      text[i] = static_cast<Char>(alphabet.rank(tokens[i]) + 1);
+    }
+  });
   std::fill(text.get() + n, text.get() + cells, Char{0});
   auto sa = make_big_array<Int>(cells);
   Sort::sort(text.get(), sa.get(), static_cast<Int>(n), static_cast<Int>(alphabet.size()));

@@ -2,20 +2,21 @@
 // ("LMS") are sorted among themselves, the others induced from them (Ko & Aluru 2003; Nong, Zhang & Chan 2009).  LMS
 // suffixes are first compared directly over a bounded stretch (PrefixSort).  Those that still agree with a neighbour
 // become symbols of a shorter text, which is sorted the same way: what they begin with, in the order of the text, each
-// run closed by a suffix that agrees with none, since no comparison gets past it.
-//
-// During induction an entry of `sa` is a position, or its complement when the scan in progress must not induce from it:
-// the type of the position's predecessor is decided when the entry is written, while its neighbour in the text is still
-// in cache.  Position 0 has no predecessor, so 0 also serves as "empty".
+// run closed by a suffix that agrees with none, since no comparison gets past it.  Then all suffixes are induced
+// (induction.h).
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <utility>
 #include <vector>
 
 #include "core/bitset.h"
 #include "core/check.h"
+#include "core/thread_pool.h"
 #include "ngram/big_array.h"
+#include "ngram/induction.h"
 #include "ngram/prefix_sort.h"
 
 namespace gramcore::ngram {
@@ -25,35 +26,49 @@ class SuffixSort {
  public:
   static constexpr Int kSpare = 16;  // cells of text (zeros) and of sa (scratch) behind the n of each
 
+  // Sizes from which work is done otherwise; smaller in tests.
+  struct Sizes {
+    Int large_group = PrefixSort<Char, Int>::kLargeGroup;
+    Int block = Induction<Char, Int>::kBlock;
+    Int piece = Int{1} << 20;  // positions that are worth a thread
+  };
+
   // Sorts text[0, n) over symbols [1, k] into sa[0, n).
-  static void sort(const Char* text, Int* sa, Int n, Int k, Int large_group = PrefixSort<Char, Int>::kLargeGroup) {
+  static void sort(const Char* text, Int* sa, Int n, Int k) { sort(text, sa, n, k, Sizes{}); }
+  static void sort(const Char* text, Int* sa, Int n, Int k, Sizes sizes) {
     if (n == 0) return;
     if (n == 1) {
       sa[0] = 0;
       return;
     }
-    SuffixSort(text, sa, n, k, large_group).run();
+    SuffixSort(text, sa, n, k, sizes).run();
   }
 
  private:
-  static constexpr Int kAhead = 24;  // entries between prefetching the text, the bucket cell, and the use
+  static constexpr Int kAhead = 24;  // entries between prefetching what is read next and its use
 
-  SuffixSort(const Char* text, Int* sa, Int n, Int k, Int large_group)
-      : text_(text), sa_(sa), n_(n), k_(k), large_group_(large_group), cursors_(static_cast<std::size_t>(k) + 2) {}
+  SuffixSort(const Char* text, Int* sa, Int n, Int k, Sizes sizes)
+      : text_(text), sa_(sa), n_(n), k_(k), sizes_(sizes), cursors_(static_cast<std::size_t>(k) + 2) {}
 
   std::size_t at(Int i) const { return static_cast<std::size_t>(text_[i]); }
 
-  // fn(position) for every LMS position, right to left.  They are collected without a branch, which would often be
-  // predicted wrongly.
+  // Whether suffix i begins an ascent: it is smaller than suffix i + 1.  The last is not.
+  Int is_s(Int i) const {
+    Int j = i + 1;
+    while (j < n_ && text_[j] == text_[i]) ++j;
+    return j < n_ && text_[i] < text_[j];
+  }
+  // fn(position) for the LMS positions in (low, high], right to left.  They are collected without a branch, which
+  // would often be predicted wrongly.
   template <class F>
-  void for_each_lms(F&& fn) const {
+  void for_each_lms(Int low, Int high, F&& fn) const {
     constexpr Int kBlock = 512;
     Int block[kBlock + 1];
-    Char next = text_[n_ - 1];
-    Int next_is_s = 0;  // type of position i + 1; the last position is L
-    for (Int i = n_ - 2; i >= 0;) {
+    Char next = text_[high];
+    Int next_is_s = is_s(high);  // type of position i + 1
+    for (Int i = high - 1; i >= low;) {
       Int found = 0;
-      for (const Int stop = std::max<Int>(i - kBlock, -1); i > stop; --i) {
+      for (const Int stop = std::max<Int>(i - kBlock, low - 1); i > stop; --i) {
         const Char c = text_[i];
         const Int is_s = (c < next) | ((c == next) & next_is_s);
         block[found] = i + 1;
@@ -63,28 +78,78 @@ class SuffixSort {
       for (Int j = 0; j < found; ++j) fn(block[j]);
     }
   }
-
-  void run() {
-    const Int m = sort_lms();
-    counts_.assign(static_cast<std::size_t>(k_) + 1, 0);
-    for (Int i = 0; i < n_; ++i) ++counts_[at(i)];
-    place_lms(m);
-    induce();
+  template <class F>
+  void for_each_lms(F&& fn) const {
+    for_each_lms(0, n_ - 1, fn);
   }
 
-  // Leaves the LMS suffixes, sorted, in sa[0, m); returns m.
-  Int sort_lms() {
-    for_each_lms([&](Int p) { ++cursors_[at(p) + 1]; });
+  void run() {
+    sort_lms();
+    count_symbols();
+    place_lms();
+    Induction<Char, Int>(text_, sa_, n_, counts_, cursors_, sizes_.block).run();
+  }
+
+  // Leaves the m LMS suffixes, sorted, in sa[0, m), cursors_[c] behind those that begin with c.
+  void sort_lms() {
+    collect_lms();
     std::vector<typename PrefixSort<Char, Int>::Group> groups;
     for (std::size_t c = 1; c < cursors_.size(); ++c) {
-      const Int low = cursors_[c - 1], high = cursors_[c] += low;
+      const Int low = cursors_[c - 1], high = cursors_[c];
       if (high - low > 1) groups.push_back({low, high, 1, 0});
     }
     const Int m = cursors_.back();
-    for_each_lms([&](Int p) { sa_[cursors_[at(p)]++] = p; });
-    PrefixSort<Char, Int>(text_, sa_, m, k_, large_group_).run(std::move(groups));
+    PrefixSort<Char, Int>(text_, sa_, m, k_, sizes_.large_group).run(std::move(groups));
     if (std::any_of(sa_, sa_ + m, [](Int x) { return x < 0; })) sort_ties(m);
-    return m;
+  }
+
+  // Work over [0, n) in pieces, each with counts of symbols of its own, which stay small beside the text.
+  struct Piece {
+    Int low, high;
+    std::vector<Int> counts;
+  };
+  std::vector<Piece> pieces(Int n) const {
+    const Int useful = std::min(n_ / sizes_.piece, n_ / 64 / k_);
+    const Int number = std::clamp<Int>(useful, 1, static_cast<Int>(num_threads())), each = (n + number - 1) / number;
+    std::vector<Piece> found;
+    for (Int low = 0; low < n; low += each) {
+      found.push_back({low, std::min(n, low + each), std::vector<Int>(cursors_.size(), 0)});
+    }
+    return found;
+  }
+  template <class F>
+  static void for_each_piece(std::vector<Piece>& pieces, F&& fn) {
+    parallel_chunks(static_cast<std::int64_t>(pieces.size()),
+                    [&](std::int64_t i) { fn(pieces[static_cast<std::size_t>(i)]); });
+  }
+
+  // Sorts the LMS suffixes by their first symbols into sa[0, m); cursors_[c]: behind those that begin with c.
+  void collect_lms() {
+    auto found = pieces(n_ - 1);
+    for_each_piece(found, [&](Piece& piece) {
+      Int* const counts = piece.counts.data();
+      for_each_lms(piece.low, piece.high, [&](Int p) { ++counts[at(p)]; });
+    });
+    Int sum = 0;
+    for (std::size_t c = 0; c < cursors_.size(); ++c) {
+      for (Piece& piece : found) sum += std::exchange(piece.counts[c], sum);
+      cursors_[c] = sum;
+    }
+    for_each_piece(found, [&](Piece& piece) {
+      Int* const cursors = piece.counts.data();
+      for_each_lms(piece.low, piece.high, [&](Int p) { sa_[cursors[at(p)]++] = p; });
+    });
+  }
+  void count_symbols() {
+    auto found = pieces(n_);
+    for_each_piece(found, [&](Piece& piece) {
+      Int* const counts = piece.counts.data();
+      for (Int i = piece.low; i < piece.high; ++i) ++counts[at(i)];
+    });
+    counts_.assign(static_cast<std::size_t>(k_) + 1, 0);
+    for (const Piece& piece : found) {
+      for (std::size_t c = 0; c < counts_.size(); ++c) counts_[c] += piece.counts[c];
+    }
   }
 
   // The shorter text, read from the right: which LMS suffixes are its symbols, and which of those agree with others.
@@ -107,7 +172,7 @@ class SuffixSort {
       own = make_big_array<Int>(static_cast<std::size_t>(n + kSpare));
       sorted = own.get();
     }
-    SuffixSort<Int, Int>::sort(text, sorted, n, k, large_group_);
+    SuffixSort<Int, Int>::sort(text, sorted, n, k, {sizes_.large_group, sizes_.block, sizes_.piece});
     Int* symbol = end;
     std::size_t lms = 0;
     for_each_lms([&](Int p) {
@@ -129,11 +194,15 @@ class SuffixSort {
     // The rank of each suffix among what they begin with, complemented where others share it, by position / 2: LMS
     // positions are at least two apart.
     Int* const rank_at = sa_ + m;
-    for (Int i = 0, rank = 0; i < m; ++i) {
-      if (i + kAhead < m) __builtin_prefetch(rank_at + std::max(sa_[i + kAhead], ~sa_[i + kAhead]) / 2, 1);
-      if (sa_[i] >= 0) rank = i;
-      rank_at[std::max(sa_[i], ~sa_[i]) / 2] = is_tied(i, m) ? ~rank : rank;
-    }
+    parallel_for(m, sizes_.piece, [&](std::int64_t begin, std::int64_t end) {
+      Int rank = static_cast<Int>(begin);
+      while (sa_[rank] < 0) --rank;
+      for (Int i = static_cast<Int>(begin); i < static_cast<Int>(end); ++i) {
+        if (i + kAhead < m) __builtin_prefetch(rank_at + std::max(sa_[i + kAhead], ~sa_[i + kAhead]) / 2, 1);
+        if (sa_[i] >= 0) rank = i;
+        rank_at[std::max(sa_[i], ~sa_[i]) / 2] = is_tied(i, m) ? ~rank : rank;
+      }
+    });
     Bitset ranks(static_cast<std::size_t>(m));
     std::size_t lms = 0, kept = 0;
     Int right = 0;  // rank_at of the LMS position to the right
@@ -173,77 +242,21 @@ class SuffixSort {
     return begin;
   }
 
-  void starts() {
-    Int sum = 0;
-    for (std::size_t c = 0; c < counts_.size(); ++c) cursors_[c] = sum, sum += counts_[c];
-  }
-  void ends() {
-    Int sum = 0;
-    for (std::size_t c = 0; c < counts_.size(); ++c) cursors_[c] = sum += counts_[c];
-  }
-
   // Moves the sorted LMS suffixes to the ends of their buckets, everything else empty.
-  void place_lms(Int m) {
-    ends();
-    Int filled = n_;
-    for (Int i = m - 1; i >= 0; --i) {
-      if (i >= kAhead) __builtin_prefetch(text_ + sa_[i - kAhead]);
-      const Int p = sa_[i];
-      const Int cell = --cursors_[at(p)];
-      std::fill(sa_ + cell + 1, sa_ + filled, Int{0});
-      sa_[cell] = p;
-      filled = cell;
-    }
-    std::fill(sa_, sa_ + filled, Int{0});
-  }
-
-  void induce() {
-    starts();
-    const Int last = n_ - 1;
-    sa_[cursors_[at(last)]++] = text_[last - 1] < text_[last] ? ~last : last;
-    for (Int i = 0; i < n_; ++i) {
-      look_ahead(i + 2 * kAhead, i + kAhead);
-      const Int j = sa_[i];
-      sa_[i] = ~j;
-      if (j > 0) put<true>(j - 1);
-    }
-    ends();
-    for (Int i = n_ - 1; i >= 0; --i) {
-      look_ahead(i - 2 * kAhead, i - kAhead);
-      const Int j = sa_[i];
-      if (j > 0) {
-        put<false>(j - 1);
-      } else {
-        sa_[i] = ~j;
-      }
-    }
-  }
-  // First the text at a coming entry is prefetched, then the cell it will be written to.
-  void look_ahead(Int text_at, Int cell_at) const {
-    if (text_at >= 0 && text_at < n_) {
-      const Int j = sa_[text_at];
-      __builtin_prefetch(text_ + (j > 1 ? j - 2 : 0));
-    }
-    if (cell_at >= 0 && cell_at < n_) {
-      const Int j = sa_[cell_at];
-      if (j > 1) __builtin_prefetch(sa_ + std::min(cursors_[at(j - 1)], n_ - 1), 1);
-    }
-  }
-  // Places suffix p in its bucket, complemented when this scan must not induce from it.
-  template <bool kForward>
-  void put(Int p) {
-    const Char c = text_[p];
-    Int& cursor = cursors_[static_cast<std::size_t>(c)];
-    if (kForward) {
-      sa_[cursor++] = p > 0 && text_[p - 1] < c ? ~p : p;
-    } else {
-      sa_[--cursor] = p == 0 || text_[p - 1] > c ? ~p : p;
+  void place_lms() {
+    Int end = n_;  // of the bucket
+    for (std::size_t c = counts_.size() - 1; c > 0; --c) {
+      const Int begin = end - counts_[c], first = cursors_[c - 1], cell = end - (cursors_[c] - first);
+      std::memmove(sa_ + cell, sa_ + first, static_cast<std::size_t>(end - cell) * sizeof(Int));
+      std::fill(sa_ + begin, sa_ + cell, Int{0});
+      end = begin;
     }
   }
 
   const Char* text_;
   Int* sa_;
-  Int n_, k_, large_group_;
+  Int n_, k_;
+  Sizes sizes_;
   std::vector<Int> cursors_, counts_;  // by symbol
 };
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/rng.h"
+#include "core/thread_pool.h"
 #include "native/test.h"
 #include "ngram/suffix_sort.h"
 
@@ -13,13 +14,13 @@ using namespace gramcore::ngram;
 namespace {
 
 template <class Char, class Int>
-bool sorts(const std::vector<Char>& text, Int k, Int large_group) {
+bool sorts(const std::vector<Char>& text, Int k, Int large_group, Int block = 65536) {
   using Sort = SuffixSort<Char, Int>;
   const auto n = static_cast<Int>(text.size());
   auto padded = text;
   padded.resize(text.size() + static_cast<std::size_t>(Sort::kSpare), Char{0});
   std::vector<Int> sa(padded.size(), Int{-7}), expected(text.size());
-  Sort::sort(padded.data(), sa.data(), n, k, large_group);
+  Sort::sort(padded.data(), sa.data(), n, k, {large_group, block, block});
   sa.resize(text.size());
   for (Int i = 0; i < n; ++i) expected[static_cast<std::size_t>(i)] = i;
   std::sort(expected.begin(), expected.end(), [&](Int a, Int b) {
@@ -49,19 +50,25 @@ void check_width(std::uint64_t seed) {
   for (std::uint32_t round = 0; round < 600; ++round) {
     const std::uint32_t n = rng.next_below(round % 10 == 0 ? 700 : 60), k = 1 + rng.next_below(4);
     const auto text = sample<Char>(rng, n, k, round % 3 == 0 ? 1 + round % 7 : 0, round % 3 == 1);
-    EXPECT((sorts<Char, Int>(text, static_cast<Int>(k), round % 2 == 0 ? 4 : 65536)));
+    const Int large_group = round % 2 == 0 ? 4 : 65536,
+              block = round % 4 < 2 ? 1 + static_cast<Int>(round % 37) : 65536;
+    EXPECT((sorts<Char, Int>(text, static_cast<Int>(k), large_group, block)));
   }
 }
 
 }  // namespace
 
 GC_TEST(ngram_suffix_sort_of_every_width) {
-  check_width<std::uint8_t, std::int32_t>(1);
-  check_width<std::uint16_t, std::int32_t>(2);
-  check_width<std::uint32_t, std::int32_t>(3);
-  check_width<std::int32_t, std::int32_t>(4);
-  check_width<std::uint16_t, std::int64_t>(5);
-  check_width<std::int64_t, std::int64_t>(6);
+  for (const int threads : {1, 2, 3}) {
+    set_num_threads(threads);
+    check_width<std::uint8_t, std::int32_t>(1);
+    check_width<std::uint16_t, std::int32_t>(2);
+    check_width<std::uint32_t, std::int32_t>(3);
+    check_width<std::int32_t, std::int32_t>(4);
+    check_width<std::uint16_t, std::int64_t>(5);
+    check_width<std::int64_t, std::int64_t>(6);
+  }
+  set_num_threads(0);
 }
 
 GC_TEST(ngram_suffix_sort_of_long_slopes) {
@@ -80,6 +87,8 @@ GC_TEST(ngram_suffix_sort_of_long_slopes) {
 GC_TEST(ngram_suffix_sort_of_large_buckets) {
   Rng rng(7);
   auto text = sample<std::uint8_t>(rng, 60000, 3, 0, true);
-  EXPECT((sorts<std::uint8_t, std::int32_t>(text, 3, 1000)));
+  set_num_threads(3);
+  EXPECT((sorts<std::uint8_t, std::int32_t>(text, 3, 1000, 1000)));
+  set_num_threads(0);
   EXPECT((sorts<std::uint8_t, std::int32_t>(text, 3, 65536)));
 }

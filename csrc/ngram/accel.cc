@@ -83,52 +83,84 @@ std::uint64_t Accel::fingerprint(const Shard& shard) {
   return h;
 }
 
+// What the file holds, in its order.
+struct Accel::Contents {
+  Header header{};
+  std::vector<Sample> samples;
+  std::vector<Slot> slots;
+  std::vector<Single> singles;
+  std::vector<Run> runs;
+};
+
+template <class T>
+Accel::Contents Accel::contents(const Shard& shard) {
+  const auto view = shard.view<T>();
+  Contents made;
+  made.samples = sample(view);
+  std::uint64_t pairs = 0, num_runs = 0;
+  std::uint32_t ids = 0;
+  for_each_pair(view, made.samples, [&](std::uint32_t a, std::uint64_t b, std::int64_t, std::int64_t) {
+    pairs += b != kNoSecond;
+    ++num_runs;
+    if (a < kMaxDirectIds && a >= ids) ids = a + 1;
+  });
+  made.singles.assign(ids, Single{0, 0});
+  made.slots.assign(pairs + pairs / 2 + 1, Slot{0, 0, 0, 0});
+  made.runs.reserve(num_runs);
+  for_each_pair(view, made.samples, [&](std::uint32_t a, std::uint64_t b, std::int64_t begin, std::int64_t end) {
+    const auto count = static_cast<std::uint32_t>(end - begin);
+    if (a < ids) {
+      Single& single = made.singles[a];
+      if (single.count == 0) single.begin = static_cast<std::uint32_t>(begin);
+      single.count += count;
+    }
+    made.runs.push_back({b == kNoSecond ? 0 : static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(begin)});
+    if (b == kNoSecond) return;
+    const auto second = static_cast<std::uint32_t>(b);
+    std::uint64_t i = scale(hash(a, second), made.slots.size());
+    while (made.slots[i].count != 0) i = i + 1 < made.slots.size() ? i + 1 : 0;
+    made.slots[i] = {a, second, static_cast<std::uint32_t>(begin), count};
+  });
+  std::memcpy(made.header.magic, kMagic, sizeof(kMagic));
+  made.header.version = kVersion;
+  made.header.num_ids = ids;
+  made.header.num_tokens = static_cast<std::uint64_t>(shard.num_tokens());
+  made.header.fingerprint = fingerprint(shard);
+  made.header.num_slots = made.slots.size();
+  made.header.num_runs = made.runs.size();
+  return made;
+}
+
 void Accel::build(const Shard& shard, const std::string& path) {
   GC_CHECK_AS(LimitError, shard.num_tokens() < (std::int64_t{1} << 32), shard.name(),
               ": acceleration needs shards of < 2^32 tokens, got ", shard.num_tokens(), "; build more shards");
   with_token_type(shard.token_bytes(), [&](auto t) {
-    using T = decltype(t);
-    const auto view = shard.view<T>();
-    const std::vector<Sample> samples = sample(view);
-    std::uint64_t pairs = 0, num_runs = 0;
-    std::uint32_t ids = 0;
-    for_each_pair(view, samples, [&](std::uint32_t a, std::uint64_t b, std::int64_t, std::int64_t) {
-      pairs += b != kNoSecond;
-      ++num_runs;
-      if (a < kMaxDirectIds && a >= ids) ids = a + 1;
-    });
-    std::vector<Single> singles(ids, Single{0, 0});
-    std::vector<Slot> slots(pairs + pairs / 2 + 1, Slot{0, 0, 0, 0});
-    std::vector<Run> runs;
-    runs.reserve(num_runs);
-    for_each_pair(view, samples, [&](std::uint32_t a, std::uint64_t b, std::int64_t begin, std::int64_t end) {
-      const auto count = static_cast<std::uint32_t>(end - begin);
-      if (a < ids) {
-        if (singles[a].count == 0) singles[a].begin = static_cast<std::uint32_t>(begin);
-        singles[a].count += count;
-      }
-      runs.push_back({b == kNoSecond ? 0 : static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(begin)});
-      if (b == kNoSecond) return;
-      const auto second = static_cast<std::uint32_t>(b);
-      std::uint64_t i = scale(hash(a, second), slots.size());
-      while (slots[i].count != 0) i = i + 1 < slots.size() ? i + 1 : 0;
-      slots[i] = {a, second, static_cast<std::uint32_t>(begin), count};
-    });
-    Header header{};
-    std::memcpy(header.magic, kMagic, sizeof(kMagic));
-    header.version = kVersion;
-    header.num_ids = ids;
-    header.num_tokens = static_cast<std::uint64_t>(shard.num_tokens());
-    header.fingerprint = fingerprint(shard);
-    header.num_slots = slots.size();
-    header.num_runs = runs.size();
+    const Contents made = contents<decltype(t)>(shard);
     AtomicFile file(path);
-    file.write(&header, sizeof(header));
-    file.write(Span<const Sample>(samples));
-    file.write(Span<const Slot>(slots));
-    file.write(Span<const Single>(singles));
-    file.write(Span<const Run>(runs));
+    file.write(&made.header, sizeof(made.header));
+    file.write(Span<const Sample>(made.samples));
+    file.write(Span<const Slot>(made.slots));
+    file.write(Span<const Single>(made.singles));
+    file.write(Span<const Run>(made.runs));
     file.commit();
+  });
+}
+
+void Accel::verify(const Shard& shard) const {
+  const auto require = [&](bool same, const char* what) {
+    GC_CHECK_AS(FormatError, same, file_.path(), ": ", what,
+                " must be those of the table; rebuild it with gramcore index accelerate");
+  };
+  const auto require_same = [&](const auto& made, const auto* found, const char* what) {
+    require(made.empty() || std::memcmp(made.data(), found, made.size() * sizeof(made[0])) == 0, what);
+  };
+  with_token_type(shard.token_bytes(), [&](auto t) {
+    const Contents made = contents<decltype(t)>(shard);
+    require(std::memcmp(&made.header, file_.bytes().data(), sizeof(made.header)) == 0, "sizes");
+    require_same(made.samples, samples_, "samples");
+    require_same(made.slots, slots_, "hashed pairs");
+    require_same(made.singles, singles_, "ranks of tokens");
+    require_same(made.runs, runs_, "ranks of pairs");
   });
 }
 

@@ -27,6 +27,8 @@ class Accel {
   // Maps accel.N if it is there; throws FormatError when it is damaged or was made for other files.
   Accel(const std::string& path, const Shard& shard);
   static void build(const Shard& shard, const std::string& path);
+  // Derives the file's contents again and compares all of them; throws FormatError.  As much memory as the file.
+  void verify(const Shard& shard) const;
 
   bool present() const { return slots_ != nullptr; }
   void load() {
@@ -99,6 +101,9 @@ class Accel {
     std::uint32_t version, num_ids;
     std::uint64_t num_tokens, fingerprint, num_slots, num_runs;
   };
+  struct Contents;
+  template <class T>
+  static Contents contents(const Shard& shard);
   static std::uint64_t hash(std::uint32_t a, std::uint32_t b) {
     std::uint64_t h = (std::uint64_t{a} << 32 | b) * 0x9e3779b97f4a7c15ull;
     return (h ^ (h >> 29)) * 0xbf58476d1ce4e5b9ull;

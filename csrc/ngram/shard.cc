@@ -155,6 +155,7 @@ void Shard::verify() const {
     using T = decltype(t);
     return num_tokens_ < 0xFFFFFFFF ? verify_typed<T, std::uint32_t>() : verify_typed<T, std::uint64_t>();
   });
+  if (accel_.present()) accel_.verify(*this);
 }
 
 void Shard::load() {

@@ -45,7 +45,8 @@ class Shard {
   RankRange document(std::int64_t index) const;
   std::int64_t document_of(std::int64_t position) const;
 
-  // Reads everything: separators where offsets say, ranks a permutation in ascending order.  Throws FormatError.
+  // Reads everything: separators where offsets say, ranks a permutation in ascending order,
+  // acceleration what the table says.  Throws FormatError.
   void verify() const;
   void load();  // all files into memory; before any view is taken
   bool accelerated() const { return accel_.present(); }

@@ -98,14 +98,31 @@ GC_TEST(ngram_damaged_acceleration_throws_or_misleads_and_never_crashes) {
   }
   const QueryBatch batch{ids, offsets};
   std::vector<std::int64_t> counts(100);
-  for (int round = 0; round < 300; ++round) {
+  const auto opens = [&] {
+    std::vector<std::unique_ptr<Shard>> shards;
+    shards.push_back(std::make_unique<Shard>(directory.path, 0, 2));
+    return shards;
+  };
+  opens()[0]->verify();
+  for (int round = 0; round < 600; ++round) {
     std::vector<char> copy = whole;
-    for (int hit = 0; hit < 40; ++hit) {
-      copy[64 + rng.next_below(static_cast<std::uint32_t>(copy.size() - 64))] = static_cast<char>(rng.next_u32());
+    // Many hits behind the header, or one anywhere.
+    for (int hit = 0; hit < (round % 2 == 0 ? 40 : 1); ++hit) {
+      const auto lead = static_cast<std::uint32_t>(round % 2 == 0 ? 64 : 0);
+      const std::size_t at = lead + rng.next_below(static_cast<std::uint32_t>(copy.size()) - lead);
+      copy[at] = static_cast<char>(rng.next_u32());
     }
     std::ofstream(path, std::ios::binary).write(copy.data(), static_cast<std::streamsize>(copy.size()));
     std::vector<std::unique_ptr<Shard>> shards;
-    shards.push_back(std::make_unique<Shard>(directory.path, 0, 2));
+    bool accepted = false;
+    try {
+      shards = opens();
+      shards[0]->verify();
+      accepted = true;
+    } catch (const FormatError&) {
+    }
+    EXPECT_EQ(accepted, copy == whole);
+    if (shards.empty()) continue;
     const Index index(std::move(shards));
     for (std::int64_t q = 0; q < batch.size(); ++q) {
       try {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gramcore.cli import main
 from gramcore.errors import FormatError
-from gramcore.ngram import Index, build_index
+from gramcore.ngram import Index, accelerate, build_index
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,7 +99,8 @@ def test_every_truncation_and_swap_is_refused(tmp_path: Path) -> None:
 def test_random_damage_never_crashes_and_verify_finds_it(tmp_path: Path) -> None:
     path = build(tmp_path / "index")
     rng = np.random.default_rng(5)
-    for name in ("table.0", "offset.0"):
+    accelerate(path)
+    for name in ("table.0", "offset.0", "accel.0"):
         whole = (path / name).read_bytes()
         for _ in range(150):
             copy = bytearray(whole)

@@ -318,7 +318,11 @@ class Index:
         return self._metadata_files[shard]
 
     def verify(self) -> None:
-        """Read everything and check it: FormatError names the first entry that is wrong. 8 bytes per token."""
+        """Read everything and check it: FormatError names the file and the first entry that is wrong.
+
+        Opening checks sizes and that acceleration files belong to these tables; here all of them is compared with what
+        the tables say (an index opened with ``use_accel=False`` leaves them out). 8 bytes of memory per token.
+        """
         for shard in range(self.num_shards):
             self._native.verify(shard)
 

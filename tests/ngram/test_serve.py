@@ -67,12 +67,23 @@ def test_limits_and_bad_arguments_give_one_sentence(client: Any, index: Index) -
         ({"ids": [1] * 65}, 413, "<= 64 tokens"),
         ({"ids": [-1]}, 400, "ids must be in"),
         ({"ids": ["x"]}, 422, "valid integer"),
+        ({"text": "a" * 5000}, 413, "<= 4096 characters"),
+        ({"text": "a", "maxnum": 101}, 413, "maxnum must be <= 100"),
+        ({"text": "a", "max_disp_len": 10**6}, 413, "max_disp_len must be <= 2048"),
     ):
         answer = client.post("/count", json=body)
         assert answer.status_code == status, body
         assert words in str(answer.json()["detail"])
     assert client.post("/count_batch", json={"queries": [[1]] * 4}).status_code == 413
     assert client.post("/ntd", json={"text": "a", "top": 0}).status_code == 400
+    assert client.post("/infgram_prob", json={"text": "a"}).status_code == 422
+    surrogate = client.post("/count", content=b'{"text": "\\ud800"}', headers={"Content-Type": "application/json"})
+    assert (surrogate.status_code, "valid Unicode" in surrogate.json()["detail"]) == (400, True)
+
+
+def test_a_match_is_shown_whole(client: Any) -> None:
+    document = client.post("/search_docs", json={"text": TEXTS[0], "max_disp_len": 2}).json()["documents"][0]
+    assert "".join(t["text"] for t in document["tokens"]) == TEXTS[0]
 
 
 def test_slow_and_crowded_requests_are_turned_away(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +139,7 @@ def test_the_page_shows_counts_spans_and_documents(index: Index, tmp_path: Path)
     finally:
         server.terminate()
         server.wait(10)
-    assert '<p id="count">2</p>' in dump
+    assert '<span id="count">2</span>' in dump
     assert "<mark>c</mark>" in dump
     assert 'class="bar"' in dump
     assert "3 documents" in dump

@@ -138,7 +138,7 @@ def accelerate(path: Annotated[Path, typer.Argument(help="index directory")]) ->
 @index_app.command()
 def serve(
     path: Annotated[list[Path], typer.Argument(help="index directories")],
-    tokenizer: Annotated[str, typer.Option(help="tokenizer.json for text, or bytes")] = "bytes",
+    tokenizer: Annotated[str, typer.Option(help="tokenizer.json, .model, .tiktoken, bytes, or ids")] = "bytes",
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
     max_tokens: Annotated[int, typer.Option(help="longest query")] = 2048,
@@ -150,7 +150,6 @@ def serve(
     from gramcore.ngram import Index
     from gramcore.ngram.serve import Limits, create_app
 
-    loaded = None if tokenizer == "bytes" else require("tokenizers", "hf").Tokenizer.from_file(tokenizer)
     limits = Limits(max_tokens=max_tokens, max_concurrent=max_concurrent, max_seconds=max_seconds)
-    application = create_app(Index(path), tokenizer=loaded, limits=limits)
+    application = create_app(Index(path), tokenizer=tokenizer, limits=limits)
     require("uvicorn", "serve").run(application, host=host, port=port)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,78 +12,121 @@ from typing import Any
 import numpy as np
 
 from gramcore._checks import check_int, check_real, require
+from gramcore.ngram.encoders import Codec, load_codec
 from gramcore.ngram.index import Index
 
 __all__ = ["Limits", "create_app"]
 
 _PAGE = Path(__file__).with_name("serve.html")
+_CHARS_PER_TOKEN = 64  # of a text that is encoded at all
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask: tokens per query, queries per batch, requests at once, seconds."""
+    """What one request may ask: tokens per query, queries per batch, requests at once, seconds, and of documents how
+    many and how many tokens of each beside the match."""
 
     max_tokens: int = 2048
     max_batch: int = 1024
     max_concurrent: int = 16
     max_seconds: float = 10.0
+    max_documents: int = 100
+    max_shown: int = 2048
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "max_batch", "max_concurrent"):
+        for name in ("max_tokens", "max_batch", "max_concurrent", "max_documents", "max_shown"):
             check_int(name, getattr(self, name), low=1)
         check_real("max_seconds", self.max_seconds, low=0, low_open=True)
 
 
-class _Codec:
-    """Text to ids and back for the page."""
+_IDS = Codec(
+    lambda texts: [np.array([_number(word) for word in t.replace(",", " ").split()], np.int64) for t in texts],
+    lambda ids: "".join(f"{token} " for token in ids),
+    lambda token: True,
+)
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
 
-    def encode(self, text: str) -> list[int]:
-        if self._tokenizer is None:
-            return list(text.encode())
-        ids = self._tokenizer.encode(text, add_special_tokens=False)
-        return list(getattr(ids, "ids", ids))
+def _number(word: str) -> int:
+    if not word.isascii() or not word.isdigit():
+        raise ValueError(f"text must be token ids with spaces between, got {word[:20]!r}; serve it with a tokenizer")
+    if int(word) >= 2**32:
+        raise ValueError(f"ids must be in [0, {2**32 - 1}], got {word[:20]}")
+    return int(word)
 
-    def decode(self, token: int) -> str:
-        if self._tokenizer is None:
-            return bytes([token]).decode("latin-1") if token < 256 else f"<{token}>"
-        return str(self._tokenizer.decode([token])) or f"<{token}>"
+
+class _Gate:
+    """Runs work in threads, so many at once and each for so long."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._running = 0
+
+    async def __call__(self, work: Callable[[], Any]) -> Any:
+        error_type = require("fastapi", "serve").HTTPException
+        most, seconds = self._limits.max_concurrent, self._limits.max_seconds
+        if self._running >= most:
+            raise error_type(429, f"requests at once must be <= {most}; try again")
+        self._running += 1
+        answer = asyncio.ensure_future(asyncio.to_thread(work))
+        answer.add_done_callback(self._ended)
+        try:  # a thread cannot be stopped: work that is given up on holds its place until it ends
+            return await asyncio.wait_for(asyncio.shield(answer), seconds)
+        except asyncio.TimeoutError as error:
+            raise error_type(504, f"answer took more than {seconds} s; ask for less") from error
+        except (ValueError, TypeError, IndexError) as error:
+            raise error_type(400, str(error)) from error
+
+    def _ended(self, answer: asyncio.Future[Any]) -> None:
+        self._running -= 1
+        if not answer.cancelled():
+            answer.exception()  # looked at: nobody may be waiting any more
+
+
+def _ids_of(query: Any, codec: Codec, limits: Limits) -> list[int]:
+    """The tokens of a query, which is within the limits."""
+    error_type = require("fastapi", "serve").HTTPException
+    if (query.ids is None) == (query.text is None):
+        raise error_type(422, "a query must have ids or text, and not both")
+    for name, most in (("maxnum", limits.max_documents), ("max_disp_len", limits.max_shown)):
+        if getattr(query, name) > most:
+            raise error_type(413, f"{name} must be <= {most}, got {getattr(query, name)}")
+    ids: list[int] | None = query.ids
+    if ids is None:
+        most = limits.max_tokens * _CHARS_PER_TOKEN
+        if len(query.text) > most:
+            raise error_type(413, f"a text must have <= {most} characters, got {len(query.text)}")
+        try:
+            query.text.encode()
+            ids = codec.encode([query.text])[0].tolist()
+        except UnicodeEncodeError as error:
+            raise error_type(400, f"text must be valid Unicode, got {error.reason}") from error
+        except ValueError as error:
+            raise error_type(400, str(error)) from error
+    if len(ids) > limits.max_tokens:
+        raise error_type(413, f"a query must have <= {limits.max_tokens} tokens, got {len(ids)}")
+    return ids
 
 
 def create_app(index: Index, *, tokenizer: Any = None, limits: Limits | None = None) -> Any:
     """The FastAPI application; its OpenAPI description is at ``/docs``.
 
-    POST endpoints take ``{"ids": [...]}`` or ``{"text": "..."}`` (with ``tokenizer``, else UTF-8 bytes):
-    ``/count``, ``/ntd``, ``/infgram_prob``, ``/score``, ``/search_docs``, ``/attribute``; ``/count_batch`` takes
-    ``{"queries": [[...], ...]}``. A bad argument gives 400 or 422 with one sentence, too large a query 413, too many
-    requests 429, too slow an answer 504.
+    POST endpoints take ``{"ids": [...]}`` or ``{"text": "..."}``: ``/count``, ``/ntd``, ``/infgram_prob``, ``/score``,
+    ``/search_docs``, ``/attribute``; ``/count_batch`` takes ``{"queries": [[...], ...]}``. A bad argument gives 400 or
+    422 with one sentence, too large a query 413, too many requests 429, too slow an answer 504.
 
-    Args: index: forward. tokenizer: with ``encode(text, add_special_tokens=)`` and ``decode(ids)``.
-    Raises: MissingExtraError without FastAPI.
+    Args:
+        index: forward.
+        tokenizer: what :func:`gramcore.ngram.encoders.load_encoder` takes, the one the index was built with; or
+            ``"ids"``: a text is token ids with spaces between.
+    Raises: MissingExtraError without FastAPI; errors of load_encoder.
     """
     fastapi = require("fastapi", "serve")
     pydantic = require("pydantic", "serve")
     bounds = limits or Limits()
-    codec = _Codec(tokenizer)
+    codec = _IDS if tokenizer == "ids" else load_codec(tokenizer)
+    name = _tokenizer_name(tokenizer)
     app = fastapi.FastAPI(title="gramcore index", description=repr(index))
-    running = 0
-
-    async def guarded(work: Callable[[], Any]) -> Any:
-        nonlocal running
-        if running >= bounds.max_concurrent:
-            raise fastapi.HTTPException(429, f"requests at once must be <= {bounds.max_concurrent}; try again")
-        running += 1
-        try:
-            return await asyncio.wait_for(asyncio.to_thread(work), bounds.max_seconds)
-        except asyncio.TimeoutError as error:
-            raise fastapi.HTTPException(504, f"answer took more than {bounds.max_seconds} s; ask for less") from error
-        except (ValueError, TypeError, IndexError) as error:
-            raise fastapi.HTTPException(400, str(error)) from error
-        finally:
-            running -= 1
-
+    guarded = _Gate(bounds)
     query_type = pydantic.create_model(
         "Query",
         ids=(list[int] | None, None),
@@ -97,12 +141,7 @@ def create_app(index: Index, *, tokenizer: Any = None, limits: Limits | None = N
     batch_type = pydantic.create_model("Batch", queries=(list[list[int]], ...))
 
     def ids_of(query: Any) -> list[int]:
-        if (query.ids is None) == (query.text is None):
-            raise fastapi.HTTPException(422, "a query must have ids or text, and not both")
-        ids = query.ids if query.ids is not None else codec.encode(query.text)
-        if len(ids) > bounds.max_tokens:
-            raise fastapi.HTTPException(413, f"a query must have <= {bounds.max_tokens} tokens, got {len(ids)}")
-        return list(ids)
+        return _ids_of(query, codec, bounds)
 
     _add_queries(app, index, codec, guarded, ids_of, query_type)
 
@@ -118,11 +157,26 @@ def create_app(index: Index, *, tokenizer: Any = None, limits: Limits | None = N
         return fastapi.responses.HTMLResponse(_PAGE.read_text(encoding="utf-8"))
 
     async def facts() -> dict[str, Any]:
-        return {"tokens": index.num_tokens, "documents": index.num_documents, "shards": index.num_shards}
+        return {
+            "tokens": index.num_tokens,
+            "documents": index.num_documents,
+            "shards": index.num_shards,
+            "tokenizer": name,
+        }
 
     app.get("/", include_in_schema=False)(page)
     app.get("/facts")(facts)
     return app
+
+
+def _tokenizer_name(tokenizer: Any) -> str:
+    if tokenizer is None or tokenizer == "bytes":
+        return "UTF-8 bytes"
+    if tokenizer == "ids":
+        return "token ids with spaces between"
+    if isinstance(tokenizer, (str, os.PathLike)):
+        return f"tokens of {Path(tokenizer).name}"
+    return f"tokens of {type(tokenizer).__name__}"
 
 
 def _post(app: Any, path: str, endpoint: Callable[..., Any], body: type) -> None:
@@ -135,13 +189,18 @@ def _post(app: Any, path: str, endpoint: Callable[..., Any], body: type) -> None
 def _add_queries(
     app: Any,
     index: Index,
-    codec: _Codec,
+    codec: Codec,
     guarded: Callable[..., Any],
     ids_of: Callable[[Any], list[int]],
     query_type: type,
 ) -> None:
     def named(ids: list[int]) -> list[dict[str, Any]]:
-        return [{"id": i, "text": codec.decode(i)} for i in ids]
+        return [{"id": i, "text": text} for i, text in zip(ids, codec.pieces(ids), strict=True)]
+
+    def next_text(ids: list[int], token: int) -> str:
+        if token == index.separator:
+            return "<end>"
+        return codec.pieces([*ids[-4:], token])[-1] or f"<{token}>"
 
     async def count(query: Any) -> dict[str, Any]:
         ids = ids_of(query)
@@ -151,7 +210,7 @@ def _add_queries(
         ids = ids_of(query)
         found = await guarded(lambda: index.infgram_ntd(ids, top=query.top))
         rows = [
-            {"id": t, "text": codec.decode(t) if t != index.separator else "<end>", "count": n}
+            {"id": t, "text": next_text(ids, t), "count": n}
             for t, n in zip(found.token_ids.tolist(), found.cont_cnts.tolist(), strict=True)
         ]
         return {"prompt_cnt": found.prompt_cnt, "suffix_len": found.suffix_len, "next": rows}
@@ -159,7 +218,7 @@ def _add_queries(
     async def infgram_prob(query: Any) -> dict[str, Any]:
         ids = ids_of(query)
         if query.cont_id is None:
-            raise ValueError("cont_id must be given, got none")
+            raise require("fastapi", "serve").HTTPException(422, "cont_id must be given, got none")
         found = await guarded(lambda: index.infgram_prob(ids, query.cont_id))
         return {name: getattr(found, name) for name in ("prompt_cnt", "cont_cnt", "prob", "suffix_len")}
 
@@ -175,7 +234,8 @@ def _add_queries(
 
     async def search_docs(query: Any) -> dict[str, Any]:
         ids = ids_of(query)
-        found = await guarded(lambda: index.search_docs(ids, maxnum=query.maxnum, max_disp_len=query.max_disp_len))
+        shown = query.max_disp_len + 2 * len(ids)  # half of it is before the match, which is seen whole
+        found = await guarded(lambda: index.search_docs(ids, maxnum=query.maxnum, max_disp_len=shown))
         documents = [
             {
                 "doc_ix": d.doc_ix,

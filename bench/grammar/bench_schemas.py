@@ -1,8 +1,9 @@
 """Compile, mask and accept times over real schemas, teacher-forced on their instances, beside xgrammar and llguidance.
 
-    python -m bench.grammar.bench_schemas FOLDER [--limit N] [--peers]
+    python -m bench.grammar.bench_schemas FOLDER [--limit N] [--engines NAMES]
 
-FOLDER holds files of guidance-ai/jsonschemabench (maskbench/data): {"schema": …, "tests": [{"valid": …, "data": …}]}.
+FOLDER holds files of guidance-ai/jsonschemabench (maskbench/data): {"schema": …, "tests": [{"valid": …, "data": …}]};
+of more than N of them those are taken whose names have the smallest SHA-256.
 One thread, the vocabulary of SmolLM2 (49,152 tokens); masks and accepts are timed by the thread's own clock,
 less what reading it takes.  Verdicts are counted before times are believed; a mask is
 checked against accept at every step (the forced token's bit must be set exactly when it is accepted).
@@ -11,6 +12,7 @@ checked against accept at every step (the forced token's bit must be set exactly
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -170,7 +172,9 @@ def measure(
 
 
 def load_cases(folder: Path, limit: int) -> Iterator[dict[str, Any]]:
-    for path in sorted(folder.rglob("*.json"))[:limit]:
+    """The files whose names have the smallest hashes: a sample of all kinds, since names begin with the kind."""
+    paths = sorted(folder.rglob("*.json"), key=lambda path: hashlib.sha256(path.name.encode()).digest())
+    for path in paths[:limit]:
         yield json.loads(path.read_text())
 
 

@@ -1,6 +1,7 @@
 #include "grammar/automaton.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace gramcore::grammar {
 
@@ -121,14 +122,42 @@ StateId Automaton::compute(StateId state, std::uint8_t byte) {
     remain_.push_back({d, t.stack});
     if (pool[d].nullable) popped(t.stack);
   }
+  const StateId next = behind_remains();
+  remember(state, same, next);
+  return next;
+}
+
+// The state of the threads in remain_, of which the stacks of those that can end are popped already.
+StateId Automaton::behind_remains() {
+  ExprPool& pool = grammar_.pool;
   begin();
   for (const Thread& t : remain_) {
     if (t.top != ExprPool::kEpsilon && !pool.is_empty(t.top)) ready_.push_back(t);
     if (pool[t.top].nullable) add(popped_[t.stack]);
   }
-  const StateId next = finish();
-  remember(state, same, next);
-  return next;
+  return finish();
+}
+
+StateId Automaton::run(StateId state, Span<const std::uint8_t> bytes) {
+  ExprPool& pool = grammar_.pool;
+  for (std::size_t i = 0; i < bytes.size() && state != kDead;) {
+    const StateId next = known(state, bytes[i]);
+    const Thread only = states_[state].count == 1 ? threads_[states_[state].first] : Thread{ExprPool::kEmpty, kBottom};
+    const std::string_view text = pool.first_text(only.top);
+    if (next != kUnknown || text.size() < 2 || i + 1 == bytes.size()) {
+      state = next != kUnknown ? next : compute(state, bytes[i]);
+      ++i;
+      continue;
+    }
+    const std::size_t many = std::min(text.size(), bytes.size() - i);
+    if (std::memcmp(text.data(), bytes.data() + i, many) != 0) return kDead;
+    const ExprId rest = pool.behind_text(only.top, many);
+    if (pool[rest].nullable) popped(only.stack);
+    remain_.assign(1, {rest, only.stack});
+    state = behind_remains();
+    i += many;
+  }
+  return state;
 }
 
 // The transition of a state by the bytes of a set.

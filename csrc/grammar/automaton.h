@@ -42,16 +42,11 @@ class Automaton {
   }
   // The state behind one more byte; kDead if no text continues so.
   StateId step(StateId state, std::uint8_t byte) {
-    const State& s = states_[state];
-    if (s.row != nullptr) {
-      if (s.row[byte] != kUnknown) return s.row[byte];
-    } else {
-      for (std::uint32_t e = s.edges; e != 0; e = edges_[e].older) {
-        if (edges_[e].set.has(byte)) return edges_[e].to;
-      }
-    }
-    return compute(state, byte);
+    const StateId next = known(state, byte);
+    return next != kUnknown ? next : compute(state, byte);
   }
+  // The state behind several; along a text, those between are not made.
+  StateId run(StateId state, Span<const std::uint8_t> bytes);
   bool accepting(StateId state) const { return states_[state].accepting; }
   // Whether no byte can follow.
   bool at_end(StateId state) const { return states_[state].count == 0; }
@@ -118,7 +113,16 @@ class Automaton {
   };
   static constexpr StackId kBase = 1;  // on which closures are found
 
+  StateId known(StateId state, std::uint8_t byte) const {
+    const State& s = states_[state];
+    if (s.row != nullptr) return s.row[byte];
+    for (std::uint32_t e = s.edges; e != 0; e = edges_[e].older) {
+      if (edges_[e].set.has(byte)) return edges_[e].to;
+    }
+    return kUnknown;
+  }
   StateId compute(StateId state, std::uint8_t byte);
+  StateId behind_remains();
   void remember(StateId state, const ByteSet& set, StateId to);
   StackId push(ExprId next, StackId parent);
   void add_state(std::uint32_t threads, bool accepting);

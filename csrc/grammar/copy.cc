@@ -10,7 +10,7 @@
 namespace gramcore::grammar {
 namespace {
 
-constexpr char kMagic[8] = {'g', 'c', 'g', 'r', 'a', 'm', '0', '2'};
+constexpr char kMagic[8] = {'g', 'c', 'g', 'r', 'a', 'm', '0', '3'};
 
 // The expressions that `g` uses, each after its parts.
 std::vector<ExprId> in_order(const Grammar& g) {
@@ -57,7 +57,8 @@ std::vector<ExprId> in_order(const Grammar& g) {
 }
 
 // Makes the expression of kind `n` in `pool`; parts are given in the new pool.
-ExprId make(ExprPool* pool, const Node& n, const ByteSet& set, std::vector<ExprId> parts, std::uint32_t rule) {
+ExprId make(ExprPool* pool, const Node& n, const ByteSet& set, std::vector<ExprId> parts, std::uint32_t rule,
+            std::string_view text) {
   switch (n.kind) {
     case Kind::kEmpty: return ExprPool::kEmpty;
     case Kind::kEpsilon: return ExprPool::kEpsilon;
@@ -71,6 +72,7 @@ ExprId make(ExprPool* pool, const Node& n, const ByteSet& set, std::vector<ExprI
     case Kind::kMultiple: return pool->multiple_at(n.a, n.b, n.min, n.max);
     case Kind::kKeys: return pool->keys(n.a, 0);
     case Kind::kToken: return pool->token(n.a);
+    case Kind::kText: return pool->literal(text);
     case Kind::kTrie: break;
   }
   throw std::logic_error("unknown kind of expression");
@@ -152,7 +154,8 @@ ExprId include(Grammar* g, const Grammar& part) {
       continue;
     }
     const ByteSet set = n.kind == Kind::kClass ? part.pool.set_of(e) : ByteSet{};
-    made[e] = make(&g->pool, n, set, std::move(parts), first_rule + (n.kind == Kind::kCall ? n.a : 0));
+    const std::string_view text = n.kind == Kind::kText ? part.pool.text_of(e) : std::string_view{};
+    made[e] = make(&g->pool, n, set, std::move(parts), first_rule + (n.kind == Kind::kCall ? n.a : 0), text);
   }
   for (std::size_t r = 0; r < part.rules.size(); ++r) g->rules[first_rule + r].body = made.at(part.rules[r].body);
   for (KeySet set : part.key_sets) {
@@ -179,6 +182,8 @@ std::string to_bytes(const Grammar& g) {
       for (const auto word : g.pool.set_of(e).words) w.put(word);
     } else if (n.kind == Kind::kCall || n.kind == Kind::kKeys || n.kind == Kind::kToken) {
       w.put(n.a);
+    } else if (n.kind == Kind::kText) {
+      w.text(g.pool.text_of(e));
     } else if (n.kind == Kind::kMultiple) {
       for (const std::uint32_t field : {n.a, n.b, n.min, n.max}) w.put(field);
     } else {
@@ -217,7 +222,7 @@ std::string to_bytes(const Grammar& g) {
 Grammar from_bytes(std::string_view data) {
   Reader r(data);
   GC_CHECK_AS(FormatError, data.size() >= sizeof(kMagic) && r.raw(sizeof(kMagic)) == std::string_view(kMagic, 8),
-              "grammar bytes must begin with 'gcgram02', got something else; they were made by another version");
+              "grammar bytes must begin with 'gcgram03', got something else; they were made by another version");
   Grammar g;
   std::vector<ExprId> made;
   const auto num_exprs = r.get<std::uint32_t>();
@@ -227,13 +232,16 @@ Grammar from_bytes(std::string_view data) {
   for (std::uint32_t i = 0; i < num_exprs; ++i) {
     const auto kind = r.get<std::uint8_t>();
     GC_CHECK_AS(FormatError,
-                kind <= static_cast<std::uint8_t>(Kind::kToken) && kind != static_cast<std::uint8_t>(Kind::kTrie),
+                kind <= static_cast<std::uint8_t>(Kind::kText) && kind != static_cast<std::uint8_t>(Kind::kTrie),
                 "kind of expression ", i, " must be known, got ", int{kind});
     Node n{};
     n.kind = static_cast<Kind>(kind);
     ByteSet set;
+    std::string_view text;
     std::vector<ExprId> parts;
-    if (n.kind == Kind::kClass) {
+    if (n.kind == Kind::kText) {
+      text = r.raw(r.get<std::uint32_t>());
+    } else if (n.kind == Kind::kClass) {
       for (auto& word : set.words) word = r.get<std::uint64_t>();
     } else if (n.kind == Kind::kCall) {
       n.a = r.get<std::uint32_t>();
@@ -274,7 +282,7 @@ Grammar from_bytes(std::string_view data) {
                     " must not call rules inside an intersection or complement");
       }
     }
-    made.push_back(make(&g.pool, n, set, std::move(parts), n.a));
+    made.push_back(make(&g.pool, n, set, std::move(parts), n.a, text));
   }
   const auto expr = [&] {
     const auto e = r.get<std::uint32_t>();

@@ -1,5 +1,6 @@
 // Derivatives by pieces and the emptiness test.
 #include <algorithm>
+#include <queue>
 
 #include "grammar/catalogue.h"
 #include "grammar/expr.h"
@@ -37,23 +38,31 @@ std::vector<Piece> ExprPool::merge(const std::vector<std::vector<Piece>>& lists)
 
 std::vector<Piece> ExprPool::conj_pieces(ExprId e) {
   const std::vector<ExprId> parts(kids(e).begin(), kids(e).end());
-  std::vector<std::pair<ByteSet, std::vector<ExprId>>> all{{ByteSet::all(), {}}};
-  for (const ExprId k : parts) {
-    std::vector<std::pair<ByteSet, std::vector<ExprId>>> next;
-    for (const Piece& p : pieces(k)) {
-      for (const auto& [set, targets] : all) {
-        const ByteSet both = set & p.set;
+  for (const ExprId k : parts) pieces(k);  // now, since lists move when others are made
+  // the sets so far, and for each the targets of the parts so far
+  std::vector<ByteSet> sets{ByteSet::all()}, next_sets;
+  std::vector<ExprId> targets, next_targets;
+  for (std::size_t done = 0; done < parts.size(); ++done) {
+    next_sets.clear();
+    next_targets.clear();
+    for (const Piece& p : pieces(parts[done])) {
+      for (std::size_t i = 0; i < sets.size(); ++i) {
+        const ByteSet both = sets[i] & p.set;
         if (both.empty()) continue;
-        next.push_back({both, targets});
-        next.back().second.push_back(p.target);
+        next_sets.push_back(both);
+        const auto from = targets.begin() + static_cast<std::ptrdiff_t>(i * done);
+        next_targets.insert(next_targets.end(), from, from + static_cast<std::ptrdiff_t>(done));
+        next_targets.push_back(p.target);
       }
     }
-    all = std::move(next);
+    sets.swap(next_sets);
+    targets.swap(next_targets);
   }
   std::vector<Piece> out;
-  for (auto& [set, targets] : all) {
-    const ExprId target = conj(std::move(targets));
-    if (target != kEmpty) out.push_back({set, target});
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    const auto from = targets.begin() + static_cast<std::ptrdiff_t>(i * parts.size());
+    const ExprId target = conj({from, from + static_cast<std::ptrdiff_t>(parts.size())});
+    if (target != kEmpty) out.push_back({sets[i], target});
   }
   return out;
 }
@@ -105,6 +114,10 @@ std::vector<Piece> ExprPool::compute_pieces(ExprId e) {
       }
       return out;
     }
+    case Kind::kText: {
+      const auto first = static_cast<unsigned>(first_byte(e));
+      return {{ByteSet::range(first, first), behind_text(e)}};
+    }
     case Kind::kToken: return {};
     case Kind::kMultiple: return multiple_pieces(n);
     case Kind::kCall:
@@ -146,6 +159,11 @@ ExprId ExprPool::derivative(ExprId e, std::uint8_t b, ByteSet* same) {
     *same = *same & (in ? set : ~set);
     return in ? n.b : kEmpty;
   }
+  if (const int first = first_byte(e); first >= 0) {
+    const ByteSet set = ByteSet::range(static_cast<unsigned>(first), static_cast<unsigned>(first));
+    *same = *same & (first == b ? set : ~set);
+    return first == b ? behind_text(e) : kEmpty;
+  }
   ByteSet none = ByteSet::all();
   for (const Piece& p : pieces(e)) {
     if (p.set.has(b)) {
@@ -178,8 +196,12 @@ bool ExprPool::is_empty(ExprId e) {
     }
     default: break;
   }
+  // What seems to need the fewest bytes is looked at first, and of those the newest, to find some text soon.
   std::vector<ExprId> queue{e};
   std::vector<std::size_t> from{0};
+  std::priority_queue<std::pair<std::uint32_t, std::size_t>> open;
+  const auto enqueue = [&](std::size_t i) { open.push({~nodes_[queue[i]].least, i}); };
+  enqueue(0);
   alive_[e] = 3;  // 3 = in this queue
   std::size_t found = queue.size();
   bool alive = false;
@@ -188,7 +210,9 @@ bool ExprPool::is_empty(ExprId e) {
       if (alive_[q] == 3) alive_[q] = unsettled;
     }
   };
-  for (std::size_t i = 0; i < queue.size() && !alive; ++i) {
+  while (!open.empty() && !alive) {
+    const std::size_t i = open.top().second;
+    open.pop();
     if (queue.size() > limits_.max_emptiness) {
       settle(0);
       throw GrammarTooComplex(gramcore::cat(
@@ -208,6 +232,7 @@ bool ExprPool::is_empty(ExprId e) {
       alive_[p.target] = 3;
       queue.push_back(p.target);
       from.push_back(i);
+      enqueue(queue.size() - 1);
     }
   }
   if (!alive) {

@@ -1,13 +1,14 @@
 #include "grammar/expr.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "grammar/catalogue.h"
 
 namespace gramcore::grammar {
 
 ExprPool::ExprPool(Limits limits) : limits_(limits) {
-  nodes_.push_back({Kind::kEmpty, false, false, false, 0, 0, 0, 0});
+  nodes_.push_back({Kind::kEmpty, false, false, false, 0, 0, 0, 0, kUnbounded});
   nodes_.push_back({Kind::kEpsilon, true, false, false, 0, 0, 0, 0});
   for (const Node& n : nodes_) hashes_.push_back(hash_of(n, {}));
 }
@@ -35,6 +36,7 @@ ExprPool::Hash ExprPool::hash_of(const Node& n, Span<const ExprId> kids) const {
       case Kind::kKeys: part(n.a), part(n.b); break;
       case Kind::kTrie: part(catalogues_[n.a]->hash()[i]), part(n.b); break;
       case Kind::kMultiple: part(n.a), part(n.b), part(n.min), part(n.max); break;
+      case Kind::kText: part(hash_of({texts_.data() + n.a, n.b})); break;
       default: {  // kids are sorted by id, which differs between pools: combine without order
         std::uint64_t sum = 0;
         for (const ExprId k : kids) sum += mix(0x27D4EB2Full + i, hashes_[k][i]);
@@ -46,10 +48,42 @@ ExprPool::Hash ExprPool::hash_of(const Node& n, Span<const ExprId> kids) const {
   return out;
 }
 
+std::uint64_t ExprPool::hash_of(std::string_view text) {
+  std::uint64_t h = text.size();
+  for (; text.size() >= 8; text.remove_prefix(8)) {
+    std::uint64_t block = 0;
+    std::memcpy(&block, text.data(), 8);
+    h = mix(h, block);
+  }
+  std::uint64_t rest = 0;
+  if (!text.empty()) std::memcpy(&rest, text.data(), text.size());
+  return mix(h, rest);
+}
+
+std::uint32_t ExprPool::least_bytes(const Node& n, Span<const ExprId> kids) const {
+  const auto capped = [](std::uint64_t v) {
+    return static_cast<std::uint32_t>(std::min<std::uint64_t>(v, kUnbounded));
+  };
+  switch (n.kind) {
+    case Kind::kClass: return 1;
+    case Kind::kText: return n.b;
+    case Kind::kCat: return capped(std::uint64_t{nodes_[n.a].least} + nodes_[n.b].least);
+    case Kind::kRepeat: return capped(std::uint64_t{nodes_[n.a].least} * n.min);
+    case Kind::kAlt:
+    case Kind::kAnd: {
+      const bool any = n.kind == Kind::kAlt;
+      std::uint32_t least = any ? kUnbounded : 0;
+      for (const ExprId k : kids) least = any ? std::min(least, nodes_[k].least) : std::max(least, nodes_[k].least);
+      return least;
+    }
+    default: return 0;
+  }
+}
+
 std::size_t ExprPool::bytes() const {
   return nodes_.capacity() * (sizeof(Node) + sizeof(Hash)) + sets_.capacity() * sizeof(ByteSet) +
-         kids_.capacity() * sizeof(ExprId) + table_.bytes() + set_table_.bytes() + piece_at_.capacity() * 5 +
-         num_pieces_ * sizeof(Piece) + piece_lists_.capacity() * sizeof(piece_lists_[0]);
+         kids_.capacity() * sizeof(ExprId) + texts_.capacity() + table_.bytes() + set_table_.bytes() +
+         piece_at_.capacity() * 5 + num_pieces_ * sizeof(Piece) + piece_lists_.capacity() * sizeof(piece_lists_[0]);
 }
 
 ExprId ExprPool::intern(Node node, Span<const ExprId> kids) {
@@ -58,12 +92,17 @@ ExprId ExprPool::intern(Node node, Span<const ExprId> kids) {
   const bool listed = node.kind == Kind::kAlt || node.kind == Kind::kAnd;
   if (listed) {
     for (const ExprId k : kids) h = mix(h, k);
+  } else if (node.kind == Kind::kText) {
+    h = mix(h, hash_of({texts_.data() + node.a, node.b}));
   } else {
     h = mix(mix(h, node.a), node.b);
   }
   const auto same = [&](std::uint32_t id) {
     const Node& n = nodes_[id];
     if (n.kind != node.kind || n.min != node.min || n.max != node.max) return false;
+    if (node.kind == Kind::kText) {
+      return n.b == node.b && std::memcmp(texts_.data() + n.a, texts_.data() + node.a, n.b) == 0;
+    }
     if (!listed) return n.a == node.a && n.b == node.b;
     return n.b == kids.size() && std::equal(kids.begin(), kids.end(), kids_.begin() + n.a);
   };
@@ -76,6 +115,7 @@ ExprId ExprPool::intern(Node node, Span<const ExprId> kids) {
       node.b = static_cast<std::uint32_t>(kids.size());
       kids_.insert(kids_.end(), kids.begin(), kids.end());
     }
+    node.least = least_bytes(node, kids);
     hashes_.push_back(hash_of(node, kids));
     nodes_.push_back(node);
     return static_cast<std::uint32_t>(nodes_.size() - 1);
@@ -95,13 +135,30 @@ ExprId ExprPool::byte_class(const ByteSet& set) {
   return intern({Kind::kClass, false, false, false, index, 0, 0, 0}, {});
 }
 
-ExprId ExprPool::text(std::string_view bytes, ExprId then) {
-  if (then == kEmpty) return kEmpty;
-  for (std::size_t i = bytes.size(); i-- > 0;) {
-    const ExprId head = byte(static_cast<std::uint8_t>(bytes[i]));
-    then = then == kEpsilon ? head : link(head, then);
-  }
-  return then;
+ExprId ExprPool::literal(std::string_view bytes) {
+  if (bytes.empty()) return kEpsilon;
+  if (bytes.size() == 1) return byte(static_cast<std::uint8_t>(bytes[0]));
+  const std::size_t at = texts_.size();
+  texts_.insert(texts_.end(), bytes.begin(), bytes.end());
+  const ExprId e = text_at(at, bytes.size());
+  if (nodes_[e].a != at) texts_.resize(at);  // it was there already
+  return e;
+}
+
+ExprId ExprPool::text_at(std::size_t at, std::size_t size) {
+  if (size == 1) return byte(static_cast<std::uint8_t>(texts_[at]));
+  GC_CHECK_AS(GrammarTooComplex, at + size < kUnbounded, "grammar must have fewer than 2^32 bytes of texts, got more");
+  return intern(
+      {Kind::kText, false, false, false, static_cast<std::uint32_t>(at), static_cast<std::uint32_t>(size), 0, 0}, {});
+}
+
+ExprId ExprPool::behind_text(ExprId e, std::size_t bytes) {
+  const Node n = nodes_[e];
+  const Node head = n.kind == Kind::kCat ? nodes_[n.a] : n;
+  const ExprId then = n.kind == Kind::kCat ? n.b : kEpsilon;
+  if (bytes == head.b) return then;
+  const ExprId rest = text_at(head.a + bytes, head.b - bytes);
+  return then == kEpsilon ? rest : link(rest, then);
 }
 
 // The node of two parts that are neither empty nor epsilon, the first no concatenation.
@@ -202,7 +259,29 @@ ExprId ExprPool::conj(std::vector<ExprId> kids) {
     }
     return kEpsilon;
   }
+  if (const ExprId common = common_letter(flat); common != kEmpty) {
+    for (ExprId& k : flat) {
+      const Node n = nodes_[k];
+      k = n.kind == Kind::kNot ? complement(nodes_[n.a].b) : n.b;
+    }
+    return cat(common, conj(std::move(flat)));
+  }
   return nary(Kind::kAnd, std::move(flat));
+}
+
+// The class that all parts of an intersection begin with, some of them in a complement; kEmpty: there is none.
+//   c a & c b & ~(c d) = c (a & b & ~d): of the bytes that go on in a letter, nothing is left but what follows it.
+ExprId ExprPool::common_letter(const std::vector<ExprId>& kids) const {
+  ExprId common = kEmpty;
+  bool plain = false;  // a part that is no complement
+  for (const ExprId k : kids) {
+    const bool negated = nodes_[k].kind == Kind::kNot;
+    const Node& n = nodes_[negated ? nodes_[k].a : k];
+    if (n.kind != Kind::kCat || nodes_[n.a].kind != Kind::kClass || (common != kEmpty && n.a != common)) return kEmpty;
+    common = n.a;
+    plain |= !negated;
+  }
+  return plain ? common : kEmpty;
 }
 
 ExprId ExprPool::complement(ExprId a) {

@@ -72,7 +72,8 @@ enum class Kind : std::uint8_t {
   kTrie,
   kKeys,
   kMultiple,
-  kToken
+  kToken,
+  kText
 };
 
 class Catalogue;
@@ -83,9 +84,11 @@ struct Node {
   bool has_call;     // a rule call occurs inside
   bool has_boolean;  // an intersection or complement occurs inside: emptiness needs a search
   std::uint32_t a;   // class: set; cat, not, repeat: operand; alt, and: first kid; call: rule; trie: catalogue; keys:
-                     // key set; multiple: divisor; token: token set
-  std::uint32_t b;   // cat: second operand; alt, and: number of kids; trie: node; keys: state; multiple: remainder
-  std::uint32_t min, max;  // repeat; multiple: phase, and digits that count behind the point
+                     // key set; multiple: divisor; token: token set; text: place of its bytes
+  std::uint32_t b;   // cat: second operand; alt, and: number of kids; trie: node; keys: state; multiple: remainder;
+                     // text: number of bytes, at least two
+  std::uint32_t min, max;   // repeat; multiple: phase, and digits that count behind the point
+  std::uint32_t least = 0;  // no text has fewer bytes, rule calls counted as none
 };
 
 struct Piece {
@@ -108,9 +111,8 @@ class ExprPool {
     if (bytes_[b] == kEmpty) bytes_[b] = byte_class(ByteSet::range(b, b));
     return bytes_[b];
   }
-  ExprId literal(std::string_view bytes) { return text(bytes, kEpsilon); }
-  // The bytes, then `then`: what cat(literal(bytes), then) gives, each node made once.
-  ExprId text(std::string_view bytes, ExprId then);
+  // The bytes as one expression, not a part of this pool's own texts.
+  ExprId literal(std::string_view bytes);
   ExprId cat(ExprId a, ExprId b);
   ExprId cat(std::initializer_list<ExprId> parts);
   ExprId alt(std::vector<ExprId> kids);
@@ -140,6 +142,7 @@ class ExprPool {
 
   const Node& operator[](ExprId e) const { return nodes_[e]; }
   const ByteSet& set_of(ExprId e) const { return sets_[nodes_[e].a]; }
+  std::string_view text_of(ExprId e) const { return {texts_.data() + nodes_[e].a, nodes_[e].b}; }
   Span<const ExprId> kids(ExprId e) const { return {kids_.data() + nodes_[e].a, nodes_[e].b}; }
   std::uint32_t size() const { return static_cast<std::uint32_t>(nodes_.size()); }
 
@@ -147,6 +150,19 @@ class ExprPool {
   const std::vector<Piece>& pieces(ExprId e);
   // The derivative by b; `same` is narrowed to bytes that have the same derivative.
   ExprId derivative(ExprId e, std::uint8_t b, ByteSet* same);
+  // The byte that a text, or a concatenation with one at its head, begins with; -1: `e` is neither.
+  int first_byte(ExprId e) const {
+    const Node& n = nodes_[e];
+    const Node& head = n.kind == Kind::kCat ? nodes_[n.a] : n;
+    return head.kind == Kind::kText ? static_cast<std::uint8_t>(texts_[head.a]) : -1;
+  }
+  // The text that `e` begins with in this way, or an empty one; and the derivative by so many of its bytes.
+  std::string_view first_text(ExprId e) const {
+    const Node& n = nodes_[e];
+    const ExprId head = n.kind == Kind::kCat ? n.a : e;
+    return nodes_[head].kind == Kind::kText ? text_of(head) : std::string_view{};
+  }
+  ExprId behind_text(ExprId e, std::size_t bytes = 1);
   // Whether a call-free expression matches nothing at all.
   bool is_empty(ExprId e);
 
@@ -159,7 +175,11 @@ class ExprPool {
  private:
   ExprId intern(Node node, Span<const ExprId> kids);
   Hash hash_of(const Node& node, Span<const ExprId> kids) const;
+  static std::uint64_t hash_of(std::string_view text);
+  std::uint32_t least_bytes(const Node& node, Span<const ExprId> kids) const;
+  ExprId text_at(std::size_t at, std::size_t size);
   ExprId link(ExprId a, ExprId b);
+  ExprId common_letter(const std::vector<ExprId>& kids) const;
   ExprId nary(Kind kind, std::vector<ExprId> kids);
   ExprId choice_range(const std::vector<std::string_view>& strings, std::size_t first, std::size_t last,
                       std::size_t depth);
@@ -176,6 +196,7 @@ class ExprPool {
   Roomy<Hash> hashes_;
   Roomy<ByteSet> sets_;
   Roomy<ExprId> kids_;
+  Roomy<char> texts_;
   InternTable table_, set_table_;
   Roomy<std::int32_t> piece_at_;  // per expression: index into piece_lists_ or -1
   Roomy<std::vector<Piece>> piece_lists_;

@@ -98,6 +98,10 @@ std::shared_ptr<const Mask> LexemeCache::mask(const std::vector<std::int32_t>& b
 
 // The derivative, kEmpty also where it matches nothing.
 ExprId Lexemes::step(ExprId e, std::uint8_t b) {
+  const Node& n = pool_[e];
+  if (n.kind == Kind::kCat && pool_[n.a].kind == Kind::kClass) {  // within a character: nothing to remember
+    return pool_.set_of(n.a).has(b) && !pool_.is_empty(n.b) ? n.b : ExprPool::kEmpty;
+  }
   if (rows_.size() <= e) rows_.resize(std::max<std::size_t>(e + 1, pool_.size()));
   if (!rows_[e]) {
     rows_[e] = std::make_unique<ExprId[]>(256);
@@ -245,7 +249,9 @@ const Lexemes::Few& Lexemes::few(ExprId e) {
       made.targets[made.count++] = target;
     }
   };
-  if (n.kind == Kind::kCat && pool_[n.a].kind == Kind::kClass) {
+  if (const int first = pool_.first_byte(e); first >= 0) {
+    add(ByteSet::range(static_cast<unsigned>(first), static_cast<unsigned>(first)), pool_.behind_text(e));
+  } else if (n.kind == Kind::kCat && pool_[n.a].kind == Kind::kClass) {
     add(pool_.set_of(n.a), n.b);
   } else {
     for (const Piece& p : std::vector<Piece>(pool_.pieces(e))) add(p.set, p.target);

@@ -24,11 +24,7 @@ Compiled::Compiled(std::shared_ptr<const Vocab> vocab, Grammar grammar, Limits l
 StateId Compiled::advance(StateId state, Span<const std::uint8_t> bytes) {
   const std::lock_guard<std::mutex> lock(mutex_);
   automaton_.start_clock();
-  for (const std::uint8_t b : bytes) {
-    if (state == Automaton::kDead) break;
-    state = automaton_.step(state, b);
-  }
-  return state;
+  return automaton_.run(state, bytes);
 }
 
 bool Compiled::accepting(StateId state) {

@@ -40,8 +40,8 @@ ExprId without_dead(Grammar* g, const Facts& alive, ExprId e) {
   if (!n.has_call) return g->pool.is_empty(e) ? ExprPool::kEmpty : e;
   switch (n.kind) {
     case Kind::kCat: {
-      const ExprId a = without_dead(g, alive, n.a);
-      return g->pool.cat(a, without_dead(g, alive, n.b));
+      const ExprId a = without_dead(g, alive, n.a), b = without_dead(g, alive, n.b);
+      return a == n.a && b == n.b ? e : g->pool.cat(a, b);
     }
     case Kind::kRepeat: return g->pool.repeat(without_dead(g, alive, n.a), n.min, n.max);
     case Kind::kCall: return alive[n.a] ? e : ExprPool::kEmpty;
@@ -49,8 +49,13 @@ ExprId without_dead(Grammar* g, const Facts& alive, ExprId e) {
     case Kind::kKeys: return productive(*g, alive, e) ? e : ExprPool::kEmpty;
     default: {
       std::vector<ExprId> kids(g->pool.kids(e).begin(), g->pool.kids(e).end());
-      for (ExprId& k : kids) k = without_dead(g, alive, k);
-      return g->pool.alt(std::move(kids));
+      bool changed = false;
+      for (ExprId& k : kids) {
+        const ExprId left = without_dead(g, alive, k);
+        changed |= left != k;
+        k = left;
+      }
+      return changed ? g->pool.alt(std::move(kids)) : e;
     }
   }
 }

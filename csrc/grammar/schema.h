@@ -147,7 +147,7 @@ class SchemaCompiler {
   Shapes followed(const Json& node, Shapes result);
   Shapes product(Shapes a, const Shapes& b);
   Shapes narrowed(Shapes a, const Json& node, const char* keyword, const std::function<Shapes()>& other);
-  void meet(Shape* a, const Shape& b);
+  void meet(Shape* a, const Shape& b, bool objects);
   void base(const Json& node, Shape* shape);
   void base_object(const Json& node, Shape* shape);
   void base_array(const Json& node, Shape* shape);
@@ -165,7 +165,8 @@ class SchemaCompiler {
   static bool disjoint(const Shape& a, const Shape& b);
   bool apart(const Shape& a, const Shape& b);
   bool vacant(const Shape& shape, int depth);
-  bool clashes(const Shape& shape);
+  bool clashes(const Shape& a, const Shape& b);
+  bool no_object(const Shape& a, const Shape& b);
   Shapes exactly_one(const Json& list, const Shapes& within);
   Shapes without_others(const Json& list, const std::vector<Shapes>& each, std::size_t i, Shapes mine);
   Shapes complement_of(const Json& list, std::size_t i);

@@ -125,7 +125,7 @@ ExprId SchemaCompiler::member(const Variant& v, ExprId then) {
   ExprPool& pool = grammar_.pool;
   if (v.quoted.empty()) return pool.cat(v.rest, then);
   const ExprId space = text_.space();
-  return pool.text(v.quoted, pool.cat({space, pool.byte(':'), space, pool.cat(v.rest, then)}));
+  return pool.cat({pool.literal(v.quoted), space, pool.byte(':'), space, v.rest, then});
 }
 
 // A rule for what many others put something behind: they need not spell it again.

@@ -35,8 +35,10 @@ bool SchemaCompiler::disjoint(const Shape& a, const Shape& b) {
 // The same, looking at strings, at bounds and into required properties too.
 bool SchemaCompiler::apart(const Shape& a, const Shape& b) {
   if (disjoint(a, b)) return true;
+  const bool objects = !no_object(a, b);
+  if (!objects && (a.types & b.types) == kObjectBit) return true;
   Shape both = a;
-  meet(&both, b);
+  meet(&both, b, objects);
   if (both.types == 0) return true;
   const Place place = here();
   const bool guessing = std::exchange(guessing_, true);
@@ -79,9 +81,10 @@ bool SchemaCompiler::vacant(const Shape& s, int depth) {
   });
 }
 
-// Whether a required property plainly has no value: what is listed for it, or its types, exclude each other.
-bool SchemaCompiler::clashes(const Shape& s) {
-  return std::any_of(s.required.begin(), s.required.end(), [&](const std::string& name) {
+// Whether a property that one of two shapes requires plainly has no value in both: what is listed for it, or its types,
+// exclude each other.
+bool SchemaCompiler::clashes(const Shape& a, const Shape& b) {
+  const auto excludes = [&](const std::string& name) {
     unsigned types = kAllBits;
     std::optional<std::vector<const Json*>> values;
     std::vector<const Json*> excluded;
@@ -108,19 +111,29 @@ bool SchemaCompiler::clashes(const Shape& s) {
                     values->end());
       return types == 0;
     };
-    for (const ObjectPart& part : s.objects) {
+    const auto empties = [&](const ObjectPart& part) {
       bool known = !part.patterns.empty();
       for (const auto& [declared, key] : part.properties) {
         if (declared != name) continue;
         known = true;
         if (std::any_of(key.begin(), key.end(), narrow)) return true;
       }
-      if (!known && std::any_of(part.additional.begin(), part.additional.end(), narrow)) return true;
-    }
+      return !known && std::any_of(part.additional.begin(), part.additional.end(), narrow);
+    };
+    if (std::any_of(a.objects.begin(), a.objects.end(), empties)) return true;
+    if (std::any_of(b.objects.begin(), b.objects.end(), empties)) return true;
     return values && std::all_of(values->begin(), values->end(), [&](const Json* v) {
              return std::any_of(excluded.begin(), excluded.end(), [&](const Json* x) { return *x == *v; });
            });
-  });
+  };
+  return std::any_of(a.required.begin(), a.required.end(), excludes) ||
+         std::any_of(b.required.begin(), b.required.end(), excludes);
+}
+
+// Whether two shapes that both say something of objects plainly have none in common.
+bool SchemaCompiler::no_object(const Shape& a, const Shape& b) {
+  const auto speaks = [](const Shape& x) { return !x.objects.empty() || !x.required.empty(); };
+  return (a.types & b.types & kObjectBit) && speaks(a) && speaks(b) && clashes(a, b);
 }
 
 // What does not match one of the alternatives; anything where this is not supported, which strict mode refuses.

@@ -37,12 +37,10 @@ SchemaKey join(SchemaKey a, const SchemaKey& b) {
   return a;
 }
 
-// Narrows `a`, which is not disjoint with `b`, to what both allow; no types are left where that is plainly nothing.
-void SchemaCompiler::meet(Shape* a, const Shape& b) {
+// Narrows `a`, which is not disjoint with `b`, to what both allow; objects: whether some object may be among that.
+void SchemaCompiler::meet(Shape* a, const Shape& b, bool objects) {
   Shape& s = *a;
-  const auto speaks = [](const Shape& x) { return !x.objects.empty() || !x.required.empty(); };
-  const bool both_speak = (a->types & b.types & kObjectBit) && speaks(*a) && speaks(b);
-  s.types &= b.types;
+  s.types &= objects ? b.types : b.types & ~static_cast<unsigned>(kObjectBit);
   if (b.values && s.values) {
     auto& v = *s.values;
     const auto in_b = [&](const Json* x) {
@@ -76,7 +74,6 @@ void SchemaCompiler::meet(Shape* a, const Shape& b) {
   s.evaluated.prefix = std::max(s.evaluated.prefix, b.evaluated.prefix);
   s.evaluated.all_items |= b.evaluated.all_items;
   append(&s.evaluated.contained, b.evaluated.contained);
-  if (both_speak && clashes(s)) s.types &= ~static_cast<unsigned>(kObjectBit);
 }
 
 Shapes SchemaCompiler::product(Shapes a, const Shapes& b) {
@@ -89,12 +86,14 @@ Shapes SchemaCompiler::product(Shapes a, const Shapes& b) {
       GC_CHECK_AS(GrammarTooComplex, ++work_ <= kMaxWork && out.size() <= most, "schema must combine at most ", most,
                   " alternatives, got more; split or simplify its anyOf, oneOf, not and if");
       if (disjoint(x, b[i])) continue;
+      const bool objects = !no_object(x, b[i]);
+      if (!objects && (x.types & b[i].types) == kObjectBit) continue;
       if (i + 1 < b.size()) {
         out.push_back(x);
       } else {
         out.push_back(std::move(x));
       }
-      meet(&out.back(), b[i]);
+      meet(&out.back(), b[i], objects);
       if (out.back().types == 0) out.pop_back();
     }
   }
@@ -240,7 +239,7 @@ void SchemaCompiler::base(const Json& node, Shape* s) {
     if (disjoint(*s, with)) {
       *s = only(0);
     } else {
-      meet(s, with);
+      meet(s, with, true);
     }
   }
   const Json *low = node.find("minimum"), *above = node.find("exclusiveMinimum");

@@ -65,6 +65,10 @@ Shortest::Found Shortest::of(ExprId e) {
       out = {true, Text(1, static_cast<char32_t>(b))};
       break;
     }
+    case Kind::kText:
+      out.any = true;
+      for (const char c : automaton_.pool().text_of(e)) out.text.push_back(static_cast<unsigned char>(c));
+      break;
     case Kind::kCat: {  // long texts are long lists: not one call per byte
       out = {true, {}};
       ExprId rest = e;

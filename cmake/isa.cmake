@@ -9,7 +9,7 @@
 # whose definition is generated here.
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-  set(GC_ARCH_LEVELS base avx2 avx2_vnni avx512 avx512_vnni avx512_bf16 amx)
+  set(GC_ARCH_LEVELS base avx2 avx2_vnni avx512 avx512_vnni avx512_vbmi avx512_bf16 amx)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
   set(GC_ARCH_LEVELS base dotprod i8mm)
 else()
@@ -21,7 +21,8 @@ set(GC_FLAGS_avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2 -mlzcnt -mpopcnt -mmovbe)
 set(GC_FLAGS_avx2_vnni ${GC_FLAGS_avx2} -mavxvnni)
 set(GC_FLAGS_avx512 ${GC_FLAGS_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512cd -mprefer-vector-width=512)
 set(GC_FLAGS_avx512_vnni ${GC_FLAGS_avx512} -mavx512vnni)
-set(GC_FLAGS_avx512_bf16 ${GC_FLAGS_avx512_vnni} -mavx512bf16 -mavx512vbmi -mavx512vbmi2 -mavx512bitalg -mavx512vpopcntdq)
+set(GC_FLAGS_avx512_vbmi ${GC_FLAGS_avx512_vnni} -mavx512vbmi -mavx512vbmi2 -mavx512bitalg -mavx512vpopcntdq)
+set(GC_FLAGS_avx512_bf16 ${GC_FLAGS_avx512_vbmi} -mavx512bf16)
 set(GC_FLAGS_amx ${GC_FLAGS_avx512_bf16} -mamx-tile -mamx-int8 -mamx-bf16)
 set(GC_FLAGS_dotprod -march=armv8.2-a+dotprod+fp16)
 set(GC_FLAGS_i8mm -march=armv8.6-a+dotprod+fp16+i8mm+bf16)

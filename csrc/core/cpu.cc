@@ -16,8 +16,8 @@
 namespace gramcore {
 namespace {
 
-constexpr const char* kNames[kNumCpuLevels] = {"base",        "avx2", "avx2_vnni", "avx512", "avx512_vnni",
-                                               "avx512_bf16", "amx",  "dotprod",   "i8mm"};
+constexpr const char* kNames[kNumCpuLevels] = {"base",        "avx2",        "avx2_vnni", "avx512",  "avx512_vnni",
+                                               "avx512_vbmi", "avx512_bf16", "amx",       "dotprod", "i8mm"};
 
 constexpr std::uint32_t bit(CpuLevel level) {
   return 1u << static_cast<int>(level);
@@ -64,8 +64,9 @@ std::uint32_t detect() {
   mask |= bit(CpuLevel::avx512);
   if (!has(seven.ecx, {11})) return mask;
   mask |= bit(CpuLevel::avx512_vnni);
-  if (!(has(seven_one.eax, {5}) && has(seven.ecx, {1, 6, 12, 14})))
-    return mask;  // BF16; VBMI, VBMI2, BITALG, VPOPCNTDQ
+  if (!has(seven.ecx, {1, 6, 12, 14})) return mask;  // VBMI, VBMI2, BITALG, VPOPCNTDQ
+  mask |= bit(CpuLevel::avx512_vbmi);
+  if (!has(seven_one.eax, {5})) return mask;
   mask |= bit(CpuLevel::avx512_bf16);
   if (tiles && has(seven.edx, {22, 24, 25}) && request_amx()) mask |= bit(CpuLevel::amx);
   return mask;
@@ -102,7 +103,8 @@ std::uint32_t contained(CpuLevel level) {
     case CpuLevel::avx2_vnni: return contained(CpuLevel::avx2) | bit(CpuLevel::avx2_vnni);
     case CpuLevel::avx512: return contained(CpuLevel::avx2) | bit(CpuLevel::avx512);
     case CpuLevel::avx512_vnni: return contained(CpuLevel::avx512) | bit(CpuLevel::avx512_vnni);
-    case CpuLevel::avx512_bf16: return contained(CpuLevel::avx512_vnni) | bit(CpuLevel::avx512_bf16);
+    case CpuLevel::avx512_vbmi: return contained(CpuLevel::avx512_vnni) | bit(CpuLevel::avx512_vbmi);
+    case CpuLevel::avx512_bf16: return contained(CpuLevel::avx512_vbmi) | bit(CpuLevel::avx512_bf16);
     case CpuLevel::amx: return contained(CpuLevel::avx512_bf16) | bit(CpuLevel::amx);
     case CpuLevel::dotprod: return contained(CpuLevel::base) | bit(CpuLevel::dotprod);
     case CpuLevel::i8mm: return contained(CpuLevel::dotprod) | bit(CpuLevel::i8mm);

@@ -18,12 +18,13 @@ enum class CpuLevel : int {
   avx2_vnni,    // + AVX-VNNI
   avx512,       // avx2 + F, BW, DQ, VL, CD
   avx512_vnni,  // + AVX512-VNNI
-  avx512_bf16,  // + BF16, VBMI, VBMI2, BITALG, VPOPCNTDQ
+  avx512_vbmi,  // + VBMI, VBMI2, BITALG, VPOPCNTDQ
+  avx512_bf16,  // + BF16
   amx,          // + AMX-TILE, AMX-INT8, AMX-BF16
   dotprod,      // aarch64: v8.2 + dotprod + fp16
   i8mm,         // aarch64: + i8mm, bf16
 };
-inline constexpr int kNumCpuLevels = 9;
+inline constexpr int kNumCpuLevels = 10;
 
 const char* cpu_level_name(CpuLevel level);
 CpuLevel parse_cpu_level(const std::string& name);  // throws InvalidArgument naming the known ones

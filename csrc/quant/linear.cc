@@ -67,15 +67,17 @@ const std::uint8_t* panel_of(const PackedLinear& w, std::int64_t n) {
   return w.packed.data() + n / kPanelRows * w.spec.panel_bytes();
 }
 
-// Adds the product of another panel, without minima, to a.out.
+// Adds the product of `panels` other panels, without minima, to a.out.
 template <class Args>
-void add_panel(void (*kernel)(const Args&), Args a, const std::uint8_t* panel, std::vector<float>* buffer) {
+void add_panels(void (*kernel)(const Args&), Args a, const std::uint8_t* panel, std::int64_t panels,
+                std::vector<float>* buffer) {
+  const std::int64_t outputs = panels * a.rows * kPanelRows;
   float* const total = a.out;
   a.panel = panel;
   a.has_min = 0;
-  a.out = scratch(buffer, a.rows * kPanelRows);
+  a.out = scratch(buffer, outputs);
   kernel(a);
-  for (std::int64_t i = 0; i < a.rows * kPanelRows; ++i) total[i] += a.out[i];
+  for (std::int64_t i = 0; i < outputs; ++i) total[i] += a.out[i];
 }
 
 void check_dtype(DType dtype, const char* name) {
@@ -218,9 +220,9 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
   a.x_blocks = x.blocks_;
   a.tile_rows = kTile;
   const std::int64_t outputs = std::min(x.rows_, kRowsAtOnce) * kPanelRows;
-  const std::int64_t panels =
-      second ? 1 : std::max<std::int64_t>(1, kOutputsAtOnce / std::max<std::int64_t>(1, outputs));
+  const std::int64_t panels = std::max<std::int64_t>(1, kOutputsAtOnce / std::max<std::int64_t>(1, outputs));
   a.panel_bytes = s.panel_bytes();
+  a.second_bytes = second ? second->spec.panel_bytes() : 0;
   a.out = scratch(&results, panels * outputs);
   a.scratch = scratch(&expanded, 10240 + kRowsAtOnce / kTile * 2048);
   // The level may have been lowered since x was prepared.
@@ -239,7 +241,11 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
         kernels.pair1(a);
       } else {
         kernels.panel[s.bits](a);
-        if (second) add_panel(kernels.panel[s.bits], a, a.second, &more);
+        if (second) {
+          PanelArgs other = a;
+          other.panel_bytes = a.second_bytes;
+          add_panels(kernels.panel[s.bits], other, a.second, a.panels, &more);
+        }
       }
       for (std::int64_t p = 0; p < a.panels; ++p) {
         store_rows(a.out + p * a.rows * kPanelRows, a.rows, row, n + p * kPanelRows, w.bias, y);
@@ -287,7 +293,7 @@ void linear_columns(const PackedLinear& w, const FloatRows& x, std::int64_t n0, 
     for (std::int64_t n = n0; n < n1; n += kPanelRows) {
       a.panel = panel_of(w, n);
       kernel(a);
-      if (second) add_panel(kernel, a, panel_of(*second, n), &more);
+      if (second) add_panels(kernel, a, panel_of(*second, n), 1, &more);
       store_rows(a.out, a.rows, row, n, w.bias, y);
     }
   }

@@ -2,7 +2,8 @@
 // so one byte shuffle adds up four columns of 64 rows.  A block of 32 columns has eight tables of 16 sums: table (h, p)
 // for columns 4 j + p, j = 4 h .. 4 h + 3, whose signs are half h of byte p of each row's four.  Sums, within +-508,
 // are split into seven low bits and the rest: 64 bytes each per h, in the order h0 low, h0 rest, h1 low, h1 rest.
-// Exact, like the dot products it replaces.  Included by qgemm.inl.h inside its namespace; needs AVX-512 VBMI.
+// Exact, like the dot products it replaces.  Tables of a whole row of x may fill the first-level cache, so several
+// panels share what is read of them.  Included by qgemm.inl.h inside its namespace; needs AVX-512 VBMI.
 #pragma once
 
 constexpr std::int64_t kTableBytes = 256;  // per block and row
@@ -36,79 +37,126 @@ static void build_tables(const std::int8_t* x, std::int64_t blocks, std::uint8_t
   }
 }
 
-// Signed sums of 32 columns of all 16 rows, from the indices into the tables of both halves.
-GC_INLINE Ints look_up(const __m512i (&index)[2], const std::uint8_t* tables) {
-  const __m512i ones = _mm512_set1_epi8(1), unit = _mm512_set1_epi8(static_cast<char>(128));
-  __m512i sum = _mm512_setzero_si512(), rest = sum;
-  for (int h = 0; h < 2; ++h) {
-    sum = _mm512_dpbusd_epi32(sum, _mm512_permutexvar_epi8(index[h], load_bytes(tables + 128 * h)), ones);
-    rest = _mm512_dpbusd_epi32(rest, unit, _mm512_permutexvar_epi8(index[h], load_bytes(tables + 128 * h + 64)));
-  }
-  return _mm512_add_epi32(sum, rest);
+// Signed sums of 32 columns of all 16 rows, from the indices into the tables of both halves.  Low parts of two halves
+// are within 254, the rest within -8 .. 6.
+GC_INLINE Ints look_up(const Bytes (&index)[2], const Bytes (&tables)[4]) {
+  const Bytes low =
+      _mm512_add_epi8(_mm512_permutexvar_epi8(index[0], tables[0]), _mm512_permutexvar_epi8(index[1], tables[2]));
+  const Bytes rest =
+      _mm512_add_epi8(_mm512_permutexvar_epi8(index[0], tables[1]), _mm512_permutexvar_epi8(index[1], tables[3]));
+  const Ints sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), low, fill_bytes(1));
+  return _mm512_dpbusd_epi32(sum, fill_bytes(128), rest);
 }
 
-// One weight of the panels at hand: what is read and the sums so far.
-template <int kRows>
-struct LutSums {
-  const std::uint8_t* p;
-  int has_min;
-  Floats acc[kRows], t[kRows];
+// Panels that are read together, and the sums so far of kRows rows of x.
+template <int kRows, int kStreams>
+struct LutStreams {
+  const std::uint8_t* p[kStreams];
+  std::int64_t jump[kStreams];  // from the end of a panel to the one that its stream reads next
+  Floats acc[kStreams][kRows], t[kStreams][kRows];
 };
 
-template <int kRows>
-GC_INLINE void lut_block(LutSums<kRows>* s, const std::uint8_t* tables, const float* xs) {
-  const __m512i nibble = _mm512_set1_epi8(15), position = _mm512_set1_epi32(0x30201000);
-  __builtin_prefetch(s->p + kPrefetchBytes);
-  const __m512i bits = load_bytes(s->p);
-  // (bits & nibble) | position
-  const __m512i index[2] = {_mm512_ternarylogic_epi32(bits, nibble, position, 0xea),
-                            _mm512_ternarylogic_epi32(_mm512_srli_epi16(bits, 4), nibble, position, 0xea)};
-  for (int r = 0; r < kRows; ++r) {
-    s->t[r] = fma(to_floats(look_up(index, tables + kTableBytes * r)), fill_float(xs[r]), s->t[r]);
-  }
-  s->p += 64;
+template <int kRows, int kStreams>
+GC_INLINE void lut_block(LutStreams<kRows, kStreams>* s, const std::uint8_t* tables, const float* xs, bool late) {
+  const Bytes nibble = fill_bytes(15), position = _mm512_set1_epi32(0x30201000);
+  Bytes index[kStreams][2];
+  unrolled<kStreams>([&](auto i) __attribute__((always_inline)) {
+    const std::uint8_t* const p = s->p[i.value];
+    __builtin_prefetch(p + kPrefetchBytes + (late ? s->jump[i.value] : 0));
+    const Bytes bits = load_bytes(p);
+    // (bits & nibble) | position
+    index[i.value][0] = _mm512_ternarylogic_epi32(bits, nibble, position, 0xea);
+    index[i.value][1] = _mm512_ternarylogic_epi32(right<4>(bits), nibble, position, 0xea);
+    s->p[i.value] += 64;
+  });
+  unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
+    const std::uint8_t* const at = tables + kTableBytes * r.value;
+    const Bytes four[4] = {load_bytes(at), load_bytes(at + 64), load_bytes(at + 128), load_bytes(at + 192)};
+    const Floats scale = fill_float(xs[r.value]);
+    unrolled<kStreams>([&](auto i) __attribute__((always_inline)) {
+      Floats& t = s->t[i.value][r.value];
+      t = fma(to_floats(look_up(index[i.value], four)), scale, t);
+    });
+  });
 }
 
-template <int kRows>
-GC_INLINE void lut_group_ends(LutSums<kRows>* s, int scale_f32, const float* gsum) {
-  const std::int64_t bytes = scale_f32 ? 64 : 32;
-  const Floats scale = scale_f32 ? load_f32(s->p) : load_f16(s->p);
-  for (int r = 0; r < kRows; ++r) s->acc[r] = fma(scale, s->t[r], s->acc[r]);
-  for (int r = 0; r < kRows; ++r) s->t[r] = zero_floats();
-  s->p += bytes;
-  if (!s->has_min) return;
-  const Floats min = scale_f32 ? load_f32(s->p) : load_f16(s->p);
-  for (int r = 0; r < kRows; ++r) s->acc[r] = fma(min, fill_float(gsum[r]), s->acc[r]);
-  s->p += bytes;
+// kPair: every other stream is of a weight without minima.
+template <int kRows, int kStreams, bool kPair>
+GC_INLINE void lut_group_ends(LutStreams<kRows, kStreams>* s, const PanelArgs& a, const float* gsum) {
+  const std::int64_t bytes = a.scale_f32 ? 64 : 32;
+  unrolled<kStreams>([&](auto i) __attribute__((always_inline)) {
+    const std::uint8_t*& p = s->p[i.value];
+    const Floats scale = a.scale_f32 ? load_f32(p) : load_f16(p);
+    unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
+      Floats& t = s->t[i.value][r.value];
+      s->acc[i.value][r.value] = fma(scale, t, s->acc[i.value][r.value]);
+      t = zero_floats();
+    });
+    p += bytes;
+    if ((kPair && i.value % 2 == 1) || !a.has_min) return;
+    const Floats min = a.scale_f32 ? load_f32(p) : load_f16(p);
+    unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
+      Floats& acc = s->acc[i.value][r.value];
+      acc = fma(min, fill_float(gsum[r.value]), acc);
+    });
+    p += bytes;
+  });
 }
 
-// kWeights: 1, or 2 weights of one shape whose products are added (a.second); tables are then read once for both.
-template <int kRows, int kWeights>
-static void lut_panel(const PanelArgs& a) {
-  const std::uint8_t* tables = a.tables;
-  const float *xs = a.xs, *gsum = a.gsum;
-  LutSums<kRows> sums[kWeights];
-  for (int i = 0; i < kWeights; ++i) {
-    sums[i].p = i == 0 ? a.panel : a.second;
-    sums[i].has_min = i == 0 ? a.has_min : 0;
-    for (int r = 0; r < kRows; ++r) sums[i].acc[r] = sums[i].t[r] = zero_floats();
+// Rows r0 .. r0 + kRows - 1 of the first kPanels panels.  kPair: two weights whose products are added; tables are then
+// read once for both.
+template <int kRows, int kPanels, bool kPair>
+static void lut_panels(const PanelArgs& a, std::int64_t r0) {
+  constexpr int kWeights = kPair ? 2 : 1, kStreams = kPanels * kWeights;
+  const std::uint8_t* tables = a.tables + kTableBytes * r0;
+  const float *xs = a.xs + r0, *gsum = a.gsum + r0;
+  LutStreams<kRows, kStreams> s;
+  for (int i = 0; i < kStreams; ++i) {
+    const bool second = i % kWeights == 1;
+    const std::int64_t bytes = second ? a.second_bytes : a.panel_bytes;
+    s.p[i] = (second ? a.second : a.panel) + i / kWeights * bytes;
+    s.jump[i] = (kPanels - 1) * bytes;
+    for (int r = 0; r < kRows; ++r) s.acc[i][r] = s.t[i][r] = zero_floats();
   }
+  // Prefetches from here on are for the next panels.
+  const std::int64_t late = a.groups - kPrefetchBytes * a.groups / a.panel_bytes;
   for (std::int64_t g = 0; g < a.groups; ++g) {
     for (int b = 0; b < a.blocks_per_group; ++b) {
-      for (int i = 0; i < kWeights; ++i) lut_block<kRows>(&sums[i], tables, xs);
-      tables += kTableBytes * kRows;
-      xs += kRows;
+      lut_block<kRows, kStreams>(&s, tables, xs, g >= late);
+      tables += kTableBytes * a.rows;
+      xs += a.rows;
     }
-    for (int i = 0; i < kWeights; ++i) lut_group_ends<kRows>(&sums[i], a.scale_f32, gsum);
-    gsum += kRows;
+    lut_group_ends<kRows, kStreams, kPair>(&s, a, gsum);
+    gsum += a.rows;
   }
-  for (int r = 0; r < kRows; ++r) {
-    Floats total = sums[0].acc[r];
-    if (kWeights == 2) total = _mm512_add_ps(total, sums[kWeights - 1].acc[r]);
-    store(a.out + 16 * r, total);
+  for (int i = 0; i < kPanels; ++i) {
+    for (int r = 0; r < kRows; ++r) {
+      Floats total = s.acc[i * kWeights][r];
+      if constexpr (kPair) total = _mm512_add_ps(total, s.acc[2 * i + 1][r]);
+      store(a.out + 16 * (i * a.rows + r0 + r), total);
+    }
   }
 }
 
-static void pair_by_table(const PanelArgs& a) {
-  return a.rows == 1 ? lut_panel<1, 2>(a) : lut_panel<2, 2>(a);
+template <int kRows, int kPanels, bool kPair>
+GC_INLINE void lut_rows(const PanelArgs& a) {
+  std::int64_t r = 0;
+  for (; r + kRows <= a.rows; r += kRows) lut_panels<kRows, kPanels, kPair>(a, r);
+  if (r < a.rows) lut_panels<1, kPanels, kPair>(a, r);
+}
+
+template <bool kPair>
+static void lut(const PanelArgs& args) {
+  constexpr int kPanels = kPair ? 2 : 4;  // at once
+  PanelArgs a = args;
+  const auto run = a.rows == 1 ? lut_rows<1, kPanels, kPair> : lut_rows<2, kPanels, kPair>;
+  const auto last = a.rows == 1 ? lut_rows<1, 1, kPair> : lut_rows<2, 1, kPair>;
+  for (std::int64_t left = args.panels; left > 0;) {
+    const std::int64_t here = left >= kPanels ? kPanels : 1;
+    (here == kPanels ? run : last)(a);
+    a.panel += here * a.panel_bytes;
+    a.second += here * a.second_bytes;
+    a.out += here * 16 * a.rows;
+    left -= here;
+  }
 }

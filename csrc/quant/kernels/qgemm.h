@@ -26,7 +26,8 @@ struct PanelArgs {
   std::uint8_t* scratch;   // 10 KiB and 2 KiB per tile, 64-byte aligned
   // Tables of build_tables for [block][row], or null: one-bit weights by table, rows <= table_rows.
   const std::uint8_t* tables;
-  const std::uint8_t* second;  // of pair1: another panel of the same format without minima
+  const std::uint8_t* second;  // of pair1: panels of the same format without minima
+  std::int64_t second_bytes;
 };
 
 struct QgemmKernels {

@@ -141,6 +141,8 @@ GC_INLINE void next_tile(PanelArgs* a, std::int64_t rows) {
 
 #if defined(GC_ISA_IS_amx)
 #include "quant/kernels/amx.inl.h"
+#endif
+#if defined(__AVX512VBMI__)
 #include "quant/kernels/lut.inl.h"
 #endif
 
@@ -156,14 +158,15 @@ static void one_panel(const PanelArgs& args) {
 
 template <int kBits>
 static void panel(const PanelArgs& args) {
-  auto run = one_panel<kBits>;
 #if defined(GC_ISA_IS_amx)
   if (args.rows >= kAmxMinRows<kBits>) return amx_panels<kBits>(args);
-  if (kBits == 1 && args.tables) run = args.rows == 1 ? lut_panel<1, 1> : lut_panel<2, 1>;
+#endif
+#if defined(__AVX512VBMI__)
+  if (kBits == 1 && args.tables) return lut<false>(args);
 #endif
   PanelArgs a = args;
   for (std::int64_t p = 0; p < args.panels; ++p) {
-    run(a);
+    one_panel<kBits>(a);
     a.panel += a.panel_bytes;
     a.out += 16 * a.rows;
   }
@@ -197,7 +200,9 @@ static void quantize_row(const float* x, std::int64_t k, std::int64_t blocks, st
   }
 }
 
-#if !defined(GC_ISA_IS_amx)
+#if defined(__AVX512VBMI__)
+constexpr void (*pair_by_table)(const PanelArgs&) = lut<true>;
+#else
 constexpr void (*build_tables)(const std::int8_t*, std::int64_t, std::uint8_t*) = nullptr;
 constexpr void (*pair_by_table)(const PanelArgs&) = nullptr;
 constexpr std::int64_t kLutRows = 0;

@@ -6,7 +6,7 @@
 namespace gramcore::quant {
 namespace GC_ISA_NS {
 
-#if defined(GC_ISA_IS_avx512_vnni) || defined(GC_ISA_IS_amx)
+#if defined(__AVX512VNNI__)
 
 constexpr int kLanes = 16, kMaxRows = 8;
 constexpr __mmask16 kAll = 0xffff;  // the unmasked forms of two conversions warn about their own undefined operand

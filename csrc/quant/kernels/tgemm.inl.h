@@ -17,7 +17,7 @@ constexpr std::int64_t kExpandBlocks = 8;         // blocks expanded at most at 
 constexpr int kTableRows = kLanes == 16 ? 6 : 2;  // rows per pass over expanded columns
 constexpr std::int64_t kAheadBytes = 4096;
 
-#if defined(GC_ISA_IS_amx)
+#if defined(__AVX512VBMI__)
 template <int kBits>
 constexpr bool kByBytes = kBits > 5;  // bytes of values by byte shuffles
 #endif
@@ -25,10 +25,10 @@ constexpr bool kByBytes = kBits > 5;  // bytes of values by byte shuffles
 // The table as far as registers hold it.
 struct Held {
   const float* table;
-#if defined(GC_ISA_IS_amx)
+#if defined(__AVX512VBMI__)
   Bytes planes[2][2];
 #endif
-#if defined(GC_ISA_IS_avx2) || defined(GC_ISA_IS_avx512_vnni) || defined(GC_ISA_IS_amx)
+#if defined(GC_ISA_IS_avx2) || defined(__AVX512VNNI__)
   Floats values[2];
 #endif
 };
@@ -40,10 +40,10 @@ GC_INLINE Floats load_floats(const float* p) {
 GC_INLINE Held hold(const ValueTable& t) {
   Held h;
   h.table = t.values;
-#if defined(GC_ISA_IS_amx)
+#if defined(__AVX512VBMI__)
   for (int i = 0; i < 4; ++i) h.planes[i / 2][i % 2] = load_bytes(t.planes[i / 2] + 64 * (i % 2));
 #endif
-#if defined(GC_ISA_IS_avx2) || defined(GC_ISA_IS_avx512_vnni) || defined(GC_ISA_IS_amx)
+#if defined(GC_ISA_IS_avx2) || defined(__AVX512VNNI__)
   for (int i = 0; i < 2; ++i) h.values[i] = load_floats(t.values + kLanes * i);
 #endif
   return h;
@@ -56,7 +56,7 @@ struct Looked {
 
 template <int kBits>
 GC_INLINE Looked look([[maybe_unused]] const Held& h, Bytes v) {
-#if defined(GC_ISA_IS_amx)
+#if defined(__AVX512VBMI__)
   if constexpr (kByBytes<kBits>) {
     const Bytes low = _mm512_permutex2var_epi8(h.planes[0][0], v, h.planes[0][1]);
     const Bytes high = _mm512_permutex2var_epi8(h.planes[1][0], v, h.planes[1][1]);
@@ -70,7 +70,7 @@ GC_INLINE Looked look([[maybe_unused]] const Held& h, Bytes v) {
 // Values of column i of 4 of all lanes.
 template <int kBits, int i>
 GC_INLINE Floats column(const Held& h, const Looked& at) {
-#if defined(GC_ISA_IS_amx)
+#if defined(__AVX512VBMI__)
   if constexpr (kByBytes<kBits>) {  // byte i of both to bytes 2 and 3 of the lane
     const __m128i lane = _mm_add_epi8(_mm_set1_epi8(i), _mm_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
     const __m512i from = _mm512_broadcast_i32x4(lane);
@@ -79,7 +79,7 @@ GC_INLINE Floats column(const Held& h, const Looked& at) {
   }
 #endif
   const Lanes places = (Lanes)at.low >> (8 * i);
-#if defined(GC_ISA_IS_avx512_vnni) || defined(GC_ISA_IS_amx)
+#if defined(__AVX512VNNI__)
   if constexpr (kBits <= 4) return _mm512_permutexvar_ps((__m512i)places, h.values[0]);
   if constexpr (kBits == 5) return _mm512_permutex2var_ps(h.values[0], (__m512i)places, h.values[1]);
   return _mm512_mask_i32gather_ps(zero_floats(), kAll, (__m512i)(places & 255u), h.table, 4);

@@ -36,6 +36,10 @@ class DecoderHost(Host):
         self._caches: list[Any] = []
         self._want_hidden = False
 
+    @property
+    def model_key(self) -> Any:
+        return self.decoder
+
     def open(self, batch: int, capacity: int, *, want_hidden: bool = False) -> None:
         self._caches = [self.decoder.new_cache(capacity) for _ in range(batch)]
         self._want_hidden = want_hidden

@@ -169,7 +169,7 @@ def test_mistakes_are_named(model: Any) -> None:
     with pytest.raises(ValueError, match="plan must be for 2 guesses, got one for 3"):
         heads.plan = sparse_plan(typical_accuracy(3, 4), 12)
     with pytest.warns(RuntimeWarning, match=r"heads\.target\(model\)"):
-        generate(model, [3, 4, 5], drafter=heads.drafter(), max_new_tokens=4, eos_token_id=())
+        generate(model, [3, 4, 5], drafter=heads.drafter(), policy=FixedLength(4), max_new_tokens=4, eos_token_id=())
     with pytest.raises(ValueError, match="ensemble must be in"):
         PromptTokenHeads(hidden_size=4, vocab_size=9, ensemble=0)
     with pytest.raises(TypeError, match="transformers causal language model"):

@@ -24,6 +24,8 @@ from gramcore.spec.base import (
 )
 from gramcore.spec.chain_verifiers import BlockVerifier, TypicalVerifier
 from gramcore.spec.composed_drafters import AdaptiveDrafter, InfinigramDrafter
+from gramcore.spec.cost_policy import CostModelLength
+from gramcore.spec.costs import RowCosts, row_costs
 from gramcore.spec.default_verifier import DefaultVerifier
 from gramcore.spec.host import Host, TreeOutput
 from gramcore.spec.learned_drafters import TokenRecycling, TrigramDrafter
@@ -32,7 +34,7 @@ from gramcore.spec.meter import AcceptanceMeter
 from gramcore.spec.ngram_drafter import NgramDrafter
 from gramcore.spec.optimal import optimal_acceptance
 from gramcore.spec.picture import RecordingVerifier, draw_tree, save_tree_png
-from gramcore.spec.policies import BassLength, CostModelLength, FixedLength
+from gramcore.spec.policies import BassLength, FixedLength
 from gramcore.spec.random_trees import GreedyTailTree, IidTree, RsdConstantTree, RsdStochasticTree
 from gramcore.spec.residual_verifiers import (
     GreedyTailVerifier,
@@ -112,6 +114,7 @@ __all__ = [
     "OptTree",
     "RecordingVerifier",
     "RecursiveVerifier",
+    "RowCosts",
     "RsdConstantTree",
     "RsdStochasticTree",
     "Sampling",
@@ -147,6 +150,7 @@ __all__ = [
     "law_features",
     "measure_cost",
     "optimal_acceptance",
+    "row_costs",
     "save_tree_png",
     "sparse_plan",
     "train_acceptance_head",

@@ -258,7 +258,14 @@ class Verifier(ABC):
 class StepRecord:
     """One finished step, for policies and statistics. Seconds are wall time; depths count tokens.
 
-    ``path`` are the accepted nodes (default: the first ``accepted`` ones), ``strength`` that of the draft.
+    Attributes:
+        drafted: nodes verified. offered_depth: of the tree they form. accepted: nodes emitted.
+        draft_s, target_s, verify_s: of the whole batch.
+        path: the accepted nodes; None: the first ``accepted`` ones.
+        strength: that of the draft.
+        emitted: the tokens committed; None: not told.
+        rows, batch: rows of the whole forward (0: ``drafted + 1``) and its number of sequences.
+        asked: whether the drafter was asked. fixed: whether drafts were deterministic.
     """
 
     drafted: int
@@ -269,10 +276,18 @@ class StepRecord:
     verify_s: float
     path: tuple[int, ...] | None = None
     strength: float = 0.0
+    emitted: tuple[int, ...] | None = None
+    rows: int = 0
+    batch: int = 1
+    asked: bool = True
+    fixed: bool = True
 
 
 class LengthPolicy(ABC):
     """Chooses how many nodes to draft next."""
+
+    def begin(self, host: Any, drafter: Drafter) -> None:  # noqa: B027
+        """A request begins on this host; default: nothing to prepare."""
 
     @abstractmethod
     def budget(self, ctx: Context) -> int:
@@ -285,6 +300,10 @@ class LengthPolicy(ABC):
     @abstractmethod
     def observe(self, step: StepRecord) -> None:
         """Learn from a finished step."""
+
+    def report(self) -> dict[str, float]:
+        """What decisions rested on, for the statistics; default: nothing."""
+        return {}
 
     @abstractmethod
     def fork(self) -> LengthPolicy:

@@ -24,12 +24,13 @@ from gramcore.spec.base import (
     Verdict,
     Verifier,
 )
+from gramcore.spec.cost_policy import CostModelLength
 from gramcore.spec.default_verifier import DefaultVerifier
 from gramcore.spec.guarded import GuardedDrafter
 from gramcore.spec.guide import GrammarGuide
 from gramcore.spec.host import Host
 from gramcore.spec.inputs import check_ids, check_parts, end_tokens, one_seed, prompt_rows
-from gramcore.spec.policies import CostModelLength, FixedLength
+from gramcore.spec.policies import FixedLength
 from gramcore.spec.stats import GenerationResult, SpecStats
 from gramcore.spec.transformers_host import TransformersHost
 
@@ -134,13 +135,16 @@ def generate(
         if len(stops) != len(prompts):
             raise ValueError(f"stop must be one function, or one per sequence, got {len(stops)} for {len(prompts)}")
         for b, prompt in enumerate(prompts):
+            lengths = (policy or CostModelLength()).fork() if drafter else FixedLength(0)
+            if drafter:
+                lengths.begin(host, drafter)
             run.sequences.append(
                 _Sequence(
                     prompt,
                     max_new_tokens + _MAX_NODES + 1,
                     CounterRng(base_seed, b),
                     GuardedDrafter(drafter.fork() if drafter else None, draft_timeout_s),
-                    (policy or CostModelLength()).fork() if drafter else FixedLength(0),
+                    lengths,
                     None if matchers[b] is None else GrammarGuide(matchers[b], host.vocab_size),
                     stops[b],
                 )
@@ -188,6 +192,7 @@ class _Sequence:
         self.reason = ""
         self.tree = DraftTree.empty()
         self.draft_end = ""  # why the tree is no larger
+        self.asked = False  # whether the drafter was, at this step
 
     @property
     def tokens(self) -> IntArray:
@@ -235,7 +240,7 @@ class _Run:
         if self.streamer is not None:
             self.streamer.end()
         self.stats.stop_reasons = [s.reason for s in self.sequences]
-        self.stats.notes = self.verifier.report()
+        self.stats.notes = {**self.sequences[0].policy.report(), **self.verifier.report()}
         return GenerationResult([s.new_tokens for s in self.sequences], self.stats)
 
     def _step(self, active: list[_Sequence]) -> None:
@@ -245,7 +250,7 @@ class _Run:
         clock.append(time.perf_counter())
         out = self.host.forward([int(s.tokens[-1]) for s in active], [(s.tree.tokens, s.tree.parents) for s in active])
         clock.append(time.perf_counter())
-        done: list[tuple[_Sequence, list[int], int]] = []
+        done: list[tuple[_Sequence, list[int], IntArray]] = []
         for b, s in enumerate(active):
             rows = TargetRows(out.logits[b][: len(s.tree) + 1], self.sampling, self._editor(s))
             s.rng.position = s.length - s.num_prompt
@@ -262,16 +267,31 @@ class _Run:
         self.stats.draft_s += draft_s
         self.stats.target_s += target_s
         self.stats.verify_s += verify_s
+        num_rows = sum(1 + len(s.tree) for s in active)
         for s, path, emitted in done:
-            depth = int(s.tree.depths().max()) if len(s.tree) else 0
-            stood = tuple(path[: min(len(path), emitted)])
-            record = StepRecord(len(s.tree), depth, len(stood), draft_s, target_s, verify_s, stood, s.tree.strength)
+            stood = tuple(path[: len(emitted)])
+            record = StepRecord(
+                drafted=len(s.tree),
+                offered_depth=int(s.tree.depths().max()) if len(s.tree) else 0,
+                accepted=len(stood),
+                draft_s=draft_s,
+                target_s=target_s,
+                verify_s=verify_s,
+                path=stood,
+                strength=s.tree.strength,
+                emitted=tuple(emitted.tolist()),
+                rows=num_rows,
+                batch=len(active),
+                asked=s.asked,
+                fixed=s.tree.logq is None,
+            )
             self.stats.add(record, s.draft_end)
-            self.stats.emitted += emitted
+            self.stats.emitted += len(emitted)
             s.policy.observe(record)
 
     def _draft(self, s: _Sequence) -> DraftTree:
         """The next tree, guarded; ``s.draft_end`` says why it is no larger."""
+        s.asked = False
         room = self.max_new - (s.length - s.num_prompt) - 1
         deepest = self.limit - s.length - 1 if self.limit is not None else _MAX_NODES
         if not s.drafter.alive or min(room, deepest) <= 0:
@@ -283,7 +303,7 @@ class _Run:
         if budget <= 0:
             s.draft_end = "policy off"
             return DraftTree.empty()
-        tree = s.drafter.propose(ctx, budget)
+        tree, s.asked = s.drafter.propose(ctx, budget), True
         if tree is None:
             s.draft_end = "no drafter"
             return DraftTree.empty()
@@ -294,9 +314,11 @@ class _Run:
             s.draft_end = "policy cut" if few else "policy off"
         keep = s.guide.allowed(tree) if s.guide is not None and tree.logq is None else None
         tree = tree.pruned(keep, budget)
-        if len(tree) and int(tree.depths().max()) > deepest:  # positions past the model's context
-            tree = tree.pruned(tree.depths() <= deepest, budget) if tree.logq is None else DraftTree.empty()
-        return tree
+        if len(tree) == 0:
+            return tree
+        if tree.logq is None:  # no deeper than what may still be emitted
+            return tree.pruned(tree.depths() <= min(room, deepest), budget)
+        return tree if int(tree.depths().max()) <= deepest else DraftTree.empty()
 
     def _editor(self, s: _Sequence) -> Callable[[int, Any], Any] | None:
         if not self.processors and s.guide is None:
@@ -315,7 +337,7 @@ class _Run:
 
         return edit
 
-    def _commit(self, s: _Sequence, verdict: Verdict) -> int:
+    def _commit(self, s: _Sequence, verdict: Verdict) -> IntArray:
         start = s.length
         for token in (*s.tree.tokens[verdict.path], verdict.next_token):
             s.buffer[s.length] = token
@@ -329,7 +351,7 @@ class _Run:
         if self.streamer is not None:
             self.streamer.put([int(t) for t in emitted])
         s.drafter.observe(emitted)
-        return len(emitted)
+        return emitted
 
     def _stop_reason(self, s: _Sequence, token: int) -> str:
         if token in self.eos:

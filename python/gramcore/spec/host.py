@@ -35,6 +35,11 @@ class Host(ABC):
     vocab_size: int
     context_limit: int | None
 
+    @property
+    def model_key(self) -> Any:
+        """By which object :func:`row_costs` remembers what rows cost here; hashable by identity. Default: the host."""
+        return self
+
     @abstractmethod
     def open(self, batch: int, capacity: int, *, want_hidden: bool = False) -> None:
         """Start a batch of empty sequences with room for ``capacity`` slots each, tree rows included.

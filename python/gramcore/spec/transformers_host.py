@@ -58,6 +58,10 @@ class TransformersHost(Host):
         self._keeps_logits = "logits_to_keep" in takes
         self._cache_name = next(name for name in takes if name in _CACHE_NAMES)
 
+    @property
+    def model_key(self) -> Any:
+        return self.model
+
     def open(self, batch: int, capacity: int, *, want_hidden: bool = False) -> None:
         check_window(self.model, capacity)
         self.cache = SlotCache(int(self.config.num_hidden_layers), batch, capacity)
@@ -72,7 +76,7 @@ class TransformersHost(Host):
     def prefill(self, prompts: Sequence[IntArray]) -> TreeOutput | None:
         if not any(map(len, prompts)):
             return None
-        places = [np.arange(len(p)) for p in prompts]
+        places = [np.arange(len(p), dtype=np.int32) for p in prompts]
         if self._kernel and len(prompts) > 1:
             out = self._packed(prompts, places, None, [1] * len(prompts))
         else:

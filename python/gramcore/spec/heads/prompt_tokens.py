@@ -132,6 +132,10 @@ class PromptTokenHost(TransformersHost):
         if self.context_limit is not None:
             self.context_limit = max(1, self.context_limit - heads.num_heads)
 
+    @property
+    def model_key(self) -> Any:
+        return self._heads  # rows that carry prompt tokens cost more than the model's own
+
     def open(self, batch: int, capacity: int, *, want_hidden: bool = False) -> None:
         room = 257 * self._heads.num_heads * self._heads.ensemble if want_hidden else 0
         super().open(batch, capacity + room, want_hidden=want_hidden)

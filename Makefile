@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 # The environment tools run in: ours, or the caller's when DEV_PYTHON is given.
 DEV_PYTHON ?= $(if $(wildcard $(BIN)/python),$(CURDIR)/$(BIN)/python,$(PYTHON))
 
-.PHONY: help demo test bench bench-native lint format asan tsan aarch64 cuda-check docs stubs table dev native clean
+.PHONY: help demo test bench bench-native lint tidy format asan tsan aarch64 cuda-check docs stubs table dev native clean
 
 help:
 	@sed -n 's/^#: //p' Makefile
@@ -84,6 +84,11 @@ lint:
 	$(DEV_PYTHON) -m ruff format --check python tests bench
 	$(DEV_PYTHON) -m mypy
 	$(dir $(DEV_PYTHON))clang-format --dry-run --Werror $(CXX_FILES)
+
+#: make tidy        clang-tidy over the cores (minutes)
+tidy: build/dev/build.ninja
+	cmake -S . -B build/dev -DCMAKE_EXPORT_COMPILE_COMMANDS=ON >/dev/null
+	git ls-files 'csrc/*.cc' ':!csrc/bind' ':!csrc/cuda_host' | xargs -n 1 -P $(JOBS) $(dir $(DEV_PYTHON))clang-tidy -p build/dev --quiet
 
 #: make format      rewrite sources in the project's format
 format:

@@ -117,6 +117,7 @@ class Stepper {
       return;
     }
     if (const CodedFn step = coded_form(t)) return run_coded(t, piece, step);
+    if (const RowStepFn step = row_form(t)) return run_rows(t, piece, step);
     Buffers buffers;
     for (std::int64_t i = piece.begin; i < piece.end; i += kBlock) {
       block.n = std::min(kBlock, piece.end - i);
@@ -163,6 +164,28 @@ class Stepper {
     }
     step(block);
     if (options_.zero_grad) clear_grad(t, piece.begin, block.n);
+  }
+
+  // The kernel that descends along a gradient scaled by rows and columns, or null.
+  RowStepFn row_form(const StepTensor& t) const {
+    if (options_.rule != kSgd || t.cols == 0 || t.param_low || t.c[3] != 0.0f) return nullptr;
+    const bool wide = t.grad_storage == Storage::f32;
+    if (t.param_storage == Storage::f32) return wide ? rows_.descend[kF32] : nullptr;
+    if (t.param_storage != Storage::bf16 || (!wide && t.grad_storage != Storage::bf16)) return nullptr;
+    if (options_.stochastic) return rows_.descend[wide ? kBf16F32Stochastic : kBf16Stochastic];
+    return rows_.descend[wide ? kBf16F32 : kBf16];
+  }
+
+  void run_rows(const StepTensor& t, const Piece& piece, RowStepFn step) const {
+    each_row(t.cols, piece.begin, piece.end - piece.begin,
+             [&](std::int64_t row, std::int64_t j, std::int64_t k, std::int64_t count) {
+               const std::int64_t first = piece.begin + k;
+               const float factor = t.row ? t.c[7] * t.c[0] * t.row[row] : t.c[7] * t.c[0];
+               step({at(t.param, t.param_storage, first), at(t.grad, t.grad_storage, first),
+                     t.column ? t.column + j : nullptr, count, factor, t.c[1], t.c[2],
+                     NoiseKey{options_.seed, t.step, t.id, first}});
+             });
+    if (options_.zero_grad) clear_grad(t, piece.begin, piece.end - piece.begin);
   }
 
   // fp32 arrays for the rule: the tensor's own memory where it is fp32, else buffers.

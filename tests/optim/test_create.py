@@ -57,6 +57,22 @@ def test_what_works_around_an_optimizer_is_made_with_one() -> None:
 def test_an_unknown_name_lists_the_known() -> None:
     with pytest.raises(ValueError, match=r"AdamW, .*got 'adamax'"):
         create("adamax", torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="did you mean 'AdamW-8bit'"):
+        create("adamw8bit", torch.nn.Linear(2, 2))
+    with pytest.raises(TypeError, match="'fused'; .* options state, rounding"):
+        create("AdamW", torch.nn.Linear(2, 2), fused=True)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_parameters_can_be_left_out_by_name(decay: float) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 4))
+    for name in ("AdamW", "LOMO"):
+        made = create(name, model, weight_decay=decay, exclude=lambda n, p: n == "0.weight" or p.numel() == 4)
+        optimizer = getattr(made, "optimizer", made)
+        kept = [p for group in optimizer.param_groups for p in group["params"]]
+        assert [tuple(p.shape) for p in kept] == ([(4, 16), (16,)] if decay else [(16,), (4, 16)])
+    with pytest.raises(ValueError, match="exclude must come with a module"):
+        create("AdamW", list(model.parameters()), exclude=lambda n, p: False)
 
 
 def test_groups_exempt_vectors_and_what_is_excluded() -> None:

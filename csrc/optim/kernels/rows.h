@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "optim/kernels/rules.h"
+
 namespace gramcore::optim {
 
 // One stretch of a row.  u = factor * x * column, d = u - m after m += weight * (u - m), or d = u without m.
@@ -16,12 +18,26 @@ struct RowSpan {
   bool residual;  // the statistic is d^2 + eps, else u^2 + eps
 };
 
+// A stretch of a row stepped along x: p += before p;  p -= factor * x * column;  p += after p.
+struct RowStep {
+  void* p;
+  const void* x;
+  const float* column;  // one per element, or null for ones
+  std::int64_t n;
+  float factor, before, after;
+  NoiseKey key;
+};
+
+using RowStepFn = void (*)(const RowStep& row);
+
 struct RowsKernels {
   // Updates m and sums; returns the sum of the statistic.
   double (*fold)(const RowSpan& row);
   // to = factor * x * column; `to` may be x.
   void (*scale)(const float* x, const float* column, float factor, float* to, std::int64_t n);
   void (*scale_bf16)(const std::uint16_t* x, const float* column, float factor, float* to, std::int64_t n);
+  // By the form of (p, x) as a rule's (parameter, moments).
+  RowStepFn descend[kNumForms];
   // to += factor * x * column.
   void (*add_scaled)(const float* x, const float* column, float factor, float* to, std::int64_t n);
   // Sum of x * column.  squares += the sum of x * x.

@@ -2,6 +2,7 @@
 // accumulators over at most a block, then fp64; column sums in fp32 over the rows of one task.
 #pragma once
 
+#include "optim/kernels/noise.h"
 #include "optim/kernels/rows.h"
 #include "optim/kernels/storage.h"
 
@@ -77,6 +78,43 @@ static void scale(const float* x, const float* column, float factor, float* to, 
 }
 static void scale_bf16(const std::uint16_t* x, const float* column, float factor, float* to, std::int64_t n) {
   scale_stored<Bf16>(x, column, factor, to, n);
+}
+
+template <class P, class X>
+struct Descent {
+  const RowStep& r;
+  typename P::T* const p;
+  const typename X::T* const x;
+  __attribute__((always_inline)) vf of(vf value, vf step, vf column) const {
+    value += r.before * value;
+    value -= r.column ? r.factor * step * column : r.factor * step;
+    return value + r.after * value;
+  }
+  __attribute__((always_inline)) void full(std::int64_t i, const vu* words) const {
+    __builtin_prefetch(p + i + 384, 1);
+    __builtin_prefetch(x + i + 384, 0);
+    const vf column = r.column ? load(r.column + i) : vf{};
+    P::store(p + i, of(P::load(p + i), X::load(x + i), column), words, 0);
+  }
+  __attribute__((always_inline)) void part(std::int64_t i, const vu* words) const {
+    const int rest = static_cast<int>(r.n - i);
+    const vf column = r.column ? load_part(r.column + i, rest) : vf{};
+    P::store_part(p + i, of(P::load_part(p + i, rest), X::load_part(x + i, rest), column), rest, words, 0);
+  }
+};
+
+template <class P, class X, bool kNoise>
+static void descend(const RowStep& r) {
+  const Descent<P, X> step{r, static_cast<typename P::T*>(r.p), static_cast<const typename X::T*>(r.x)};
+  const RoundingVectors noise = kNoise ? RoundingVectors::of(r.key) : RoundingVectors{};
+  std::int64_t i = 0;
+  for (; i + kLanes <= r.n; i += kLanes) {
+    const vu words = kNoise ? noise.words(i) : vu{};
+    step.full(i, kNoise ? &words : nullptr);
+  }
+  if (i == r.n) return;
+  const vu words = kNoise ? noise.words(i) : vu{};
+  step.part(i, kNoise ? &words : nullptr);
 }
 
 static void add_scaled(const float* x, const float* column, float factor, float* to, std::int64_t n) {
@@ -185,7 +223,16 @@ static double moment(const float* x, float factor, float weight, float* m, std::
 }  // namespace
 
 extern const RowsKernels kRows;
-const RowsKernels kRows = {fold, scale, scale_bf16, add_scaled, dot, accumulate, squares, moment};
+const RowsKernels kRows = {fold,
+                           scale,
+                           scale_bf16,
+                           {descend<F32, F32, false>, descend<Bf16, Bf16, false>, descend<Bf16, F32, false>,
+                            descend<Bf16, Bf16, true>, descend<Bf16, F32, true>},
+                           add_scaled,
+                           dot,
+                           accumulate,
+                           squares,
+                           moment};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::optim

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable
@@ -30,7 +31,10 @@ def _find(name: str, *protocols: str) -> _registry.Row:
             if row.name.lower() == name.lower():
                 return row
     known = [row.name for p in protocols or _PROTOCOLS for row in _registry.rows("optim", p)]
-    raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}")
+    folded = {re.sub(r"\W", "", k).lower(): k for k in known}
+    near = difflib.get_close_matches(re.sub(r"\W", "", name).lower(), folded, n=1)
+    hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
+    raise ValueError(f"name must be one of {', '.join(known)}, got {name!r}{hint}")
 
 
 def is_decayed(name: str, p: torch.Tensor) -> bool:
@@ -81,13 +85,20 @@ def layer_blocks(model: torch.nn.Module) -> list[list[torch.Tensor]]:
     return list(blocks.values())
 
 
-def create(name: str, model: torch.nn.Module | Iterable[Any], **arguments: Any) -> Any:
+def create(
+    name: str,
+    model: torch.nn.Module | Iterable[Any],
+    *,
+    exclude: Callable[[str, torch.Tensor], bool] | None = None,
+    **arguments: Any,
+) -> Any:
     """Make an optimizer by its registry name (any case).
 
     Args:
         name: one of ``gramcore optim list``.
         model: a module (with ``weight_decay`` given, its vectors are exempt, see :func:`param_groups`; optimizers by
             blocks get its :func:`layer_blocks`), or parameters, groups or blocks, used as they are.
+        exclude: called with (name, parameter) of a module's parameters; true leaves one out.
         arguments: of the optimizer.  LOMO, SAM, FSAM and MKOR work around one: ``base`` names it (SGD for LOMO, AdamW
             for the others), and arguments that are not theirs are its.
 
@@ -95,7 +106,7 @@ def create(name: str, model: torch.nn.Module | Iterable[Any], **arguments: Any) 
         The optimizer; a zeroth-order one has its ``torch.optim.Optimizer`` in ``base``, LOMO in ``optimizer``.
 
     Raises:
-        ValueError: an unknown name; the message lists the known ones.  Also a name that ``gramcore optim list`` has for
+        ValueError: an unknown name; the message lists the known ones.  ``exclude`` without names to call it with.  Also a name that ``gramcore optim list`` has for
             something that is not an optimizer; the message says where it is.
 
     Example:
@@ -107,12 +118,18 @@ def create(name: str, model: torch.nn.Module | Iterable[Any], **arguments: Any) 
     row = _find(name, *_PROTOCOLS, _TOOLS)
     takes = row.facts.get("takes", "params")
     if row.protocol == _TOOLS and takes != "blocks":
-        return _around(row, model, arguments)
+        return _around(row, model, {**arguments, **({"exclude": exclude} if exclude else {})})
+    if exclude and not (isinstance(model, torch.nn.Module) and takes == "params"):
+        raise ValueError(
+            f"exclude must come with a module and an optimizer that takes parameters, got {type(model).__name__} for "
+            f"{row.name}; leave the parameters out of the list instead"
+        )
     if isinstance(model, torch.nn.Module) and takes == "params":
         decay = arguments.get("weight_decay", 0.0)
-        params: Any = (
-            param_groups(model, weight_decay=decay) if decay else [p for p in model.parameters() if p.requires_grad]
-        )
+        params: Any = param_groups(model, weight_decay=decay, exclude=exclude)
+        if not decay:  # one group, in the model's order
+            kept = {p for group in params for p in group["params"]}
+            params = [p for p in model.parameters() if p in kept]
     elif isinstance(model, torch.nn.Module) and takes == "blocks":
         params = layer_blocks(model)
     else:

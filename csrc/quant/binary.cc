@@ -148,11 +148,15 @@ std::int64_t BinaryLinear::planes_bytes() const {
   return salient.packed_bytes() + without_minima(salient).packed_bytes() + 2 * plain.packed_bytes();
 }
 
-void BinaryLinear::validate() const {
+void BinaryLinear::validate_sizes() const {
   GC_CHECK(planes.size() == static_cast<std::size_t>(planes_bytes()), "planes must have ", planes_bytes(),
            " bytes, got ", planes.size());
   GC_CHECK(order.size() == static_cast<std::size_t>(salient.k + plain.k), "order must have ", salient.k + plain.k,
            " elements, got ", order.size());
+}
+
+void BinaryLinear::validate() const {
+  validate_sizes();
   for (const std::int32_t column : order) {
     GC_CHECK(column >= -1 && column < k, "order must hold columns below ", k, " or -1, got ", column);
   }

@@ -21,7 +21,8 @@ struct BinaryLinear {
   static BinaryLinear shaped(std::int64_t n, std::int64_t k, std::int64_t blocks, std::int64_t salient_group,
                              std::int64_t plain_group, ScaleType scale);
   std::int64_t planes_bytes() const;
-  void validate() const;  // throws InvalidArgument
+  void validate_sizes() const;  // throws InvalidArgument
+  void validate() const;        // and when a column of the order is out of range
 };
 
 // y = x W^T + bias.  Activations are rounded, as for other packed weights, in blocks of 32 columns in the order.

@@ -2,7 +2,9 @@
 // weight is its packed bytes, the same on both, and the numbers of its PackSpec.
 #include "core/cuda/status.h"
 #include "quant/binary.h"
+#include "quant/cuda/linear_binary.h"
 #include "quant/cuda/linear_packed.h"
+#include "quant/cuda/linear_table.h"
 #include "quant/linear.h"
 #include "quant/packed.h"
 #include "quant/table.h"
@@ -81,28 +83,43 @@ void linear_packed_cpu(OpCall& call) {
                 o.int8_activations ? quant::Activations::int8 : quant::Activations::f32);
 }
 
+struct BinaryOperands {
+  TensorView x, y;
+  quant::BinaryLinear w;
+  std::int64_t rows;
+  bool int8_activations;
+};
+
 // x, planes, order, bias, n, k, blocks, salient_group, plain_group, scale_f32, int8_activations.
-void linear_binary_cpu(OpCall& call) {
-  const TensorView x = call.tensor(0), planes = call.tensor(1), order = call.tensor(2);
-  quant::BinaryLinear w =
-      quant::BinaryLinear::shaped(call.integer(4), call.integer(5), call.integer(6), call.integer(7), call.integer(8),
-                                  call.boolean(9) ? quant::ScaleType::f32 : quant::ScaleType::f16);
-  check_cpu(x, "x");
-  w.planes = packed_bytes(planes, -1);
+BinaryOperands read_binary(OpCall& call) {
+  BinaryOperands o;
+  o.x = call.tensor(0);
+  const TensorView planes = call.tensor(1), order = call.tensor(2);
+  o.w = quant::BinaryLinear::shaped(call.integer(4), call.integer(5), call.integer(6), call.integer(7), call.integer(8),
+                                    call.boolean(9) ? quant::ScaleType::f32 : quant::ScaleType::f16);
+  o.w.planes = packed_bytes(planes, o.x.device);
   check_tensor(order, "order", DType::i32, 1);
   check_contiguous(order, "order");
-  w.order = {order.as<const std::int32_t>(), static_cast<std::size_t>(order.numel())};
-  w.bias = bias_of(call, 3, w.n, -1);
-  const TensorView y = new_product(call, x, w.k, w.n);
-  const std::int64_t rows = x.numel() / w.k;
-  quant::linear(w, {x.data, x.dtype, rows, w.k, w.k}, {y.data, y.dtype, rows, w.n, w.n},
-                call.boolean(10) ? quant::Activations::int8 : quant::Activations::f32);
+  check_device(order, "order", o.x.device);
+  o.w.order = {order.as<const std::int32_t>(), static_cast<std::size_t>(order.numel())};
+  o.w.bias = bias_of(call, 3, o.w.n, o.x.device);
+  o.y = new_product(call, o.x, o.w.k, o.w.n);
+  o.rows = o.x.numel() / o.w.k;
+  o.int8_activations = call.boolean(10);
+  return o;
 }
 
-// Arguments packed, table at `first`; the spec at `spec`.
-quant::TableLinear read_table(OpCall& call, std::uint64_t first, std::uint64_t spec, int device,
+void linear_binary_cpu(OpCall& call) {
+  const BinaryOperands o = read_binary(call);
+  check_cpu(o.x, "x");
+  quant::linear(o.w, {o.x.data, o.x.dtype, o.rows, o.w.k, o.w.k}, {o.y.data, o.y.dtype, o.rows, o.w.n, o.w.n},
+                o.int8_activations ? quant::Activations::int8 : quant::Activations::f32);
+}
+
+// The table (on the CPU) is argument `at`, the spec begins at `spec`.
+quant::TableLinear read_table(OpCall& call, const TensorView& packed, int device, std::uint64_t at, std::uint64_t spec,
                               quant::ValueTable* values) {
-  const TensorView packed = call.tensor(first), table = call.tensor(first + 1);
+  const TensorView table = call.tensor(at);
   check_tensor(table, "table", DType::f32, 1);
   check_contiguous(table, "table");
   check_cpu(table, "table");
@@ -113,21 +130,34 @@ quant::TableLinear read_table(OpCall& call, std::uint64_t first, std::uint64_t s
   return w;
 }
 
-// x, packed, table, bias, spec.
+struct TableOperands {
+  TensorView x, y;
+  quant::TableLinear w;
+  std::int64_t rows;
+};
+
+// x, packed, table (on the CPU), bias, spec.
+TableOperands read_linear_table(OpCall& call, quant::ValueTable* values) {
+  TableOperands o;
+  o.x = call.tensor(0);
+  o.w = read_table(call, call.tensor(1), o.x.device, 2, 4, values);
+  o.w.bias = bias_of(call, 3, o.w.spec.n, o.x.device);
+  o.y = new_product(call, o.x, o.w.spec.k, o.w.spec.n);
+  o.rows = o.x.numel() / o.w.spec.k;
+  return o;
+}
+
 void linear_table_cpu(OpCall& call) {
-  const TensorView x = call.tensor(0);
   quant::ValueTable values;
-  quant::TableLinear w = read_table(call, 1, 4, -1, &values);
-  check_cpu(x, "x");
-  w.bias = bias_of(call, 3, w.spec.n, -1);
-  const std::int64_t n = w.spec.n, k = w.spec.k;
-  const TensorView y = new_product(call, x, k, n);
-  quant::linear(w, {x.data, x.dtype, x.numel() / k, k, k}, {y.data, y.dtype, x.numel() / k, n, n});
+  const TableOperands o = read_linear_table(call, &values);
+  check_cpu(o.x, "x");
+  const std::int64_t n = o.w.spec.n, k = o.w.spec.k;
+  quant::linear(o.w, {o.x.data, o.x.dtype, o.rows, k, k}, {o.y.data, o.y.dtype, o.rows, n, n});
 }
 
 void dequantize_table_cpu(OpCall& call) {
   quant::ValueTable values;
-  const quant::TableLinear w = read_table(call, 0, 2, -1, &values);
+  const quant::TableLinear w = read_table(call, call.tensor(0), -1, 1, 2, &values);
   const TensorView out = call.new_output(0, DType::f32, {w.spec.n, w.spec.k});
   quant::dequantize(w, {out.as<float>(), static_cast<std::size_t>(out.numel())});
 }
@@ -165,24 +195,70 @@ void embedding_packed_cpu(OpCall& call) {
 }
 
 #if defined(GRAMCORE_WITH_CUDA)
-void linear_packed_cuda(OpCall& call) {
-  const LinearOperands o = read_linear(call);
-  o.w.validate();
-  const CudaStream stream(o.x.device);
-  quant::LinearPackedArgs args{};
+// The arguments that all products have.
+template <class Args, class Operands>
+Args product_args(const Operands& o, std::int64_t n, std::int64_t k) {
+  Args args{};
   args.x = o.x.data;
-  args.packed = o.w.packed.data();
   args.bias = o.w.bias;
   args.y = o.y.data;
   args.rows = o.rows;
-  args.x_stride = o.w.spec.k;
-  args.y_stride = o.w.spec.n;
-  args.spec = o.w.spec;
+  args.x_stride = k;
+  args.y_stride = n;
   args.dtype = static_cast<std::int32_t>(o.x.dtype);
+  return args;
+}
+
+template <class Args>
+void launch(OpCall& call, const TensorView& x, Args* args, std::int64_t (*workspace)(const Args*),
+            int (*launcher)(const Args*, void*)) {
+  const CudaStream stream(x.device);
+  args->workspace_bytes = workspace(args);
+  args->workspace = call.scratch(DType::u8, args->workspace_bytes, x.device).data;
+  cuda::check_status(launcher(args, stream.get()));
+}
+
+void linear_packed_cuda(OpCall& call) {
+  const LinearOperands o = read_linear(call);
+  o.w.validate();
+  auto args = product_args<quant::LinearPackedArgs>(o, o.w.spec.n, o.w.spec.k);
+  args.packed = o.w.packed.data();
+  args.spec = o.w.spec;
   args.int8_activations = o.int8_activations ? 1 : 0;
-  args.workspace_bytes = gc_cuda_linear_packed_workspace(&args);
-  args.workspace = call.scratch(DType::u8, args.workspace_bytes, o.x.device).data;
-  cuda::check_status(gc_cuda_linear_packed(&args, stream.get()));
+  launch(call, o.x, &args, gc_cuda_linear_packed_workspace, gc_cuda_linear_packed);
+}
+
+void linear_binary_cuda(OpCall& call) {
+  const BinaryOperands o = read_binary(call);
+  o.w.validate_sizes();
+  auto args = product_args<quant::LinearBinaryArgs>(o, o.w.n, o.w.k);
+  args.planes = o.w.planes.data();
+  args.order = o.w.order.data();
+  args.k = o.w.k;
+  args.salient = o.w.salient;
+  args.plain = o.w.plain;
+  args.int8_activations = o.int8_activations ? 1 : 0;
+  launch(call, o.x, &args, gc_cuda_linear_binary_workspace, gc_cuda_linear_binary);
+}
+
+void linear_table_cuda(OpCall& call) {
+  quant::ValueTable values;
+  const TableOperands o = read_linear_table(call, &values);
+  auto args = product_args<quant::LinearTableArgs>(o, o.w.spec.n, o.w.spec.k);
+  args.packed = o.w.packed.data();
+  args.values = values.values;
+  args.spec = o.w.spec;
+  launch(call, o.x, &args, gc_cuda_linear_table_workspace, gc_cuda_linear_table);
+}
+
+void dequantize_table_cuda(OpCall& call) {
+  quant::ValueTable values;
+  const TensorView packed = call.tensor(0);
+  const quant::TableLinear w = read_table(call, packed, packed.device, 1, 2, &values);
+  const TensorView out = call.new_output(0, DType::f32, {w.spec.n, w.spec.k}, packed.device);
+  const CudaStream stream(packed.device);
+  const quant::DequantizeTableArgs args{w.packed.data(), values.values, out.as<float>(), w.spec};
+  cuda::check_status(gc_cuda_dequantize_table(&args, stream.get()));
 }
 
 void gather(const quant::PackSpec& spec, const TensorView& packed, const std::int64_t* ids, std::int64_t rows,
@@ -205,26 +281,29 @@ void embedding_packed_cuda(OpCall& call) {
   const GatherOperands o = read_gather(call);
   gather(o.spec, o.packed, o.ids.as<const std::int64_t>(), o.ids.numel(), o.y);
 }
-constexpr BoxedFn kLinearCuda = boxed<linear_packed_cuda>, kDequantizeCuda = boxed<dequantize_packed_cuda>,
-                  kEmbeddingCuda = boxed<embedding_packed_cuda>;
+#define GC_TWIN(name) boxed<name##_cuda>
 #else
-constexpr BoxedFn kLinearCuda = nullptr, kDequantizeCuda = nullptr, kEmbeddingCuda = nullptr;
+#define GC_TWIN(name) nullptr
 #endif
 
 #define GC_SPEC "int n, int k, int bits, int group, int zero, bool has_min, bool scale_f32"
 const Ops ops{
     {"linear_packed(Tensor x, Tensor packed, Tensor? bias, " GC_SPEC ", bool int8_activations) -> Tensor",
-     boxed<linear_packed_cpu>, kLinearCuda},
+     boxed<linear_packed_cpu>, GC_TWIN(linear_packed)},
     {"linear_binary(Tensor x, Tensor planes, Tensor order, Tensor? bias, int n, int k, int blocks, int salient_group, "
      "int plain_group, bool scale_f32, bool int8_activations) -> Tensor",
-     boxed<linear_binary_cpu>, nullptr},
+     boxed<linear_binary_cpu>, GC_TWIN(linear_binary)},
     {"linear_table(Tensor x, Tensor packed, Tensor table, Tensor? bias, " GC_SPEC ") -> Tensor",
-     boxed<linear_table_cpu>, nullptr},
-    {"dequantize_table(Tensor packed, Tensor table, " GC_SPEC ") -> Tensor", boxed<dequantize_table_cpu>, nullptr},
-    {"dequantize_packed(Tensor packed, " GC_SPEC ") -> Tensor", boxed<dequantize_packed_cpu>, kDequantizeCuda},
-    {"embedding_packed(Tensor ids, Tensor packed, " GC_SPEC ") -> Tensor", boxed<embedding_packed_cpu>, kEmbeddingCuda},
+     boxed<linear_table_cpu>, GC_TWIN(linear_table)},
+    {"dequantize_table(Tensor packed, Tensor table, " GC_SPEC ") -> Tensor", boxed<dequantize_table_cpu>,
+     GC_TWIN(dequantize_table)},
+    {"dequantize_packed(Tensor packed, " GC_SPEC ") -> Tensor", boxed<dequantize_packed_cpu>,
+     GC_TWIN(dequantize_packed)},
+    {"embedding_packed(Tensor ids, Tensor packed, " GC_SPEC ") -> Tensor", boxed<embedding_packed_cpu>,
+     GC_TWIN(embedding_packed)},
 };
 #undef GC_SPEC
+#undef GC_TWIN
 
 }  // namespace
 }  // namespace gramcore::torch

@@ -39,16 +39,31 @@ struct FloatBlocks {
 };
 
 template <class Rows>
+struct PrepareLaunch {
+  Rows x;  // step: blocks of a row
+  const void* source;
+  const std::int32_t* order;  // of every column of x its column in source, -1: zeros; null: the same
+  std::int64_t source_stride;
+  std::uint32_t rows, cols, source_cols;  // columns from cols on are zeros
+  DType dtype;
+};
+
+// Where results go.
+struct Product {
+  void* y;
+  const float* bias;
+  std::int64_t y_stride;
+  std::uint32_t n, rows;
+  DType dtype;
+};
+
+template <class Rows>
 struct LinearPackedLaunch {
   PanelShape shape;
   Rows x;
-  const void* source;  // what prepare reads
   const std::uint8_t* packed;
-  const float* bias;
-  void* y;
-  std::int64_t source_stride, y_stride;
-  std::uint32_t rows, cols, blocks_per_segment;
-  DType dtype;
+  Product product;
+  std::uint32_t blocks_per_segment;
 };
 
 template <class T, class Combine>
@@ -80,13 +95,16 @@ __device__ __forceinline__ void prepare_block(const FloatBlocks& x, std::int64_t
 
 template <class Rows>
 __global__ void __launch_bounds__(32 * LinearPackedPolicy::kPrepareWarps)
-    prepare_kernel(const __grid_constant__ LinearPackedLaunch<Rows> launch) {
-  const std::uint32_t blocks = launch.shape.blocks, lane = threadIdx.x & 31;
+    prepare_kernel(const __grid_constant__ PrepareLaunch<Rows> launch) {
+  const std::uint32_t blocks = static_cast<std::uint32_t>(launch.x.step), lane = threadIdx.x & 31;
   const std::uint32_t at = blockIdx.x * LinearPackedPolicy::kPrepareWarps + (threadIdx.x >> 5);
-  const std::uint32_t row = at / blocks, column = at % blocks * 32 + lane;
+  const std::uint32_t row = at / blocks, place = at % blocks * 32 + lane;
   if (row >= launch.rows) return;
-  const bool inside = column < launch.cols;
-  const float v = inside ? cuda::load_any(launch.source, launch.dtype, row * launch.source_stride + column) : 0.0f;
+  std::int64_t column = place < launch.cols ? static_cast<std::int64_t>(place) : -1;
+  if (launch.order != nullptr && column >= 0) column = launch.order[place];
+  if (column < -1 || column >= launch.source_cols) __trap();
+  const std::int64_t from = row * launch.source_stride + column;
+  const float v = column >= 0 ? cuda::load_any(launch.source, launch.dtype, from) : 0.0f;
   prepare_block(launch.x, at, static_cast<int>(lane), v);
 }
 
@@ -146,19 +164,11 @@ __device__ __forceinline__ void dot_block(const FloatBlocks& x, std::int64_t at,
   low = __fadd_rn(low, x.sums[at]);
 }
 
-// blockIdx.x = panel; threadIdx.x = (segment, row of the panel).
-template <class Rows, int kBits, int kRows>
-__global__ void __launch_bounds__(LinearPackedPolicy::kThreads, LinearPackedPolicy::kMinBlocks)
-    linear_vector_kernel(const __grid_constant__ LinearPackedLaunch<Rows> launch) {
-  constexpr int kSegments = LinearPackedPolicy::kSegments;
-  __shared__ float partial[kSegments][kRows][16];
-  const PanelShape& s = launch.shape;
-  const int row = static_cast<int>(threadIdx.x) % 16, segment = static_cast<int>(threadIdx.x) / 16;
-  const std::uint32_t begin = segment * launch.blocks_per_segment;
-  const std::uint32_t end = begin + launch.blocks_per_segment < s.blocks ? begin + launch.blocks_per_segment : s.blocks;
-  const std::uint8_t* const panel = launch.packed + blockIdx.x * s.panel_bytes;
-  ColumnSums<kRows> sums;
-  sums.clear();
+// Adds the products of blocks [begin, end) of a panel and rows first_row .. first_row + kRows of x.
+template <int kBits, int kRows, class Rows>
+__device__ __forceinline__ void add_blocks(const PanelShape& s, const std::uint8_t* panel, int row, const Rows& x,
+                                           std::uint32_t first_row, std::uint32_t rows, std::uint32_t begin,
+                                           std::uint32_t end, ColumnSums<kRows>& sums) {
   std::uint32_t in_group = begin % s.blocks_per_group;
   const std::uint8_t* group = panel + begin / s.blocks_per_group * s.group_bytes;
   for (std::uint32_t b = begin; b < end; ++b) {
@@ -166,8 +176,8 @@ __global__ void __launch_bounds__(LinearPackedPolicy::kThreads, LinearPackedPoli
     load_codes<kBits>(group + in_group * s.block_bytes, row, v);
 #pragma unroll
     for (int m = 0; m < kRows; ++m) {
-      if (m < static_cast<int>(launch.rows)) {
-        dot_block<kBits>(launch.x, m * launch.x.step + b, v, s.zero, sums.group[m], sums.low[m]);
+      if (first_row + m < rows) {
+        dot_block<kBits>(x, (first_row + m) * x.step + b, v, s.zero, sums.group[m], sums.low[m]);
       }
     }
     if (++in_group == s.blocks_per_group || b + 1 == end) {
@@ -176,16 +186,40 @@ __global__ void __launch_bounds__(LinearPackedPolicy::kThreads, LinearPackedPoli
       group += s.group_bytes;
     }
   }
+}
+
+// Adds the segments, in order, and the bias: rows first_row .. of the panel's columns of y.
+template <int kRows>
+__device__ __forceinline__ void store_segments(const Product& product, std::uint32_t first_row,
+                                               const float (&sums)[kRows]) {
+  constexpr int kSegments = LinearPackedPolicy::kSegments;
+  static_assert(kRows <= kSegments, "a half-warp stores a row");
+  __shared__ float partial[kSegments][kRows][16];
+  const int row = static_cast<int>(threadIdx.x) % 16, segment = static_cast<int>(threadIdx.x) / 16;
 #pragma unroll
-  for (int m = 0; m < kRows; ++m) partial[segment][m][row] = sums.segment[m];
+  for (int m = 0; m < kRows; ++m) partial[segment][m][row] = sums[m];
   __syncthreads();
   const std::uint32_t m = threadIdx.x / 16, column = blockIdx.x * 16 + row;
-  if (m >= launch.rows || column >= s.n) return;
+  if (m >= kRows || first_row + m >= product.rows || column >= product.n) return;
   float total = 0.0f;
 #pragma unroll
   for (int i = 0; i < kSegments; ++i) total = __fadd_rn(total, partial[i][m][row]);
-  if (launch.bias != nullptr) total = __fadd_rn(total, launch.bias[column]);
-  cuda::store_any(launch.y, launch.dtype, m * launch.y_stride + column, total);
+  if (product.bias != nullptr) total = __fadd_rn(total, product.bias[column]);
+  cuda::store_any(product.y, product.dtype, (first_row + m) * product.y_stride + column, total);
+}
+
+// blockIdx.x = panel; threadIdx.x = (segment, row of the panel).
+template <class Rows, int kBits, int kRows>
+__global__ void __launch_bounds__(LinearPackedPolicy::kThreads, LinearPackedPolicy::kMinBlocks)
+    linear_vector_kernel(const __grid_constant__ LinearPackedLaunch<Rows> launch) {
+  const PanelShape& s = launch.shape;
+  const std::uint32_t begin = threadIdx.x / 16 * launch.blocks_per_segment;
+  const std::uint32_t end = begin + launch.blocks_per_segment < s.blocks ? begin + launch.blocks_per_segment : s.blocks;
+  ColumnSums<kRows> sums;
+  sums.clear();
+  add_blocks<kBits>(s, launch.packed + blockIdx.x * s.panel_bytes, static_cast<int>(threadIdx.x) % 16, launch.x, 0,
+                    launch.product.rows, begin, end, sums);
+  store_segments(launch.product, 0, sums.segment);
 }
 
 // Copies blocks [first, first + kStageBlocks) of the tile's rows; rows and blocks that do not exist are left alone and
@@ -199,7 +233,7 @@ __device__ __forceinline__ void stage_rows(const LinearPackedLaunch<Rows>& launc
        i += Policy::kThreads) {
     const int at = i / kVectors, vector = i % kVectors;
     const std::uint32_t row = first_row + at / Policy::kStageBlocks, block = first + at % Policy::kStageBlocks;
-    if (row >= launch.rows || block >= launch.shape.blocks) continue;
+    if (row >= launch.product.rows || block >= launch.shape.blocks) continue;
     const std::int64_t from = row * launch.x.step + block;
     reinterpret_cast<uint4*>(stage.values + 32 * at)[vector] =
         reinterpret_cast<const uint4*>(launch.x.values + 32 * from)[vector];
@@ -241,7 +275,7 @@ __global__ void __launch_bounds__(LinearPackedPolicy::kThreads, LinearPackedPoli
     load_codes<kBits>(group + in_group * s.block_bytes, row, v);
 #pragma unroll
     for (int m = 0; m < kRows; ++m) {
-      if (first_row + mine + m < launch.rows) {
+      if (first_row + mine + m < launch.product.rows) {
         dot_block<kBits>(stage, (mine + m) * stage.step + b % Policy::kStageBlocks, v, s.zero, sums.group[m],
                          sums.low[m]);
       }
@@ -263,13 +297,14 @@ __global__ void __launch_bounds__(LinearPackedPolicy::kThreads, LinearPackedPoli
     }
   }
   if (column >= s.n) return;
-  const float bias = launch.bias != nullptr ? launch.bias[column] : 0.0f;
+  const Product& product = launch.product;
+  const float bias = product.bias != nullptr ? product.bias[column] : 0.0f;
 #pragma unroll
   for (int m = 0; m < kRows; ++m) {
     const std::uint32_t at = first_row + mine + m;
-    if (at >= launch.rows) continue;
-    cuda::store_any(launch.y, launch.dtype, at * launch.y_stride + column,
-                    launch.bias != nullptr ? __fadd_rn(total[m], bias) : total[m]);
+    if (at >= product.rows) continue;
+    cuda::store_any(product.y, product.dtype, at * product.y_stride + column,
+                    product.bias != nullptr ? __fadd_rn(total[m], bias) : total[m]);
   }
 }
 

@@ -18,7 +18,9 @@
 #include "optim/cuda/adamw.h"
 #include "optim/cuda/step.h"
 #include "optim/engine.h"
+#include "quant/cuda/linear_binary.h"
 #include "quant/cuda/linear_packed.h"
+#include "quant/cuda/linear_table.h"
 
 using gramcore::bf16;
 using gramcore::DType;
@@ -182,25 +184,34 @@ void run_compact(std::int64_t element, std::int64_t dim) {
   }
 }
 
-// Scales are 0, so y is the bias.
+// Runs a product of exactly sized buffers, of a weight whose scales are 0: y is the bias.
+template <class Args>
+void run_product(Args args, std::int64_t n, std::int64_t k, std::int64_t (*workspace_bytes)(const Args*),
+                 int (*launch)(const Args*, void*)) {
+  const auto rows = static_cast<std::size_t>(args.rows);
+  const std::vector<float> x(rows * static_cast<std::size_t>(k), 2.0f), bias(static_cast<std::size_t>(n), 3.0f);
+  std::vector<float> y(rows * static_cast<std::size_t>(n));
+  args.x = x.data(), args.bias = bias.data(), args.y = y.data();
+  args.x_stride = k, args.y_stride = n;
+  args.dtype = dtype_of<float>();
+  args.workspace_bytes = workspace_bytes(&args);
+  std::vector<char> workspace(static_cast<std::size_t>(args.workspace_bytes));
+  args.workspace = workspace.data();
+  expect_ok(launch(&args, nullptr));
+  for (const float value : y) EXPECT_EQ(value, 3.0f);
+}
+
 void run_linear(int bits, std::int64_t rows, std::int64_t n, std::int64_t k, bool has_min, bool int8) {
   namespace quant = gramcore::quant;
   quant::PackSpec spec;
   spec.n = n, spec.k = k, spec.bits = bits, spec.zero = 1 << (bits - 1), spec.has_min = has_min;
   spec.group = rows % 2 == 0 ? 64 : 32;
   const std::vector<std::uint8_t> packed(static_cast<std::size_t>(spec.packed_bytes()));
-  const std::vector<float> x(static_cast<std::size_t>(rows * k), 2.0f), bias(static_cast<std::size_t>(n), 3.0f);
-  std::vector<float> y(static_cast<std::size_t>(rows * n));
   quant::LinearPackedArgs args{};
-  args.x = x.data(), args.packed = packed.data(), args.bias = bias.data(), args.y = y.data();
-  args.rows = rows, args.x_stride = k, args.y_stride = n, args.spec = spec;
-  args.dtype = dtype_of<float>();
+  args.packed = packed.data();
+  args.rows = rows, args.spec = spec;
   args.int8_activations = int8 ? 1 : 0;
-  args.workspace_bytes = gc_cuda_linear_packed_workspace(&args);
-  std::vector<char> workspace(static_cast<std::size_t>(args.workspace_bytes));
-  args.workspace = workspace.data();
-  expect_ok(gc_cuda_linear_packed(&args, nullptr));
-  for (const float value : y) EXPECT_EQ(value, 3.0f);
+  run_product(args, n, k, gc_cuda_linear_packed_workspace, gc_cuda_linear_packed);
 
   std::vector<float> out(static_cast<std::size_t>(n * k), 5.0f);
   const quant::GatherPackedArgs gather{packed.data(), nullptr, out.data(), n, spec};
@@ -208,7 +219,60 @@ void run_linear(int bits, std::int64_t rows, std::int64_t n, std::int64_t k, boo
   for (const float value : out) EXPECT_EQ(value, 0.0f);
 }
 
+void run_table(int bits, std::int64_t rows, std::int64_t n, std::int64_t k, bool halves) {
+  namespace quant = gramcore::quant;
+  quant::PackSpec spec;
+  spec.n = n, spec.k = k, spec.bits = bits, spec.zero = 1 << (bits - 1), spec.has_min = halves;
+  spec.group = halves ? 32 : 64;
+  const std::vector<std::uint8_t> packed(static_cast<std::size_t>(spec.packed_bytes()));
+  const std::vector<float> values(std::size_t{1} << bits, 5.0f);
+  quant::LinearTableArgs args{};
+  args.packed = packed.data(), args.values = values.data();
+  args.rows = rows, args.spec = spec;
+  run_product(args, n, k, gc_cuda_linear_table_workspace, gc_cuda_linear_table);
+
+  std::vector<float> out(static_cast<std::size_t>(n * k), 5.0f);
+  const quant::DequantizeTableArgs all{packed.data(), values.data(), out.data(), spec};
+  expect_ok(gc_cuda_dequantize_table(&all, nullptr));
+  for (const float value : out) EXPECT_EQ(value, 0.0f);
+}
+
+void run_binary(std::int64_t rows, std::int64_t n, std::int64_t blocks, bool int8) {
+  namespace quant = gramcore::quant;
+  quant::PackSpec plain, salient;
+  plain.n = n, plain.k = 96 * blocks, plain.bits = 1, plain.zero = 1, plain.group = 96;
+  salient = plain;
+  salient.k = 32 * blocks, salient.group = 32;
+  const std::int64_t second = salient.packed_bytes();
+  salient.has_min = true;
+  const std::vector<std::uint8_t> planes(
+      static_cast<std::size_t>(salient.packed_bytes() + second + 2 * plain.packed_bytes()));
+  std::vector<std::int32_t> order(static_cast<std::size_t>(128 * blocks));
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int32_t>(order.size() - i) - 2;
+  quant::LinearBinaryArgs args{};
+  args.planes = planes.data(), args.order = order.data();
+  args.rows = rows, args.k = 128 * blocks - 1;
+  args.salient = salient, args.plain = plain;
+  args.int8_activations = int8 ? 1 : 0;
+  run_product(args, n, args.k, gc_cuda_linear_binary_workspace, gc_cuda_linear_binary);
+}
+
 }  // namespace
+
+GC_TEST(cuda_kernel_linear_table_stays_in_bounds) {
+  for (const int bits : {2, 3, 5, 6, 8}) {
+    run_table(bits, 1, 1, 1, false);
+    run_table(bits, 4, 17, 33, true);
+    run_table(bits, 9, 34, 161, bits == 3);
+  }
+}
+
+GC_TEST(cuda_kernel_linear_binary_stays_in_bounds) {
+  for (const bool int8 : {false, true}) {
+    run_binary(1, 1, 1, int8);
+    run_binary(9, 18, 17, int8);
+  }
+}
 
 GC_TEST(cuda_kernel_linear_packed_stays_in_bounds) {
   for (const int bits : {2, 3, 4, 8}) {

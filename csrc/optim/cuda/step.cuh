@@ -228,6 +228,7 @@ struct Codes {
     for (int mask = kThreadsPerBlock / 2; mask > 0; mask /= 2) {
       largest = vmax(__shfl_xor_sync(0xffffffffu, largest, mask), largest);
     }
+    __syncwarp();  // shuffles order no memory: every thread of the block has read the scale that one now writes
     if (place.count == 0) return;
     const float inverse = largest >= 1.2e-38f ? 1.0f / largest : 0.0f;
     if (place.at % kBlock == 0) t.scales[slot][place.at / kBlock] = largest;

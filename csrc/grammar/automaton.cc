@@ -72,13 +72,20 @@ void Automaton::merge_ready() {
   for (std::size_t i = 0; i < ready_.size();) {
     std::size_t j = i + 1;
     while (j < ready_.size() && ready_[j].stack == ready_[i].stack) ++j;
-    Thread t = ready_[i];
-    if (j > i + 1) {
-      std::vector<ExprId> tops;
-      for (std::size_t k = i; k < j; ++k) tops.push_back(ready_[k].top);
-      t.top = grammar_.pool.alt(std::move(tops));
+    const StackId stack = ready_[i].stack;
+    std::vector<ExprId> tops;
+    for (std::size_t k = i; j > i + 1 && k < j; ++k) {
+      if (grammar_.pool[ready_[k].top].kind == Kind::kTrace) {  // has what follows it by itself
+        ready_[out++] = ready_[k];
+      } else {
+        tops.push_back(ready_[k].top);
+      }
     }
-    ready_[out++] = t;
+    if (j == i + 1) {
+      ready_[out++] = ready_[i];
+    } else if (!tops.empty()) {
+      ready_[out++] = {grammar_.pool.alt(std::move(tops)), stack};
+    }
     i = j;
   }
   ready_.resize(out);
@@ -114,27 +121,50 @@ StateId Automaton::compute(StateId state, std::uint8_t byte) {
   const std::uint32_t first = states_[state].first, count = states_[state].count;
   ByteSet same = ByteSet::all();
   ExprPool& pool = grammar_.pool;
-  remain_.clear();
+  clear_remains();
   for (std::uint32_t i = 0; i < count; ++i) {
     const Thread t = threads_[first + i];
     const ExprId d = pool.derivative(t.top, byte, &same);
-    if (d == ExprPool::kEmpty) continue;
-    remain_.push_back({d, t.stack});
-    if (pool[d].nullable) popped(t.stack);
+    if (d != ExprPool::kEmpty) leave({d, t.stack});
   }
   const StateId next = behind_remains();
   remember(state, same, next);
   return next;
 }
 
-// The state of the threads in remain_, of which the stacks of those that can end are popped already.
-StateId Automaton::behind_remains() {
+// The stack below an expression that can end here, kNowhere if it cannot.
+StackId Automaton::below(const Thread& t) {
+  const Node n = grammar_.pool[t.top];
+  if (n.kind != Kind::kTrace) return n.nullable ? t.stack : kNowhere;
+  return grammar_.pool[n.max].nullable ? behind_trace(t, grammar_.pool.trail_text(n.min)) : kNowhere;
+}
+
+// The stack on which an array goes on behind an item with this text.
+StackId Automaton::behind_trace(const Thread& t, std::string_view item) {
+  const Node n = grammar_.pool[t.top];
+  const ExprId next = behind_item(&grammar_, n.a, n.b, item);
+  return next == ExprPool::kEmpty ? kNowhere : push(next, t.stack);
+}
+
+void Automaton::clear_remains() {
+  remain_.clear();
+  ended_.clear();
+}
+
+// Takes a thread into the state that behind_remains() makes.
+void Automaton::leave(const Thread& t) {
   ExprPool& pool = grammar_.pool;
+  const Node n = pool[t.top];
+  const ExprId rest = n.kind == Kind::kTrace ? n.max : t.top;
+  if (rest != ExprPool::kEpsilon && !pool.is_empty(rest)) remain_.push_back(t);
+  const StackId stack = below(t);
+  if (stack != kNowhere) ended_.push_back(popped(stack));
+}
+
+StateId Automaton::behind_remains() {
   begin();
-  for (const Thread& t : remain_) {
-    if (t.top != ExprPool::kEpsilon && !pool.is_empty(t.top)) ready_.push_back(t);
-    if (pool[t.top].nullable) add(popped_[t.stack]);
-  }
+  ready_.insert(ready_.end(), remain_.begin(), remain_.end());
+  for (const StateId state : ended_) add(state);
   return finish();
 }
 
@@ -152,8 +182,8 @@ StateId Automaton::run(StateId state, Span<const std::uint8_t> bytes) {
     const std::size_t many = std::min(text.size(), bytes.size() - i);
     if (std::memcmp(text.data(), bytes.data() + i, many) != 0) return kDead;
     const ExprId rest = pool.behind_text(only.top, many);
-    if (pool[rest].nullable) popped(only.stack);
-    remain_.assign(1, {rest, only.stack});
+    clear_remains();
+    leave({rest, only.stack});
     state = behind_remains();
     i += many;
   }

@@ -22,7 +22,7 @@ using StateId = std::uint32_t;
 using StackId = std::uint32_t;
 
 struct Thread {
-  ExprId top;     // call-free but for token sets, not epsilon, not empty
+  ExprId top;     // call-free but for token sets and traces, not epsilon, not empty
   StackId stack;  // what follows it
   bool operator==(const Thread& o) const { return top == o.top && stack == o.stack; }
 };
@@ -62,8 +62,12 @@ class Automaton {
   }
   // The state behind the end of a thread's expression.
   StateId popped(StackId stack);
+  // The stack on which an array of different items goes on behind one of them; kNowhere where it cannot.
+  static constexpr StackId kNowhere = 0xFFFFFFFFu;
+  StackId behind_trace(const Thread& trace, std::string_view item);
   ExprPool& pool() { return grammar_.pool; }
   const Grammar& grammar() const { return grammar_; }
+  Grammar& grammar() { return grammar_; }
   std::uint32_t num_states() const { return static_cast<std::uint32_t>(states_.size()); }
   std::size_t bytes() const;
   // Whether some thread takes a token of a set next.
@@ -122,6 +126,9 @@ class Automaton {
     return kUnknown;
   }
   StateId compute(StateId state, std::uint8_t byte);
+  StackId below(const Thread& t);
+  void clear_remains();
+  void leave(const Thread& t);
   StateId behind_remains();
   void remember(StateId state, const ByteSet& set, StateId to);
   StackId push(ExprId next, StackId parent);
@@ -161,6 +168,7 @@ class Automaton {
   std::vector<StackId> frame_ids_;
   // the state or closure under way
   std::vector<Thread> work_, remain_, ready_;
+  std::vector<StateId> ended_;  // states behind what can end, beside remain_
   std::vector<std::uint64_t> seen_;
   std::unordered_set<std::uint64_t> seen_table_;  // of seen_, when it is long
   bool accepting_ = false;

@@ -89,8 +89,10 @@ void Automaton::expand(StackId stack, ExprId e) {
       work_.push_back({n.a, rest == ExprPool::kEpsilon ? stack : push(rest, stack)});
       break;
     }
-    case Kind::kToken: ready_.push_back({e, stack}); break;
+    case Kind::kToken:
+    case Kind::kTrace: ready_.push_back({e, stack}); break;
     case Kind::kCall: work_.push_back({grammar_.rules[n.a].body, stack}); break;
+    case Kind::kUnique: work_.push_back({unique_set_body(&grammar_, n.a, n.b), stack}); break;
     case Kind::kKeys: work_.push_back({key_set_body(&grammar_, n.a, n.b), stack}); break;
     default: throw std::logic_error("an intersection or complement calls a rule");
   }

@@ -10,6 +10,7 @@
 namespace gramcore::grammar {
 namespace {
 
+constexpr std::uint32_t kMaxPlaces = 400;
 constexpr char kMagic[8] = {'g', 'c', 'g', 'r', 'a', 'm', '0', '3'};
 
 // The expressions that `g` uses, each after its parts.
@@ -51,6 +52,9 @@ std::vector<ExprId> in_order(const Grammar& g) {
     for (const KeySet::Member& m : set.members) visit(m.e);
     for (const ExprId e : {set.comma, set.close}) visit(e);
   }
+  for (const UniqueSet& set : g.unique_sets) {
+    for (const ExprId e : {set.item, set.comma, set.close}) visit(e);
+  }
   for (const Rule& r : g.rules) visit(r.body);
   visit(g.start);
   return order;
@@ -72,7 +76,9 @@ ExprId make(ExprPool* pool, const Node& n, const ByteSet& set, std::vector<ExprI
     case Kind::kMultiple: return pool->multiple_at(n.a, n.b, n.min, n.max);
     case Kind::kKeys: return pool->keys(n.a, 0);
     case Kind::kToken: return pool->token(n.a);
+    case Kind::kUnique: return pool->unique(n.a, 0);
     case Kind::kText: return pool->literal(text);
+    case Kind::kTrace:
     case Kind::kTrie: break;
   }
   throw std::logic_error("unknown kind of expression");
@@ -133,6 +139,7 @@ class Reader {
 ExprId include(Grammar* g, const Grammar& part) {
   const auto first_rule = static_cast<std::uint32_t>(g->rules.size());
   const auto first_set = static_cast<std::uint32_t>(g->key_sets.size());
+  const auto first_unique = static_cast<std::uint32_t>(g->unique_sets.size());
   const auto first_token_set = static_cast<std::uint32_t>(g->token_sets.size());
   g->token_sets.insert(g->token_sets.end(), part.token_sets.begin(), part.token_sets.end());
   for (const Rule& r : part.rules) g->add_rule(r.name);
@@ -143,6 +150,10 @@ ExprId include(Grammar* g, const Grammar& part) {
     const Node& n = part.pool[e];
     if (n.kind == Kind::kKeys) {
       made[e] = g->pool.keys(first_set + n.a, n.b);
+      continue;
+    }
+    if (n.kind == Kind::kUnique) {
+      made[e] = g->pool.unique(first_unique + n.a, n.b);
       continue;
     }
     if (n.kind == Kind::kToken) {
@@ -164,6 +175,12 @@ ExprId include(Grammar* g, const Grammar& part) {
     std::fill(set.bodies.begin(), set.bodies.end(), ExprPool::kEmpty);
     g->key_sets.push_back(std::move(set));
   }
+  for (const UniqueSet& set : part.unique_sets) {
+    UniqueSet same;
+    same.item = made.at(set.item), same.comma = made.at(set.comma), same.close = made.at(set.close);
+    same.least = set.least, same.most = set.most, same.places = set.places;
+    add_unique_set(g, std::move(same));
+  }
   return made.at(part.start);
 }
 
@@ -180,7 +197,7 @@ std::string to_bytes(const Grammar& g) {
     w.put(static_cast<std::uint8_t>(n.kind));
     if (n.kind == Kind::kClass) {
       for (const auto word : g.pool.set_of(e).words) w.put(word);
-    } else if (n.kind == Kind::kCall || n.kind == Kind::kKeys || n.kind == Kind::kToken) {
+    } else if (n.kind == Kind::kCall || n.kind == Kind::kKeys || n.kind == Kind::kToken || n.kind == Kind::kUnique) {
       w.put(n.a);
     } else if (n.kind == Kind::kText) {
       w.text(g.pool.text_of(e));
@@ -209,6 +226,11 @@ std::string to_bytes(const Grammar& g) {
     for (const ExprId e : {set.comma, set.close}) w.put(number.at(e));
     w.put(set.num_marks), w.put(set.least), w.put(set.most);
   }
+  w.put(static_cast<std::uint32_t>(g.unique_sets.size()));
+  for (const UniqueSet& set : g.unique_sets) {
+    for (const ExprId e : {set.item, set.comma, set.close}) w.put(number.at(e));
+    w.put(set.least), w.put(set.most), w.put(set.places);
+  }
   w.put(static_cast<std::uint32_t>(g.token_sets.size()));
   for (const TokenSet& set : g.token_sets) {
     w.text(set.name);
@@ -227,12 +249,12 @@ Grammar from_bytes(std::string_view data) {
   std::vector<ExprId> made;
   const auto num_exprs = r.get<std::uint32_t>();
   std::uint32_t most_rule = 0;
-  std::uint64_t num_sets = 0, num_token_sets = 0;
+  std::uint64_t num_sets = 0, num_token_sets = 0, num_unique = 0;
   bool calls = false;
   for (std::uint32_t i = 0; i < num_exprs; ++i) {
     const auto kind = r.get<std::uint8_t>();
     GC_CHECK_AS(FormatError,
-                kind <= static_cast<std::uint8_t>(Kind::kText) && kind != static_cast<std::uint8_t>(Kind::kTrie),
+                kind <= static_cast<std::uint8_t>(Kind::kUnique) && kind != static_cast<std::uint8_t>(Kind::kTrie),
                 "kind of expression ", i, " must be known, got ", int{kind});
     Node n{};
     n.kind = static_cast<Kind>(kind);
@@ -250,6 +272,9 @@ Grammar from_bytes(std::string_view data) {
     } else if (n.kind == Kind::kToken) {
       n.a = r.get<std::uint32_t>();
       num_token_sets = std::max(num_token_sets, std::uint64_t{n.a} + 1);
+    } else if (n.kind == Kind::kUnique) {
+      n.a = r.get<std::uint32_t>();
+      num_unique = std::max(num_unique, std::uint64_t{n.a} + 1);
     } else if (n.kind == Kind::kKeys) {
       n.a = r.get<std::uint32_t>();
       num_sets = std::max(num_sets, std::uint64_t{n.a} + 1);
@@ -320,6 +345,18 @@ Grammar from_bytes(std::string_view data) {
     set.most = r.get<std::uint32_t>();
     add_key_set(&g, std::move(set));
   }
+  const auto unique_sets = r.get<std::uint32_t>();
+  GC_CHECK_AS(FormatError, num_unique <= unique_sets, "set of items must be < ", unique_sets, ", got ", num_unique - 1);
+  for (std::uint32_t k = 0; k < unique_sets; ++k) {
+    UniqueSet set;
+    for (ExprId* e : {&set.item, &set.comma, &set.close}) *e = expr();
+    set.least = r.get<std::uint32_t>();
+    set.most = r.get<std::uint32_t>();
+    set.places = r.get<std::uint32_t>();
+    GC_CHECK_AS(FormatError, set.places <= kMaxPlaces && !g.pool[set.item].has_call && !g.pool[set.item].nullable,
+                "items must have at most ", kMaxPlaces, " places and be plain texts that are not empty, got set ", k);
+    add_unique_set(&g, std::move(set));
+  }
   const auto token_sets = r.get<std::uint32_t>();
   GC_CHECK_AS(FormatError, num_token_sets <= token_sets, "token set must be < ", token_sets, ", got ",
               num_token_sets - 1);
@@ -349,6 +386,12 @@ ExprPool::Hash structure_of(const Grammar& g) {
       for (const KeySet::Member& m : set.members) h[i] = mix(mix(mix(h[i], g.pool.hash(m.e)[i]), m.key), m.marks);
       for (const bool required : set.required) h[i] = mix(h[i], required);
       for (const ExprId e : {set.comma, set.close}) h[i] = mix(h[i], g.pool.hash(e)[i]);
+    }
+  }
+  for (const UniqueSet& set : g.unique_sets) {
+    for (std::size_t i = 0; i < 2; ++i) {
+      h[i] = mix(mix(mix(h[i], set.least), set.most), set.places);
+      for (const ExprId e : {set.item, set.comma, set.close}) h[i] = mix(h[i], g.pool.hash(e)[i]);
     }
   }
   for (const TokenSet& set : g.token_sets) {

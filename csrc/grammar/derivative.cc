@@ -121,6 +121,8 @@ std::vector<Piece> ExprPool::compute_pieces(ExprId e) {
     case Kind::kToken: return {};
     case Kind::kMultiple: return multiple_pieces(n);
     case Kind::kCall:
+    case Kind::kUnique:
+    case Kind::kTrace:
     case Kind::kKeys: break;
   }
   throw std::logic_error("derivative of a rule call");
@@ -163,6 +165,13 @@ ExprId ExprPool::derivative(ExprId e, std::uint8_t b, ByteSet* same) {
     const ByteSet set = ByteSet::range(static_cast<unsigned>(first), static_cast<unsigned>(first));
     *same = *same & (first == b ? set : ~set);
     return first == b ? behind_text(e) : kEmpty;
+  }
+  if (n.kind == Kind::kTrace) {  // each byte makes another trail
+    const Node at = n;
+    ByteSet alike = ByteSet::all();
+    const ExprId rest = derivative(at.max, b, &alike);
+    *same = *same & (rest == kEmpty ? alike : ByteSet::range(b, b));
+    return rest == kEmpty ? kEmpty : trace(at.a, at.b, longer_trail(at.min, b), rest);
   }
   ByteSet none = ByteSet::all();
   for (const Piece& p : pieces(e)) {

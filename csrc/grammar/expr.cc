@@ -33,7 +33,9 @@ ExprPool::Hash ExprPool::hash_of(const Node& n, Span<const ExprId> kids) const {
       case Kind::kRepeat: part(hashes_[n.a][i]), part(n.min), part(n.max); break;
       case Kind::kCall:
       case Kind::kToken: part(n.a); break;
-      case Kind::kKeys: part(n.a), part(n.b); break;
+      case Kind::kKeys:
+      case Kind::kUnique: part(n.a), part(n.b); break;
+      case Kind::kTrace: part(n.a), part(n.b), part(n.min), part(hashes_[n.max][i]); break;
       case Kind::kTrie: part(catalogues_[n.a]->hash()[i]), part(n.b); break;
       case Kind::kMultiple: part(n.a), part(n.b), part(n.min), part(n.max); break;
       case Kind::kText: part(hash_of({texts_.data() + n.a, n.b})); break;
@@ -82,8 +84,9 @@ std::uint32_t ExprPool::least_bytes(const Node& n, Span<const ExprId> kids) cons
 
 std::size_t ExprPool::bytes() const {
   return nodes_.capacity() * (sizeof(Node) + sizeof(Hash)) + sets_.capacity() * sizeof(ByteSet) +
-         kids_.capacity() * sizeof(ExprId) + texts_.capacity() + table_.bytes() + set_table_.bytes() +
-         piece_at_.capacity() * 5 + num_pieces_ * sizeof(Piece) + piece_lists_.capacity() * sizeof(piece_lists_[0]);
+         kids_.capacity() * sizeof(ExprId) + texts_.capacity() + trails_.capacity() * sizeof(Trail) +
+         trail_table_.bytes() + table_.bytes() + set_table_.bytes() + piece_at_.capacity() * 5 +
+         num_pieces_ * sizeof(Piece) + piece_lists_.capacity() * sizeof(piece_lists_[0]);
 }
 
 ExprId ExprPool::intern(Node node, Span<const ExprId> kids) {
@@ -340,6 +343,32 @@ ExprId ExprPool::token(std::uint32_t set) {
 
 ExprId ExprPool::keys(std::uint32_t set, std::uint32_t state) {
   return intern({Kind::kKeys, false, true, false, set, state, 0, 0}, {});
+}
+
+ExprId ExprPool::unique(std::uint32_t set, std::uint32_t state) {
+  return intern({Kind::kUnique, false, true, false, set, state, 0, 0}, {});
+}
+
+ExprId ExprPool::trace(std::uint32_t set, std::uint32_t state, std::uint32_t trail, ExprId rest) {
+  return intern({Kind::kTrace, false, true, false, set, state, trail, rest}, {});
+}
+
+std::uint32_t ExprPool::longer_trail(std::uint32_t trail, std::uint8_t byte) {
+  return 1 + trail_table_.find_or_add(
+                 mix(trail, byte),
+                 [&](std::uint32_t i) { return trails_[i].before == trail && trails_[i].byte == byte; },
+                 [&] {
+                   trails_.push_back({trail, byte});
+                   return static_cast<std::uint32_t>(trails_.size() - 1);
+                 });
+}
+
+std::string ExprPool::trail_text(std::uint32_t trail) const {
+  std::string text;
+  for (; trail != kNoTrail; trail = trails_[trail - 1].before) {
+    text.push_back(static_cast<char>(trails_[trail - 1].byte));
+  }
+  return {text.rbegin(), text.rend()};
 }
 
 ExprId ExprPool::one_of(std::shared_ptr<const Catalogue> catalogue, std::uint32_t node) {

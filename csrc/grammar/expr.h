@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -73,7 +74,9 @@ enum class Kind : std::uint8_t {
   kKeys,
   kMultiple,
   kToken,
-  kText
+  kText,
+  kUnique,
+  kTrace
 };
 
 class Catalogue;
@@ -84,7 +87,7 @@ struct Node {
   bool has_call;     // a rule call occurs inside
   bool has_boolean;  // an intersection or complement occurs inside: emptiness needs a search
   std::uint32_t a;   // class: set; cat, not, repeat: operand; alt, and: first kid; call: rule; trie: catalogue; keys:
-                     // key set; multiple: divisor; token: token set; text: place of its bytes
+                     // key set; multiple: divisor; token: token set; text: place of its bytes; unique, trace: set
   std::uint32_t b;   // cat: second operand; alt, and: number of kids; trie: node; keys: state; multiple: remainder;
                      // text: number of bytes, at least two
   std::uint32_t min, max;   // repeat; multiple: phase, and digits that count behind the point
@@ -126,6 +129,13 @@ class ExprPool {
   ExprId token(std::uint32_t set);
   // What may follow in an object whose keys come in any order; see key_set.h.
   ExprId keys(std::uint32_t set, std::uint32_t state);
+  // What may follow in an array of different items, and an item of it under way; see unique_set.h.
+  ExprId unique(std::uint32_t set, std::uint32_t state);
+  ExprId trace(std::uint32_t set, std::uint32_t state, std::uint32_t trail, ExprId rest);
+  // Texts of items under way share what they begin with: each is another one and a byte.
+  static constexpr std::uint32_t kNoTrail = 0;
+  std::uint32_t longer_trail(std::uint32_t trail, std::uint8_t byte);
+  std::string trail_text(std::uint32_t trail) const;
   ExprId anything() { return complement(kEmpty); }
   // Decimal digits of a number >= 0 that is a multiple of divisor / 10^places: no leading zeros, and a point with
   // digits behind it if `point`.  1 <= divisor <= kMaxDivisor, places <= 400.
@@ -197,7 +207,12 @@ class ExprPool {
   Roomy<ByteSet> sets_;
   Roomy<ExprId> kids_;
   Roomy<char> texts_;
-  InternTable table_, set_table_;
+  struct Trail {
+    std::uint32_t before;
+    std::uint8_t byte;
+  };
+  Roomy<Trail> trails_;  // of number n + 1
+  InternTable table_, set_table_, trail_table_;
   Roomy<std::int32_t> piece_at_;  // per expression: index into piece_lists_ or -1
   Roomy<std::vector<Piece>> piece_lists_;
   std::size_t num_pieces_ = 0;

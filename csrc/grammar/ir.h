@@ -8,6 +8,7 @@
 #include "grammar/expr.h"
 #include "grammar/key_set.h"
 #include "grammar/token_set.h"
+#include "grammar/unique_set.h"
 
 namespace gramcore::grammar {
 
@@ -20,6 +21,7 @@ struct Grammar {
   ExprPool pool;
   std::vector<Rule> rules;
   std::vector<KeySet> key_sets;
+  std::vector<UniqueSet> unique_sets;
   std::vector<TokenSet> token_sets;
   ExprId start = ExprPool::kEmpty;
 

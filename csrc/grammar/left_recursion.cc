@@ -22,6 +22,7 @@ bool nullable(Grammar& g, const Facts& rules, ExprId e) {
     case Kind::kRepeat: return n.min == 0 || nullable(g, rules, n.a);
     case Kind::kCall: return rules[n.a];
     case Kind::kKeys:
+    case Kind::kUnique:
     case Kind::kToken: return false;
     default:
       for (const ExprId k : g.pool.kids(e)) {
@@ -43,6 +44,7 @@ void left_calls(Grammar& g, const Facts& nulls, ExprId e, std::vector<std::uint3
     case Kind::kRepeat: left_calls(g, nulls, n.a, out); return;
     case Kind::kCall: out->push_back(n.a); return;
     case Kind::kKeys:
+    case Kind::kUnique:
     case Kind::kToken: return;  // begins with text
     default:
       for (const ExprId k : g.pool.kids(e)) left_calls(g, nulls, k, out);

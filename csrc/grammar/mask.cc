@@ -69,13 +69,33 @@ void Masks::add_tails(const Lexeme& lexeme, StateId next, std::int32_t* out) {
   }
 }
 
+// An item of an array of different ones: what may follow depends on its whole text.
+void Masks::add_trace(const Thread& t, std::int32_t* out) {
+  const Node n = automaton_.pool()[t.top];
+  const Lexeme& lexeme = lexemes_.of(n.max);
+  add_tokens(lexeme, out);
+  const Trie& trie = vocab_.trie();
+  const std::string before = automaton_.pool().trail_text(n.min);
+  for (const std::uint32_t exit : lexeme.exits) {
+    const Trie::Node& node = trie.nodes[exit];
+    const auto token = vocab_.token(trie.tokens[node.first_token]);  // begins as the node does
+    const std::string item = before + std::string(reinterpret_cast<const char*>(token.data()), node.depth);
+    const StackId stack = automaton_.behind_trace(t, item);
+    if (stack != Automaton::kNowhere) walk(trie, exit + 1, node.end, node.depth, automaton_.popped(stack), out);
+  }
+}
+
 void Masks::add_thread(const Thread& t, std::int32_t* out) {
+  if (automaton_.pool()[t.top].kind == Kind::kTrace) return add_trace(t, out);
   const Lexeme& lexeme = lexemes_.of(t.top);
   add_tokens(lexeme, out);
   if (t.stack == Automaton::kBottom || lexeme.exits.empty()) return;
   const StateId next = automaton_.popped(t.stack);
-  if (lexeme.num_tails < kManyTails) return add_tails(lexeme, next, out);
-  for (const Thread& then : copy_of(automaton_.threads(next))) {
+  const std::vector<Thread> behind = copy_of(automaton_.threads(next));
+  const bool traces = std::any_of(behind.begin(), behind.end(),
+                                  [&](const Thread& then) { return automaton_.pool()[then.top].kind == Kind::kTrace; });
+  if (traces || lexeme.num_tails < kManyTails) return add_tails(lexeme, next, out);
+  for (const Thread& then : behind) {
     const Lexeme& both = lexemes_.pair(t.top, then.top);
     add_tokens(both, out);
     if (then.stack != Automaton::kBottom && !both.exits.empty()) add_tails(both, automaton_.popped(then.stack), out);

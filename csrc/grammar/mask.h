@@ -30,6 +30,7 @@ class Masks {
 
  private:
   void add_thread(const Thread& thread, std::int32_t* out);
+  void add_trace(const Thread& thread, std::int32_t* out);
   void add_tails(const Lexeme& lexeme, StateId next, std::int32_t* out);
   void walk(const Trie& trie, std::uint32_t first, std::uint32_t end, std::size_t depth, StateId state,
             std::int32_t* out);

@@ -26,6 +26,7 @@ bool productive(Grammar& g, const Facts& rules, ExprId e) {
       }
       return g.key_sets[n.a].possible(may);
     }
+    case Kind::kUnique: return g.unique_sets[n.a].least == 0 || !g.pool.is_empty(g.unique_sets[n.a].item);
     default:
       for (std::uint32_t i = 0; i < n.b; ++i) {
         if (productive(g, rules, g.pool.kids(e)[i])) return true;
@@ -46,6 +47,7 @@ ExprId without_dead(Grammar* g, const Facts& alive, ExprId e) {
     case Kind::kRepeat: return g->pool.repeat(without_dead(g, alive, n.a), n.min, n.max);
     case Kind::kCall: return alive[n.a] ? e : ExprPool::kEmpty;
     case Kind::kToken: return e;
+    case Kind::kUnique:
     case Kind::kKeys: return productive(*g, alive, e) ? e : ExprPool::kEmpty;
     default: {
       std::vector<ExprId> kids(g->pool.kids(e).begin(), g->pool.kids(e).end());
@@ -75,6 +77,7 @@ bool all_alive(Grammar* g, const Facts& alive, ExprId e, std::vector<std::uint8_
         break;
       case Kind::kRepeat: e = n.a; break;
       case Kind::kCall: return alive[n.a];
+      case Kind::kUnique:
       case Kind::kKeys: return productive(*g, alive, e);
       default:
         for (std::uint32_t i = 0; i < n.b; ++i) {

@@ -191,6 +191,7 @@ class SchemaCompiler {
   // schema_unevaluated.cc
   bool annotates(const Json& node) const;
   void close_unevaluated(const Json& node, Shapes* shapes);
+  void negate_unevaluated(const Json& node, Shapes* out);
   // schema_keyword.cc
   unsigned type_bits(const Json& type, const Json& node);
   Bound bound(const Json& value, const Json& node, const char* keyword, bool exclusive);
@@ -226,6 +227,7 @@ class SchemaCompiler {
   ExprId emit_array(const Shape& shape);
   ExprId emit_contains(const Shape& shape, std::size_t prefix);
   std::optional<ExprId> emit_unique(const Shape& shape);
+  std::optional<ExprId> scalar_items(const SchemaKey& key);
   std::optional<std::vector<const Json*>> finite_values(const SchemaKey& key);
   SchemaKey item_key(const Shape& shape, std::size_t index);
   // schema_object.cc

@@ -9,6 +9,7 @@ namespace {
 
 using Type = Json::Type;
 constexpr std::size_t kMaxArrayRules = 20000, kMaxFinite = 1024;
+constexpr std::uint32_t kMaxDifferent = 64;  // items that must differ and not only may: their values are looked for
 
 SchemaKey negation(const SchemaKey& key, const Json& anything) {
   return key.empty() ? SchemaKey{{&anything, true}} : SchemaKey{{key[0].node, !key[0].negated, key[0].scope}};
@@ -150,25 +151,45 @@ std::optional<std::vector<const Json*>> SchemaCompiler::finite_values(const Sche
   return out;
 }
 
-// Arrays of different items, when these are listed values: the set of those used is known.
+// The texts of items that are all scalars; nothing where some may be arrays or objects.
+std::optional<ExprId> SchemaCompiler::scalar_items(const SchemaKey& key) {
+  const auto is_scalar = [](const Json* v) { return !v->is(Type::kArray) && !v->is(Type::kObject); };
+  std::vector<ExprId> kids;
+  for (const Shape& s : shapes_of(key)) {
+    const bool scalars = s.values ? std::all_of(s.values->begin(), s.values->end(), is_scalar)
+                                  : (s.types & (kArrayBit | kObjectBit)) == 0;
+    if (!scalars) return std::nullopt;
+    kids.push_back(emit(s));
+  }
+  return grammar_.pool.alt(std::move(kids));
+}
+
+// Arrays of different items: of listed values the set of those used is known, of other scalars the values written.
 std::optional<ExprId> SchemaCompiler::emit_unique(const Shape& s) {
   const bool by_position =
       std::any_of(s.arrays.begin(), s.arrays.end(), [](const auto& p) { return !p.prefix.empty(); });
   if (by_position || !s.contains.empty()) return std::nullopt;
-  const auto values = finite_values(item_key(s, 0));
-  if (!values) return std::nullopt;
   ExprPool& pool = grammar_.pool;
-  KeySet set;
-  for (const Json* v : *values) {
-    set.members.push_back({constant(*v), static_cast<std::uint32_t>(set.required.size()), 0});
-    set.required.push_back(false);
+  const ExprId space = text_.space(), open = pool.cat(pool.byte('['), space);
+  const ExprId comma = pool.cat({space, pool.byte(','), space}), close = pool.cat(space, pool.byte(']'));
+  if (const auto values = finite_values(item_key(s, 0))) {
+    KeySet set;
+    for (const Json* v : *values) {
+      set.members.push_back({constant(*v), static_cast<std::uint32_t>(set.required.size()), 0});
+      set.required.push_back(false);
+    }
+    set.comma = comma, set.close = close;
+    set.least = s.min_items, set.most = s.max_items;
+    return pool.cat(open, add_key_set(&grammar_, std::move(set)));
   }
-  const ExprId space = text_.space();
-  set.comma = pool.cat({space, pool.byte(','), space});
-  set.close = pool.cat(space, pool.byte(']'));
-  set.least = s.min_items;
-  set.most = s.max_items;
-  return pool.cat({pool.byte('['), space, add_key_set(&grammar_, std::move(set))});
+  const auto items = scalar_items(item_key(s, 0));
+  if (!items || s.min_items > kMaxDifferent) return std::nullopt;
+  UniqueSet set;
+  set.item = *items, set.comma = comma, set.close = close;
+  set.least = s.min_items, set.most = s.max_items;
+  set.places = options_.max_digits;
+  if (!has_values(&pool, set, set.least)) return ExprPool::kEmpty;
+  return pool.cat(open, add_unique_set(&grammar_, std::move(set)));
 }
 
 }  // namespace gramcore::grammar

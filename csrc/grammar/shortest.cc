@@ -97,6 +97,8 @@ Shortest::Found Shortest::of(ExprId e) {
     case Kind::kCall: return rules_[n.a];
     case Kind::kToken: out = {true, Text(1, static_cast<char32_t>(kFirstSet + n.a))}; break;
     case Kind::kKeys: out = of_keys(n.a, n.b); break;
+    case Kind::kUnique:
+    case Kind::kTrace: out = of_unique(n); break;
     default: out = searched(e);
   }
   exprs_[e] = out;
@@ -164,6 +166,20 @@ Shortest::Found Shortest::of_keys(std::uint32_t number, std::uint32_t state) {
     need = set.need(here, alive);
   }
   return joined(out, of(set.close));
+}
+
+// An array of different items, or one of these and the array behind it: no more items than are needed.
+Shortest::Found Shortest::of_unique(const Node& n) {
+  Grammar* g = &automaton_.grammar();
+  if (n.kind == Kind::kUnique) {
+    const UniqueSet& set = g->unique_sets[n.a];
+    return of(set.states[n.b].size() >= set.least ? set.close : unique_set_body(g, n.a, n.b));
+  }
+  const Found item = of(n.max);
+  if (!item.any) return item;
+  std::string text = automaton_.pool().trail_text(n.min);
+  for (const char32_t c : item.text) text.push_back(static_cast<char>(c));
+  return joined(item, of(behind_item(g, n.a, n.b, text)));
 }
 
 Shortest::Found Shortest::of_stack(StackId stack) {

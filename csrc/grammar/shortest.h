@@ -47,6 +47,7 @@ class Shortest {
   Found of(ExprId e);
   Found searched(ExprId e);
   Found of_keys(std::uint32_t set, std::uint32_t state);
+  Found of_unique(const Node& n);
   Found of_stack(StackId stack);
   void find_rules();
   const Plan& plan(StateId state);

@@ -105,7 +105,7 @@ def run_cli(capsys: Any, *arguments: str) -> tuple[int, str]:
 
 def test_command_line_reports_and_locates(tmp_path: Path, capsys: Any) -> None:
     schema, good, bad = tmp_path / "s.json", tmp_path / "good.json", tmp_path / "bad.json"
-    tags = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+    tags = {"type": "array", "items": {"type": "object"}, "uniqueItems": True}
     schema.write_text(json.dumps({**SCHEMA, "properties": {**SCHEMA["properties"], "tags": tags}}))
     good.write_text('{"name": "ab", "ok": true}\n')
     bad.write_text('{"name": "ab",\n "ok": 1}')

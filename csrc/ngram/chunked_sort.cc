@@ -248,20 +248,22 @@ class ChunkedSorter {
   void walk(Span<Walk> walks, const BlockRank& rank, Gaps* gaps) {
     BlockRank::Step steps[kWalks];
     const std::size_t last_symbol = alphabet_.rank(text_[end_ - 1]);
+    const auto greater = is_greater_.mutable_words();
     for (std::size_t live = walks.size(); live > 0;) {
       for (std::size_t w = 0; w < live; ++w) {
         steps[w].symbol = alphabet_.rank(text_[walks[w].at - 1]);
         steps[w].i = walks[w].next;
-        rank.touch_table(steps[w]);
+        rank.begin(steps[w]);
       }
-      for (std::size_t w = 0; w < live; ++w) rank.touch_places(steps[w]);
+      for (std::size_t w = 0; w < live; ++w) rank.go_on(steps[w]);
       for (std::size_t w = 0; w < live; ++w) {
         Walk& x = walks[w];
         const bool last_is_smaller = steps[w].symbol == last_symbol && behind_greater(x.at);
         x.next = rank.finish(steps[w]) + last_is_smaller;
         gaps->touch(x.next);
         --x.at;
-        if (x.next > own_rank_) is_greater_.set(static_cast<std::size_t>(x.at - begin_));
+        const auto bit = static_cast<std::size_t>(x.at - begin_);
+        greater[bit / 64] |= std::uint64_t{x.next > own_rank_} << bit % 64;
       }
       for (std::size_t w = live; w-- > 0;) {
         gaps->add(walks[w].next);
@@ -294,8 +296,8 @@ ChunkedSort::ChunkedSort(const std::string& tokenized_path, const std::string& t
 }
 
 std::int64_t ChunkedSort::memory_bytes(std::int64_t num_tokens, std::int64_t block_tokens) {
-  // Positions, places, their tables and gaps; two bits per token of the text.
-  return 10 * std::min(block_tokens, num_tokens) + num_tokens / 4;
+  // Positions with symbols or with places; two bits per token of the text.
+  return 9 * std::min(block_tokens, num_tokens) + num_tokens / 4;
 }
 
 std::string ChunkedSort::file(const char* kind, std::int64_t block) const {

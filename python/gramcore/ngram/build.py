@@ -93,7 +93,7 @@ def build_index(
         version: 4 stores documents as they are, 5 backwards.
         shards: deal documents to this many shards in turn, >= 1.
         memory_limit: bytes for sorting beside the mapped files, or None: three quarters of the free memory. In memory
-            a token takes 4 bytes and one more than its width (7 bytes for u8), in blocks 10 bytes per token of a block
+            a token takes 4 bytes and one more than its width (7 bytes for u8), in blocks 9 bytes per token of a block
             and a quarter byte per token of the shard.
         threads: shards sorted at once, where memory allows; >= 1; None: all threads in use. A shard sorted alone uses
             all threads (``gramcore.set_num_threads``).

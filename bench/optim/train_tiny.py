@@ -127,6 +127,21 @@ def bytes_of(optimizer: torch.optim.Optimizer) -> int:
     return sum(v.numel() * v.element_size() for v in values)
 
 
+def read_rows(path: Path) -> list[dict[str, object]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{k: v if k == "optimizer" else float(v or "nan") for k, v in r.items()} for r in csv.DictReader(file)]
+
+
+def write_rows(rows: list[dict[str, object]], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["optimizer", "step", "loss", "state_bytes", "validation", "seconds"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def draw(rows: list[dict[str, object]], path: Path) -> None:
     require("matplotlib", "bench").use("Agg")
     from matplotlib import pyplot
@@ -148,16 +163,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/train_tiny.csv"))
     parser.add_argument("--names", help="comma-separated; default every optimizer and every installed official package")
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--append", action="store_true", help="keep the rows that --out has of other optimizers")
     arguments = parser.parse_args()
     text = load_text()
     installed = [n for n, (_, path, _) in PEERS.items() if importlib.util.find_spec(re.split("[.:]", path)[0])]
     chosen = arguments.names.split(",") if arguments.names else [*installed, *names()]
-    rows = [row for name in chosen for row in train(name, text, arguments.steps)]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["optimizer", "step", "loss", "state_bytes", "validation", "seconds"])
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = [row for row in read_rows(arguments.out) if row["optimizer"] not in chosen] if arguments.append else []
+    for name in chosen:
+        rows += train(name, text, arguments.steps)
+        write_rows(rows, arguments.out)  # a long run may be cut short
     if arguments.plot:
         draw(rows, arguments.plot)
 

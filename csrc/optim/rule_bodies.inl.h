@@ -9,10 +9,18 @@
 struct Adam {
   static constexpr int kSlots = 2;
   template <class V>
-  GC_RULE void apply(const float* c, V& p, V g, V* s) {
+  GC_RULE void fold(const float* c, V g, V* s) {
     s[0] += c[4] * (g - s[0]);
     s[1] = c[5] * s[1] + c[6] * (g * g);
+  }
+  template <class V>
+  GC_RULE void move(const float* c, V& p, const V* s) {
     p -= c[7] * fast_div(s[0], fast_sqrt(s[1]) * c[8] + c[9]);
+  }
+  template <class V>
+  GC_RULE void apply(const float* c, V& p, V g, V* s) {
+    fold(c, g, s);
+    move(c, p, s);
   }
 };
 

@@ -213,13 +213,24 @@ GC_INLINE vi finish_codes(vi encoded) {
   return code < 0 ? vi{} : code;
 }
 
+#if defined(__AVX512F__)
+// 64 values to codes, kPerByte of them in a byte.
+template <class Map, int kPerByte>
+GC_INLINE void store64(const float* from, std::uint8_t* codes, vf factor) {
+  const __m512i wide = encode64<Map>(from, factor);
+  if (kPerByte == 1) return _mm512_storeu_si512(codes, wide);
+  const __m512i pairs = _mm512_maddubs_epi16(wide, _mm512_set1_epi16(0x1001));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), _mm512_cvtepi16_epi8(pairs));
+}
+#endif
+
 // n values to codes of a byte each.
 template <class Map>
 GC_INLINE void encode_bytes(const float* from, std::uint8_t* codes, std::int64_t n, float inverse) {
   const vf factor = splat(inverse);
   std::int64_t i = 0;
 #if defined(__AVX512F__)
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) _mm512_storeu_si512(codes + i, encode64<Map>(from + i, factor));
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) store64<Map, 1>(from + i, codes + i, factor);
 #endif
   for (; i + kLanes <= n; i += kLanes) store_codes(codes + i, finish_codes<Map>(Map::encode(load(from + i), factor)));
   if (i < n) {
@@ -236,10 +247,7 @@ GC_INLINE void encode_nibbles(const float* from, std::uint8_t* packed, std::int6
   std::int64_t i = 0;
 #if defined(__AVX512F__)
   const vf factor = splat(inverse);
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    const __m512i pairs = _mm512_maddubs_epi16(encode64<Map>(from + i, factor), _mm512_set1_epi16(0x1001));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(packed + i / 2), _mm512_cvtepi16_epi8(pairs));
-  }
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) store64<Map, 2>(from + i, packed + i / 2, factor);
   if (i == n) return;
 #endif
   std::uint8_t wide[kBlock4 + kLanes];

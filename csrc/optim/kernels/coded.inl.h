@@ -88,6 +88,15 @@ GC_INLINE void encode_slot(const float* s, float largest, std::uint8_t* codes, f
   }
 }
 
+// Whether the parameter moves while its block's moments are encoded: their arithmetic then fills the waits of the
+// quotient's chain.  For rules that move it by the new moments alone.
+template <class Rule>
+constexpr bool kMovesLate = false;
+#if defined(__AVX512F__)
+template <>
+constexpr bool kMovesLate<Adam> = true;
+#endif
+
 template <class Rule, class P, class Maps, bool kNoise>
 struct Coded {
   static constexpr std::int64_t kSize = Maps::kSize;
@@ -114,7 +123,8 @@ struct Coded {
     }
   }
 
-  template <bool kPlain>
+  // kLate: whole blocks whose parameters `move_and_encode` will move.
+  template <bool kPlain, bool kLate = false>
   __attribute__((always_inline)) void first(std::int64_t begin, std::int64_t count, Stage<kSize>& stage) const {
     auto* const p = static_cast<typename P::T*>(b.p) + begin;
     const auto* const g = static_cast<const typename P::T*>(b.g) + begin;
@@ -129,8 +139,14 @@ struct Coded {
       constexpr std::int64_t kAhead = 512;
       __builtin_prefetch(p + i + kAhead, 1);
       __builtin_prefetch(g + i + kAhead, 0);
-      vf x = P::load(p + i), s[2] = {first_map.decode(first_codes.at(i)), vf{}};
+      vf s[2] = {first_map.decode(first_codes.at(i)), vf{}};
       if (Rule::kSlots > 1) s[1] = second_map.decode(second_codes.at(i));
+      if constexpr (kLate) {
+        Rule::fold(c, P::load(g + i), s);
+        keep(s, largest, i, stage);
+        continue;
+      }
+      vf x = P::load(p + i);
       apply<kPlain>(x, P::load(g + i), s);
       const vu words = kNoise ? noise.words(begin + i) : vu{};
       P::store(p + i, x, kNoise ? &words : nullptr, 0);
@@ -181,15 +197,48 @@ struct Coded {
     encode_slot<typename Maps::Second, Maps>(stage.s[1], stage.largest[1], b.codes[1] + at, b.scales[1] + block, count);
   }
 
+#if defined(__AVX512F__)
+  // As `last`, of a whole block, moving the parameter too.
+  __attribute__((always_inline)) void move_and_encode(std::int64_t begin, const Stage<kSize>& stage) const {
+    const std::int64_t block = begin / kSize;
+    const vf inverse[2] = {splat(inverse_of(stage.largest[0])), splat(inverse_of(stage.largest[1]))};
+    auto* const p = static_cast<typename P::T*>(b.p) + begin;
+    for (int k = 0; k < 2; ++k) b.scales[k][block] = stage.largest[k];
+    for (std::int64_t i = 0; i < kSize; i += 4 * kLanes) {
+      for (std::int64_t j = i; j < i + 4 * kLanes; j += kLanes) {
+        vf x = P::load(p + j);
+        const vf s[2] = {load(stage.s[0] + j), load(stage.s[1] + j)};
+        x += c[1] * x;
+        Rule::move(c, x, s);
+        const vu words = kNoise ? noise.words(begin + j) : vu{};
+        P::store(p + j, x, kNoise ? &words : nullptr, 0);
+      }
+      const std::int64_t at = (begin + i) / Maps::kPerByte;
+      store64<typename Maps::First, Maps::kPerByte>(stage.s[0] + i, b.codes[0] + at, inverse[0]);
+      store64<typename Maps::Second, Maps::kPerByte>(stage.s[1] + i, b.codes[1] + at, inverse[1]);
+    }
+  }
+#endif
+
+  template <bool kLate>
+  __attribute__((always_inline)) void finish(std::int64_t begin, const Stage<kSize>& stage) const {
+    if constexpr (kLate) {
+      move_and_encode(begin, stage);
+    } else {
+      last(begin, kSize, stage);
+    }
+  }
+
   template <bool kPlain>
   void run() const {
+    constexpr bool kLate = kPlain && kMovesLate<Rule>;
     Stage<kSize> stage[2];
     std::int64_t begin = 0;
     for (; begin + kSize <= b.n; begin += kSize) {
-      first<kPlain>(begin, kSize, stage[begin / kSize % 2]);
-      if (begin > 0) last(begin - kSize, kSize, stage[(begin / kSize + 1) % 2]);
+      first<kPlain, kLate>(begin, kSize, stage[begin / kSize % 2]);
+      if (begin > 0) finish<kLate>(begin - kSize, stage[(begin / kSize + 1) % 2]);
     }
-    if (begin > 0) last(begin - kSize, kSize, stage[(begin / kSize + 1) % 2]);
+    if (begin > 0) finish<kLate>(begin - kSize, stage[(begin / kSize + 1) % 2]);
     if (begin == b.n) return;
     first<kPlain>(begin, b.n - begin, stage[0]);
     last(begin, b.n - begin, stage[0]);

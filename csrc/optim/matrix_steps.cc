@@ -114,29 +114,28 @@ double rule_on_row(Band& band, std::int64_t i, const float* r, float* n, std::in
   return rules.sum_squares(n, width);
 }
 
-// Adam on the columns that columns_of(row) gives, and the rule sign on the others.
-template <class F>
-void step_chosen(const MatrixStep& s, const float* inside, const float* outside, F&& columns_of) {
+// Adam on the columns whose bits are set, and the rule sign on the others; `bits` of a row begin `stride` bytes after
+// those of the last.
+void step_chosen(const MatrixStep& s, const std::uint8_t* bits, std::int64_t stride, const float* inside,
+                 const float* outside) {
+  constexpr std::int64_t kRoom = 16;
   const RulesKernels& rules = rules_kernels();
-  const std::int64_t width = s.width;
+  const RowsKernels& rows = rows_kernels();
   over_bands(s, true, [&](Band& band) {
-    std::vector<float> held(static_cast<std::size_t>(2 * width));
-    std::vector<std::int64_t> found(static_cast<std::size_t>(width));
-    float *const p = held.data(), *const g = p + width;
+    std::vector<float> held(static_cast<std::size_t>(2 * (s.width + kRoom)));
+    float *const p = held.data(), *const g = p + s.width + kRoom;
     for (std::int64_t i = band.begin; i < band.end; ++i) {
       float* const row = band.param(i);
       const float* const grad = band.grad(i);
-      const std::int64_t* const columns = columns_of(i, found.data());
-      for (std::int64_t k = 0; k < width; ++k) {
-        p[k] = row[columns[k]];
-        g[k] = grad[columns[k]];
-      }
+      const std::uint8_t* const chosen = bits + i * stride;
+      rows.gather(row, chosen, p, s.cols);
+      rows.gather(grad, chosen, g, s.cols);
       rules.rule[kF32][kSign](block_of(row, grad, s.cols, outside));
-      RuleBlock block = block_of(p, g, width, inside);
+      RuleBlock block = block_of(p, g, s.width, inside);
       block.s[0] = band.m(i);
       block.s[1] = band.v(i);
       rules.rule[kF32][kAdam](block);
-      for (std::int64_t k = 0; k < width; ++k) row[columns[k]] = p[k];
+      rows.scatter(p, chosen, row, s.cols);
       band.keep_param(i, row);
     }
     band.keep_moments();
@@ -156,16 +155,13 @@ void over_bits(const std::uint8_t* bytes, std::int64_t count, F&& fn) {
 }  // namespace
 
 void step_columns(const MatrixStep& s, Span<const std::int64_t> index, const float* inside, const float* outside) {
-  step_chosen(s, inside, outside, [&](std::int64_t, std::int64_t*) { return index.data(); });
+  std::vector<std::uint8_t> bits(static_cast<std::size_t>((s.cols + 7) / 8));
+  for (const std::int64_t j : index) bits[static_cast<std::size_t>(j / 8)] |= static_cast<std::uint8_t>(1u << (j % 8));
+  step_chosen(s, bits.data(), 0, inside, outside);
 }
 
 void step_entries(const MatrixStep& s, const std::uint8_t* mask, const float* inside, const float* outside) {
-  const std::int64_t bytes = (s.cols + 7) / 8;
-  step_chosen(s, inside, outside, [&](std::int64_t row, std::int64_t* found) {
-    std::int64_t* next = found;
-    over_bits(mask + row * bytes, bytes, [&](std::int64_t j) { *next++ = j; });
-    return found;
-  });
+  step_chosen(s, mask, (s.cols + 7) / 8, inside, outside);
 }
 
 bool entries_fit(const MatrixStep& s, Span<const std::uint8_t> mask) {

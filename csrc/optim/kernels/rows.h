@@ -36,6 +36,10 @@ struct RowsKernels {
   // to = factor * x * column; `to` may be x.
   void (*scale)(const float* x, const float* column, float factor, float* to, std::int64_t n);
   void (*scale_bf16)(const std::uint16_t* x, const float* column, float factor, float* to, std::int64_t n);
+  // The values of x at set bits, in order, and back; bit j % 8 of byte j / 8 is that of x[j].  `chosen` has room for 16
+  // numbers more than there are set bits.
+  void (*gather)(const float* x, const std::uint8_t* bits, float* chosen, std::int64_t n);
+  void (*scatter)(const float* chosen, const std::uint8_t* bits, float* x, std::int64_t n);
   // By the form of (p, x) as a rule's (parameter, moments).
   RowStepFn descend[kNumForms];
   // to += factor * x * column.

@@ -80,6 +80,46 @@ static void scale_bf16(const std::uint16_t* x, const float* column, float factor
   scale_stored<Bf16>(x, column, factor, to, n);
 }
 
+// Calls fn(place among the set bits, j) for set bits from j on.
+template <class F>
+GC_INLINE void over_bits(const std::uint8_t* bits, std::int64_t j, std::int64_t n, std::int64_t place, const F& fn) {
+  for (; j < n; ++j) {
+    if (bits[j / 8] >> (j % 8) & 1) fn(place++, j);
+  }
+}
+#if defined(__AVX512F__)
+GC_INLINE __mmask16 sixteen_bits(const std::uint8_t* bits, std::int64_t j) {
+  std::uint16_t word;
+  __builtin_memcpy(&word, bits + j / 8, sizeof word);
+  return word;
+}
+#endif
+
+static void gather(const float* x, const std::uint8_t* bits, float* chosen, std::int64_t n) {
+  std::int64_t j = 0, place = 0;
+#if defined(__AVX512F__)
+  for (; j + kLanes <= n; j += kLanes) {
+    const __mmask16 mask = sixteen_bits(bits, j);
+    _mm512_storeu_ps(chosen + place, _mm512_maskz_compress_ps(mask, _mm512_loadu_ps(x + j)));
+    place += __builtin_popcount(mask);
+  }
+#endif
+  over_bits(bits, j, n, place, [&](std::int64_t k, std::int64_t at) { chosen[k] = x[at]; });
+}
+
+static void scatter(const float* chosen, const std::uint8_t* bits, float* x, std::int64_t n) {
+  std::int64_t j = 0, place = 0;
+#if defined(__AVX512F__)
+  for (; j + kLanes <= n; j += kLanes) {
+    const __mmask16 mask = sixteen_bits(bits, j);
+    const __m512 values = _mm512_loadu_ps(chosen + place);
+    _mm512_storeu_ps(x + j, _mm512_mask_expand_ps(_mm512_loadu_ps(x + j), mask, values));
+    place += __builtin_popcount(mask);
+  }
+#endif
+  over_bits(bits, j, n, place, [&](std::int64_t k, std::int64_t at) { x[at] = chosen[k]; });
+}
+
 template <class P, class X>
 struct Descent {
   const RowStep& r;
@@ -226,6 +266,8 @@ extern const RowsKernels kRows;
 const RowsKernels kRows = {fold,
                            scale,
                            scale_bf16,
+                           gather,
+                           scatter,
                            {descend<F32, F32, false>, descend<Bf16, Bf16, false>, descend<Bf16, F32, false>,
                             descend<Bf16, Bf16, true>, descend<Bf16, F32, true>},
                            add_scaled,

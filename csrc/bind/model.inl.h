@@ -92,9 +92,10 @@ inline void set_codes(model::Decoder& d, const std::string& name, std::int64_t l
 
 // ids: per sequence; parents: None, or per sequence the parents of a tree's nodes or None for a chain.  Logits of all
 // rows, of each sequence's last one or None, as `rows` says ("all", "last", "none"), and, if asked for, final hidden
-// states of all or the last.
+// states of all or the last.  extra: embedding rows (E, hidden) of the ids from the vocabulary's size on, or None.
 inline py::object forward(model::Decoder& d, const std::vector<model::Cache*>& caches, const py::sequence& ids,
-                          const std::optional<py::sequence>& parents, const std::string& rows, bool want_hidden) {
+                          const std::optional<py::sequence>& parents, const std::string& rows, bool want_hidden,
+                          const py::object& extra) {
   constexpr std::int64_t kLow = std::numeric_limits<std::int32_t>::min(), kHigh = -(kLow + 1);
   GC_CHECK(caches.size() == ids.size(), "caches must be one per sequence, got ", caches.size(), " for ", ids.size());
   GC_CHECK(!parents || parents->size() == ids.size(), "trees must be one per sequence, got ",
@@ -119,6 +120,8 @@ inline py::object forward(model::Decoder& d, const std::vector<model::Cache*>& c
     filled += row.size() > 0 ? 1 : 0;
   }
   model::ForwardRequest r;
+  std::optional<TensorArg> extra_rows;
+  if (!extra.is_none()) r.extra = extra_rows.emplace(extra).span<const float>("extra", 2);
   r.sequences = {sequences.data(), sequences.size()};
   r.all_rows = rows == "all" || (rows == "none" && want_hidden);
   const auto count = static_cast<py::ssize_t>(r.all_rows ? total : filled);
@@ -194,7 +197,7 @@ inline void bind_model(pybind11::module_& parent) {
       .def("finish", &model::Decoder::finish)
       .def_property_readonly("weight_bytes", &model::Decoder::weight_bytes)
       .def("forward", &forward, py::arg("caches"), py::arg("ids"), py::arg("parents"), py::arg("rows"),
-           py::arg("want_hidden"));
+           py::arg("want_hidden"), py::arg("extra") = py::none());
 }
 
 }  // namespace gramcore

@@ -59,6 +59,7 @@ struct SequenceRows {
 
 struct ForwardRequest {
   Span<const SequenceRows> sequences;  // with a cache each
+  Span<const float> extra;             // (E, hidden) embedding rows of the ids vocab .. vocab + E - 1
   bool all_rows = true;                // outputs of every row, or each sequence's last one, if it has rows
   float* logits = nullptr;             // (rows, vocab), sequence after sequence, or null
   float* hidden = nullptr;             // (rows, hidden) after the final norm, or null
@@ -100,6 +101,7 @@ class Decoder {
     std::vector<Part> parts;
     std::vector<std::int64_t> part_of;   // of every row
     std::vector<std::int64_t> out_rows;  // rows whose logits are wanted
+    const float* extra = nullptr;        // embedding rows of ids from vocab on
     float *logits = nullptr, *hidden = nullptr;
     std::int64_t n() const { return static_cast<std::int64_t>(part_of.size()); }
     const Part& part(std::int64_t row) const {

@@ -22,6 +22,9 @@ void grow(std::vector<float>* buffer, std::int64_t size) {
 
 void Decoder::check(const ForwardRequest& r) const {
   GC_CHECK(finished_, "decoder must be finished before use, got weights still being set");
+  const auto extra = static_cast<std::int64_t>(r.extra.size());
+  GC_CHECK(extra % config_.hidden == 0, "extra must have rows of ", config_.hidden, " values, got ", extra, " values");
+  const std::int64_t num_ids = config_.vocab + extra / config_.hidden;
   std::vector<std::pair<const Cache*, std::size_t>> caches;
   for (std::size_t s = 0; s < r.sequences.size(); ++s) {
     const SequenceRows& rows = r.sequences[s];
@@ -37,8 +40,8 @@ void Decoder::check(const ForwardRequest& r) const {
     GC_CHECK(!rows.parents || rows.n <= kMaxRows, "tree must have at most ", kMaxRows, " nodes, got ", rows.n,
              " (sequence ", s, ")");
     for (std::int64_t i = 0; i < rows.n; ++i) {
-      GC_CHECK_AS(OutOfRange, rows.ids[i] >= 0 && rows.ids[i] < config_.vocab, "ids must be in [0, ", config_.vocab,
-                  "), got ", rows.ids[i], " at position ", i, " (sequence ", s, ")");
+      GC_CHECK_AS(OutOfRange, rows.ids[i] >= 0 && rows.ids[i] < num_ids, "ids must be in [0, ", num_ids, "), got ",
+                  rows.ids[i], " at position ", i, " (sequence ", s, ")");
       GC_CHECK(!rows.parents || (rows.parents[i] >= -1 && rows.parents[i] < i),
                "parents must be -1 or an earlier node, got ", rows.parents[i], " at node ", i, " (sequence ", s, ")");
     }
@@ -92,6 +95,7 @@ void Decoder::forward(const ForwardRequest& r) {
       done = count == left ? 0 : done + count;
       if (count == left) ++s;
     }
+    pass.extra = r.extra.data();
     pass.logits = r.logits ? r.logits + outputs * config_.vocab : nullptr;
     pass.hidden = r.hidden ? r.hidden + outputs * config_.hidden : nullptr;
     outputs += static_cast<std::int64_t>(pass.out_rows.size());
@@ -162,7 +166,14 @@ void Decoder::build(const Pass& pass) {
 
 void Decoder::embed(const Pass& pass, std::int64_t row) {
   const Part& part = pass.part(row);
-  copy_row(embed_, part.ids[row - part.first], h_.data() + row * config_.hidden);
+  const std::int32_t id = part.ids[row - part.first];
+  float* const to = h_.data() + row * config_.hidden;
+  if (id < config_.vocab) {
+    copy_row(embed_, id, to);
+  } else {
+    const float* const from = pass.extra + (id - config_.vocab) * config_.hidden;
+    std::copy(from, from + config_.hidden, to);
+  }
 }
 
 // Columns [c0, c1) of the norm of a row of the residual stream.

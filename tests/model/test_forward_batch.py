@@ -154,3 +154,22 @@ class Wrapped:
 
     def __init__(self, decoder: Decoder, native: Any) -> None:
         self._native, self.new_cache = native, decoder.new_cache
+
+
+def test_extra_embedding_rows_stand_for_ids_beyond_the_vocabulary(isa: str) -> None:
+    model = tiny("llama")
+    decoder = Decoder.from_module(model)
+    table = model.get_input_embeddings().weight.detach()
+    extra = table[[7, 90]].contiguous()
+    ids, same, tree = [4, 101, 102, 9], [4, 7, 90, 9], [-1, 0, 0, 2]
+    a, b = decoder.new_cache(), decoder.new_cache()
+    got = decoder._native.forward([a], [ids], [tree], "all", True, extra)
+    want = decoder._native.forward([b], [same], [tree], "all", True)
+    for x, y in zip(got, want, strict=True):
+        np.testing.assert_array_equal(x, y)
+    with pytest.raises(IndexError, match=r"ids must be in \[0, 103\), got 103"):
+        decoder._native.forward([a], [[103]], None, "all", False, extra)
+    with pytest.raises(ValueError, match="extra must have rows of"):
+        decoder._native.forward([a], [[1]], None, "all", False, np.zeros((1, 3), np.float32))
+    with pytest.raises(IndexError, match=r"ids must be in \[0, 101\), got 101"):
+        decoder.forward([101])

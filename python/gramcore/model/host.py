@@ -49,10 +49,12 @@ class DecoderHost(Host):
         return None if hidden is None or not any(map(len, prompts)) else TreeOutput(None, _stack(hidden))
 
     def forward(self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]]) -> TreeOutput:
-        ids = [np.concatenate([[root], tokens]) for root, (tokens, _) in zip(roots, trees, strict=True)]
-        parents = [np.concatenate([[-1], np.asarray(parents) + 1]) for _, parents in trees]
-        logits, hidden = self._run(ids, parents, "all")
-        return TreeOutput(None if logits is None else _stack(logits), None if hidden is None else _stack(hidden))
+        return self._run_trees(roots, trees, None)
+
+    def forward_embedded(
+        self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]], extra: Any, keep: Sequence[int]
+    ) -> TreeOutput:
+        return self._run_trees(roots, trees, extra)
 
     def commit(self, sequence: int, path: IntArray) -> None:
         self._caches[sequence].commit_path(np.concatenate([[0], np.asarray(path, np.int64) + 1]).astype(np.int64))
@@ -60,11 +62,20 @@ class DecoderHost(Host):
     def select(self, sequences: Sequence[int]) -> None:
         self._caches = [self._caches[b] for b in sequences]
 
+    def _run_trees(self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]], extra: Any) -> TreeOutput:
+        ids = [np.concatenate([[root], tokens]) for root, (tokens, _) in zip(roots, trees, strict=True)]
+        parents = [np.concatenate([[-1], np.asarray(parents) + 1]) for _, parents in trees]
+        logits, hidden = self._run(ids, parents, "all", extra)
+        return TreeOutput(None if logits is None else _stack(logits), None if hidden is None else _stack(hidden))
+
     def _run(
-        self, ids: Sequence[IntArray], parents: Sequence[IntArray] | None, rows: str
+        self, ids: Sequence[IntArray], parents: Sequence[IntArray] | None, rows: str, extra: Any = None
     ) -> tuple[list[F32] | None, list[F32] | None]:
-        """Logits and hidden states per sequence, None for what was not asked for; one forward for all of them."""
-        both = self.decoder._native.forward(self._caches, ids, parents, rows, self._want_hidden)
+        """Logits and hidden states per sequence, None for what was not asked for; one forward for all of them.
+
+        ``extra``: ``(E, hidden)`` float32 embedding rows of the ids from the vocabulary's size on.
+        """
+        both = self.decoder._native.forward(self._caches, ids, parents, rows, self._want_hidden, extra)
         logits, hidden = (None if x is None else split_rows(x, [len(row) for row in ids]) for x in both)
         return logits, hidden
 

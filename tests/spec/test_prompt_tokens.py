@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gramcore.model import Decoder
 from gramcore.spec import (
     ChainTree,
     FixedLength,
+    Host,
     OptTree,
     TransformersHost,
     best_sparse_plan,
@@ -94,17 +96,17 @@ class Recorder(HeadDrafter):
         return super().propose(ctx, budget)
 
 
-@pytest.mark.parametrize("attention", ["kernel", "mask"])
+@pytest.mark.parametrize("target", ["kernel", "mask", "native"])
 @pytest.mark.parametrize("ensemble", [1, 2])
-def test_guesses_of_the_loop_are_those_behind_the_committed_text(model: Any, attention: str, ensemble: int) -> None:
+def test_guesses_of_the_loop_are_those_behind_the_committed_text(model: Any, target: str, ensemble: int) -> None:
     heads = PromptTokenHeads.for_model(model, num_heads=3, ensemble=ensemble, seed=2)
-    host = heads.target(model)
-    host._kernel = attention == "kernel"
+    plain = Decoder.from_module(model).host() if target == "native" else TransformersHost(model, attention=target)
+    host = heads.target(plain)
     drafter = Recorder(heads, builder=heads.drafter().builder)  # type: ignore[attr-defined]
     drafter.shown = []
     prompts = [[3, 4, 5, 6, 7], [9], [11, 12]]
     result = generate(host, prompts, drafter=drafter, policy=FixedLength(12), max_new_tokens=10, eos_token_id=())
-    assert result.sequences == generate(model, prompts, max_new_tokens=10, eos_token_id=()).sequences
+    assert result.sequences == generate(plain, prompts, max_new_tokens=10, eos_token_id=()).sequences
     seen = 0
     for tokens, hidden in drafter.shown:
         if hidden is None:
@@ -120,8 +122,10 @@ def test_guesses_of_the_loop_are_those_behind_the_committed_text(model: Any, att
 
 
 @pytest.mark.parametrize("builder", [None, ChainTree(depth=5), OptTree(depth=4, threshold=0.0)])
-def test_text_is_that_of_plain_decoding(world: dict[str, Any], builder: Any) -> None:
+@pytest.mark.parametrize("native", [False, True])
+def test_text_is_that_of_plain_decoding(world: dict[str, Any], native: bool, builder: Any) -> None:
     heads = PromptTokenHeads.for_model(world["model"], num_heads=2)
+    world = {**world, "model": Decoder.from_module(world["model"])} if native else world
     for law in ({}, {"temperature": 0.8, "seed": 4}):
         settings: dict[str, Any] = {"max_new_tokens": 21, "eos_token_id": (), **law}
         plain = generate(world["model"], world["prompts"], **settings)
@@ -174,3 +178,12 @@ def test_mistakes_are_named(model: Any) -> None:
         PromptTokenHeads(hidden_size=4, vocab_size=9, ensemble=0)
     with pytest.raises(TypeError, match="transformers causal language model"):
         heads.target(3)
+    with pytest.raises(ValueError, match="must have 97 ids as the heads' target, got 98"):
+        heads.target(tiny_model(vocab=98))
+    ids_only = heads.target(_IdsOnly(model))
+    with pytest.raises(TypeError, match="must take embedding rows for prompt tokens, got _IdsOnly"):
+        generate(ids_only, [3, 4, 5], drafter=heads.drafter(), policy=FixedLength(4), max_new_tokens=4, eos_token_id=())
+
+
+class _IdsOnly(TransformersHost):
+    forward_embedded = Host.forward_embedded

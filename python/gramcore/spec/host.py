@@ -56,6 +56,18 @@ class Host(ABC):
     def forward(self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]]) -> TreeOutput:
         """Compute root and nodes of every sequence; ``trees`` are ``(tokens, parents)``."""
 
+    def forward_embedded(
+        self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]], extra: Any, keep: Sequence[int]
+    ) -> TreeOutput:
+        """As :meth:`forward`; ids from ``vocab_size`` on name rows of ``extra``, a ``(E, width)`` float32 tensor.
+
+        Logits are needed of the first ``keep[b]`` rows of sequence b, hidden states of all.
+
+        Raises:
+            TypeError: the host takes ids only (the default).
+        """
+        raise TypeError(f"model must take embedding rows for prompt tokens, got {type(self).__name__}, which takes ids")
+
     @abstractmethod
     def commit(self, sequence: int, path: IntArray) -> None:
         """Keep the root and the nodes of ``path`` from the last forward, drop its other rows."""

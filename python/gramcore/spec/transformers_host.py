@@ -17,7 +17,7 @@ from gramcore.spec.base import IntArray
 from gramcore.spec.cache import SlotCache
 from gramcore.spec.host import Host, TreeOutput
 
-__all__ = ["TransformersHost"]
+__all__ = ["TransformersHost", "embed_with"]
 
 _CACHE_NAMES = {"past_key_values", "cache"}  # transformers calls it either way
 
@@ -54,6 +54,7 @@ class TransformersHost(Host):
         self.device = parameter.device
         self.dtype = parameter.dtype if parameter.is_floating_point() else torch.float32
         self.want_hidden = False
+        self._extra: torch.Tensor | None = None  # embedding rows of ids beyond the vocabulary, in this forward
         takes = inspect.signature(model.forward).parameters
         self._keeps_logits = "logits_to_keep" in takes
         self._cache_name = next(name for name in takes if name in _CACHE_NAMES)
@@ -89,6 +90,15 @@ class TransformersHost(Host):
     def forward(self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]]) -> TreeOutput:
         return self._run_trees(roots, trees)
 
+    def forward_embedded(
+        self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]], extra: Any, keep: Sequence[int]
+    ) -> TreeOutput:
+        self._extra = extra
+        try:
+            return self._run_trees(roots, trees, keep)
+        finally:
+            self._extra = None
+
     def _run_trees(
         self,
         roots: Sequence[int],
@@ -110,7 +120,10 @@ class TransformersHost(Host):
 
     def _inputs(self, tokens: torch.Tensor) -> dict[str, Any]:
         """How the model is given its tokens."""
-        return {"input_ids": tokens}
+        if self._extra is None:
+            return {"input_ids": tokens}
+        embedded = embed_with(self._extra, tokens, self.model.get_input_embeddings(), self.vocab_size)
+        return {"inputs_embeds": embedded.to(self.dtype)}
 
     def _mask(self, parents: Sequence[IntArray | None], rows: int) -> torch.Tensor:
         lengths = self.cache.lengths
@@ -171,6 +184,14 @@ class TransformersHost(Host):
             )
         logits = out.logits if out.logits.device.type == "cpu" else out.logits.cpu()
         return TreeOutput(logits, out.hidden_states[-1] if self.want_hidden else None)
+
+
+def embed_with(extra: torch.Tensor, tokens: torch.Tensor, embedding: Any, vocab_size: int) -> torch.Tensor:
+    """Embeddings of ids; those from ``vocab_size`` on are rows of ``extra``."""
+    beyond = tokens >= vocab_size
+    embedded = embedding(tokens.masked_fill(beyond, 0)).detach()
+    rows = extra.to(embedded)[(tokens - vocab_size).clamp_min(0)]
+    return torch.where(beyond[..., None], rows, embedded)
 
 
 def check_model(model: Any) -> None:

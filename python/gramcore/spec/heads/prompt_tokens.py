@@ -13,10 +13,11 @@ from torch.func import functional_call
 from gramcore._checks import check_int
 from gramcore._core import spec as _native
 from gramcore.spec.base import Drafter, IntArray
+from gramcore.spec.generation import as_host
 from gramcore.spec.heads.base import Batch, DraftHeads, Rollout
-from gramcore.spec.host import TreeOutput
+from gramcore.spec.host import Host, TreeOutput
 from gramcore.spec.sparse_trees import SparsePlan, SparseTree, sparse_plan
-from gramcore.spec.transformers_host import TransformersHost
+from gramcore.spec.transformers_host import embed_with
 from gramcore.spec.trees import TreeBuilder, typical_accuracy
 
 __all__ = ["PromptTokenHeads", "PromptTokenHost"]
@@ -99,7 +100,7 @@ class PromptTokenHeads(DraftHeads):
         ids = torch.cat([batch.ids, torch.as_tensor(tokens).expand(count, -1)], 1)
         mask = torch.empty(1, 1, ids.shape[1], ids.shape[1])
         _native.fill_tree_mask(parents, 0, 0, mask[0, 0])
-        embedded = embed_with(self, ids, model)
+        embedded = embed_with(self.prompts.flatten(0, 1), ids, model.get_input_embeddings(), self.vocab_size)
         out = functional_call(
             model,
             {name: value.detach() for name, value in model.named_parameters()},
@@ -116,21 +117,28 @@ class PromptTokenHeads(DraftHeads):
         return Rollout([self.target_logits(part) for part in parts], parts)
 
 
-class PromptTokenHost(TransformersHost):
+class PromptTokenHost(Host):
     """Runs trees with prompt tokens behind their nodes; a row's hidden state is what its prompt tokens came to.
 
     Hidden states are ``(n + 1, m W)``, NaN for prompt tokens that a row did not carry.
 
     Args:
-        model: the transformers model the heads are attached to.
+        model: what ``generate`` takes, with the weights the heads were trained for: a transformers model, the native
+            decoder, or another host that takes embedding rows (:meth:`Host.forward_embedded`).
         heads: their plan says how many prompt tokens a node carries.
+
+    Raises:
+        ValueError: a model of another vocabulary.
     """
 
     def __init__(self, model: Any, heads: PromptTokenHeads) -> None:
-        super().__init__(model)
-        self._heads = heads
-        if self.context_limit is not None:
-            self.context_limit = max(1, self.context_limit - heads.num_heads)
+        self._host, self._heads = as_host(model), heads
+        self.vocab_size = self._host.vocab_size
+        if self.vocab_size != heads.vocab_size:
+            raise ValueError(f"model must have {heads.vocab_size} ids as the heads' target, got {self.vocab_size}")
+        limit = self._host.context_limit
+        self.context_limit = None if limit is None else max(1, limit - heads.num_heads)
+        self._want_hidden = False
 
     @property
     def model_key(self) -> Any:
@@ -138,23 +146,29 @@ class PromptTokenHost(TransformersHost):
 
     def open(self, batch: int, capacity: int, *, want_hidden: bool = False) -> None:
         room = 257 * self._heads.num_heads * self._heads.ensemble if want_hidden else 0
-        super().open(batch, capacity + room, want_hidden=want_hidden)
+        self._host.open(batch, capacity + room, want_hidden=want_hidden)
+        self._want_hidden = want_hidden
 
     def prefill(self, prompts: Sequence[IntArray]) -> None:
-        want, self.want_hidden = self.want_hidden, False
-        super().prefill(prompts)
-        self.want_hidden = want
+        self._host.prefill(prompts)  # no prompt tokens there: its states are not what the heads read
+
+    def commit(self, sequence: int, path: IntArray) -> None:
+        self._host.commit(sequence, path)
+
+    def select(self, sequences: Sequence[int]) -> None:
+        self._host.select(sequences)
 
     def forward(self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]]) -> TreeOutput:
-        if not self.want_hidden:
-            return super().forward(roots, trees)
+        if not self._want_hidden:
+            return self._host.forward(roots, trees)
         grown = [with_prompts(self._heads, parents, self._heads.plan.counts(parents)) for _, parents in trees]
         full = [
             (np.concatenate([tokens, new]), parents)
             for (tokens, _), (new, parents, _) in zip(trees, grown, strict=True)
         ]
         rows = [1 + len(tokens) for tokens, _ in trees]
-        out = self._run_trees(roots, full, rows)
+        extra = self._heads.prompts.detach().flatten(0, 1).float().contiguous()
+        out = self._host.forward_embedded(roots, full, extra, rows)
         states = []
         for hidden, count, (_, _, where) in zip(out.hidden, rows, grown, strict=True):
             came = hidden.new_full((count, self._heads.num_heads, hidden.shape[-1]), float("nan"))
@@ -162,11 +176,6 @@ class PromptTokenHost(TransformersHost):
             came[at, depth] = hidden[torch.from_numpy(where[at, depth])].mean(1)
             states.append(came.flatten(1))
         return TreeOutput(out.logits, states)
-
-    def _inputs(self, tokens: torch.Tensor) -> dict[str, Any]:
-        if not self.want_hidden:
-            return super()._inputs(tokens)
-        return {"inputs_embeds": embed_with(self._heads, tokens, self.model).to(self.dtype)}
 
 
 def with_prompts(
@@ -190,14 +199,6 @@ def with_prompts(
                 where[row, depth, copy] = parent + 1
                 ids.append(heads.vocab_size + copy * heads.num_heads + depth)
     return np.array(ids, np.int32), np.array(above, np.int32), where
-
-
-def embed_with(heads: PromptTokenHeads, tokens: torch.Tensor, model: Any) -> torch.Tensor:
-    """Embeddings of ids, those from V on being prompt tokens."""
-    extra = tokens >= heads.vocab_size
-    embedded = model.get_input_embeddings()(tokens.masked_fill(extra, 0)).detach()
-    prompts = heads.prompts.flatten(0, 1).to(embedded)[(tokens - heads.vocab_size).clamp_min(0)]
-    return torch.where(extra[..., None], prompts, embedded)
 
 
 def _counts(length: int, positions: torch.Tensor, m: int) -> list[int]:

@@ -25,6 +25,11 @@ std::int64_t argmax_any(const TensorView& x, float* value) {
   }
 }
 
+float entry(const TensorView& x, std::int64_t i) {
+  if (x.dtype == DType::f32) return x.as<float>()[i];
+  return x.dtype == DType::bf16 ? to_f32(x.as<bf16>()[i]) : to_f32(x.as<f16>()[i]);
+}
+
 // Weights are added up in blocks, whatever the number of threads; a quantile looks for its block first.
 constexpr std::int64_t kBlock = 2048;
 constexpr std::int64_t kBlocksPerTask = 2;
@@ -65,14 +70,32 @@ double sum_of(const T* weights, std::int64_t begin, std::int64_t end) {
   return total;
 }
 
+// out null: only the sums, the same bits.
 double exp_any(const TensorView& x, float shift, float scale, float* out, std::vector<double>& sums) {
   const RowsKernels& k = rows_kernels();
   return sum_blocks(x.shape[0], sums, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t n = end - begin;
-    if (x.dtype == DType::f32) return k.exp_f32(x.as<float>() + begin, n, shift, scale, out + begin);
-    if (x.dtype == DType::bf16) return k.exp_bf16(x.as<bf16>() + begin, n, shift, scale, out + begin);
-    return k.exp_f16(x.as<f16>() + begin, n, shift, scale, out + begin);
+    const auto with = [&](const auto* row, auto store, auto add) {
+      return out ? store(row + begin, n, shift, scale, out + begin) : add(row + begin, n, shift, scale);
+    };
+    if (x.dtype == DType::f32) return with(x.as<float>(), k.exp_f32, k.exp_sum_f32);
+    if (x.dtype == DType::bf16) return with(x.as<bf16>(), k.exp_bf16, k.exp_sum_bf16);
+    return with(x.as<f16>(), k.exp_f16, k.exp_sum_f16);
   });
+}
+
+// What exp_any gives one entry.
+float weight_of(const TensorView& x, std::int64_t i, float shift, float scale) {
+  const RowsKernels& k = rows_kernels();
+  float weight = 0;
+  if (x.dtype == DType::f32) {
+    k.exp_f32(x.as<float>() + i, 1, shift, scale, &weight);
+  } else if (x.dtype == DType::bf16) {
+    k.exp_bf16(x.as<bf16>() + i, 1, shift, scale, &weight);
+  } else {
+    k.exp_f16(x.as<f16>() + i, 1, shift, scale, &weight);
+  }
+  return weight;
 }
 
 std::int64_t top(const TensorView& logits, float* value) {
@@ -148,10 +171,7 @@ Warped& warped(const TensorView& logits, const Warp& warp) {
   w.weights.resize(n);
   if (largest == INFINITY) {  // every +inf gets an equal share
     for (std::size_t i = 0; i < n; ++i) {
-      const float x = logits.dtype == DType::f32    ? logits.as<float>()[i]
-                      : logits.dtype == DType::bf16 ? to_f32(logits.as<bf16>()[i])
-                                                    : to_f32(logits.as<f16>()[i]);
-      w.weights[i] = x == INFINITY ? 1.0f : 0.0f;
+      w.weights[i] = entry(logits, static_cast<std::int64_t>(i)) == INFINITY ? 1.0f : 0.0f;
     }
     w.add_up();
   } else {
@@ -228,6 +248,14 @@ double prob_row(const TensorView& logits, const Warp& warp, std::int32_t token) 
   GC_CHECK_AS(OutOfRange, token >= 0 && token < logits.shape[0], "token must be in [0, ", logits.shape[0], "), got ",
               token);
   if (warp.temperature == 0) return argmax_row(logits) == token ? 1.0 : 0.0;
+  float largest = 0;
+  top(logits, &largest);
+  if (warp.top_k == 0 && warp.top_p >= 1.0 && warp.min_p <= 0.0 && largest < INFINITY) {
+    static thread_local std::vector<double> sums;
+    const auto scale = static_cast<float>(1.0 / warp.temperature);
+    const double total = exp_any(logits, largest, scale, nullptr, sums);
+    return static_cast<double>(weight_of(logits, token, largest, scale)) / total;
+  }
   const Warped& w = warped(logits, warp);
   return static_cast<double>(w.weights[static_cast<std::size_t>(token)]) / w.total;
 }

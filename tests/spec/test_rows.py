@@ -69,7 +69,8 @@ def test_levels_agree_to_the_bit() -> None:
     try:
         for level in gramcore.cpu_info()[1]:
             gramcore.set_cpu_level(level)
-            results.append(native.probs_row(row, 0.8, 0, 1.0, 0.0))
+            one = [native.prob_row(row, 0.8, 0, 1.0, 0.0, token) for token in range(0, 5003, 300)]
+            results.append(np.concatenate([native.probs_row(row, 0.8, 0, 1.0, 0.0), one]))
     finally:
         gramcore.set_cpu_level(before)
     for other in results[1:]:
@@ -151,3 +152,23 @@ def test_nucleus_with_many_ties_takes_the_lowest_ids(top_p: float) -> None:
     assert abs(int((got > 0).sum()) - int((expected > 0).sum())) <= 1  # the last one may hang on rounding
     np.testing.assert_array_equal(np.flatnonzero(got)[:50], np.flatnonzero(expected)[:50])
     assert abs(got.sum() - 1) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("n", [1, 63, 4095, 4096, 4097, 9001])
+def test_the_law_of_one_token_is_that_of_the_whole_row(isa: str, dtype: torch.dtype, n: int) -> None:
+    generator = torch.Generator().manual_seed(n)
+    row = (torch.randn(n, generator=generator) * 4).to(dtype)
+    if n > 63:  # blocks with nothing in them, entries that never count
+        row[:4096] = float("-inf")
+        row[[5, n - 1]] = float("nan")
+        row[7] = 3.0
+    for temperature in (1.0, 0.3, 2.5):
+        whole = native.probs_row(row, temperature, 0, 1.0, 0.0)
+        for token in (0, n // 2, n - 1, int(np.argmax(whole))):
+            one = native.prob_row(row, temperature, 0, 1.0, 0.0, token)
+            assert one == whole[token]  # to the bit: acceptance and residual speak of one law
+    row[n // 3] = float("inf")
+    assert native.prob_row(row, 1.0, 0, 1.0, 0.0, n // 3) == 1.0
+    with pytest.raises(ValueError, match="above -inf"):
+        native.prob_row(torch.full((n,), float("-inf"), dtype=dtype), 1.0, 0, 1.0, 0.0, 0)

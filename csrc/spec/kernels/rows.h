@@ -1,4 +1,4 @@
-// One row of logits: the two reductions that verification needs, over float32, bfloat16 and float16.
+// One row of logits: the reductions that verification needs, over float32, bfloat16 and float16.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,10 @@ struct RowsKernels {
   double (*exp_f32)(const float* x, std::int64_t n, float shift, float scale, float* out);
   double (*exp_bf16)(const bf16* x, std::int64_t n, float shift, float scale, float* out);
   double (*exp_f16)(const f16* x, std::int64_t n, float shift, float scale, float* out);
+  // The sum alone, to the same bits.
+  double (*exp_sum_f32)(const float* x, std::int64_t n, float shift, float scale);
+  double (*exp_sum_bf16)(const bf16* x, std::int64_t n, float shift, float scale);
+  double (*exp_sum_f16)(const f16* x, std::int64_t n, float shift, float scale);
 };
 
 const RowsKernels& rows_kernels();

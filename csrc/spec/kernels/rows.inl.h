@@ -66,20 +66,21 @@ static std::int64_t argmax(const T* GC_RESTRICT x, std::int64_t n, float* value)
   return index;
 }
 
-template <class T>
+// kStore: out receives the exponentials.
+template <bool kStore, class T>
 static double exponentials(const T* GC_RESTRICT x, std::int64_t n, float shift, float scale, float* GC_RESTRICT out) {
   double sums[kLanes] = {};
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     for (std::int64_t l = 0; l < kLanes; ++l) {
       const float e = exp_lane((to_f32(x[i + l]) - shift) * scale);
-      out[i + l] = e;
+      if (kStore) out[i + l] = e;
       sums[l] += static_cast<double>(e);
     }
   }
   for (std::int64_t l = 0; i < n; ++i, ++l) {
     const float e = exp_lane((to_f32(x[i]) - shift) * scale);
-    out[i] = e;
+    if (kStore) out[i] = e;
     sums[l] += static_cast<double>(e);
   }
   double total = 0;
@@ -87,9 +88,21 @@ static double exponentials(const T* GC_RESTRICT x, std::int64_t n, float shift, 
   return total;
 }
 
+template <class T>
+static double exp_sum(const T* x, std::int64_t n, float shift, float scale) {
+  return exponentials<false>(x, n, shift, scale, nullptr);
+}
+
 extern const RowsKernels kRows;
-const RowsKernels kRows = {argmax<float>,       argmax<bf16>,       argmax<f16>,
-                           exponentials<float>, exponentials<bf16>, exponentials<f16>};
+const RowsKernels kRows = {argmax<float>,
+                           argmax<bf16>,
+                           argmax<f16>,
+                           exponentials<true, float>,
+                           exponentials<true, bf16>,
+                           exponentials<true, f16>,
+                           exp_sum<float>,
+                           exp_sum<bf16>,
+                           exp_sum<f16>};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::spec

@@ -62,11 +62,12 @@ def test_a_head_sees_the_past_and_the_tokens_it_may(row: Row) -> None:
 def test_steps_along_the_text_are_the_rollout(row: Row) -> None:
     heads, text = made(row), batch()
     rollout = heads.rollout(text, torch.tensor([6]))
-    state = heads.context(text.hidden[:, :7])[0][:, -1]
+    features, past = heads.context(text.hidden[:, :7], following=text.ids[:, 1:8])
+    state = features[:, -1]
     if row.facts.get("states") == "own":  # of rows that the heads add to the target's forward
         state = torch.cat([s[:, 0] for s in rollout.states], -1)
     for i in range(heads.num_heads):
-        state, logits = heads.step(i, state, text.ids[:, 7 + i])
+        state, logits = heads.step(i, state, text.ids[:, 7 + i], past)
         torch.testing.assert_close(logits, rollout.logits[i][:, 0], rtol=1e-4, atol=1e-4)
 
 

@@ -119,10 +119,37 @@ def clover(
     return out
 
 
-def logits_at(
-    kind: str, settings: dict[str, Any], w: dict[str, Array], hidden: Array, tokens: Sequence[int], target: Any
+def eagle(
+    text: Array, ids: Sequence[int], w: dict[str, Array], n: int, layers: int, heads: int, rows: Array, table: Array
 ) -> list[Array]:
-    """Any kind of heads after states ``hidden (t + 1, W)``; ``tokens`` follow them; ``target`` = (rows in F, table)."""
+    """Logits of every step after the states ``text``; ``ids[s]`` is the token behind state s, drafted ones last."""
+    states = list(text)
+    out = []
+    for _ in range(n):
+        read = np.array([w["mix.weight"] @ np.concatenate([table[ids[s]], state]) for s, state in enumerate(states)])
+        for layer in range(layers):
+            read = causal_block(read, w, f"decoder.layers.{layer}", heads)
+        out.append(rows @ read[-1])
+        states.append(read[-1])  # the guess stands in for the target's next state
+    return out
+
+
+def logits_at(
+    kind: str,
+    settings: dict[str, Any],
+    w: dict[str, Array],
+    hidden: Array,
+    tokens: Sequence[int],
+    target: Any,
+    before: Sequence[int] = (),
+) -> list[Array]:
+    """Any kind of heads after states ``hidden (t + 1, W)``; ``tokens`` follow them; ``target`` = (rows in F, table).
+
+    ``before``: the tokens behind the states but the last.
+    """
+    if kind == "eagle":
+        sizes = settings["num_heads"], settings["layers"], settings["attention_heads"]
+        return eagle(hidden, [*before, *tokens], w, *sizes, *target)
     n = settings["num_heads"]
     if kind == "mlp_speculator":
         return mlp_speculator(hidden[-1], tokens, w, n, settings["tie_weights"], settings["scale_input"])

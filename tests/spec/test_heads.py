@@ -30,6 +30,7 @@ from gramcore.spec.heads import (
     BlockHeads,
     Clover,
     DistillLoss,
+    Eagle,
     HeadDrafter,
     HiddenLoss,
     Koala,
@@ -64,8 +65,11 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "clover": (Clover, {"num_heads": 3, "attention_heads": 4}),
     "clover flat": (Clover, {"num_heads": 2, "attention_heads": 2, "blocks": 0}),
     "clover deep": (Clover, {"num_heads": 2, "attention_heads": 1, "blocks": 2}),
+    "eagle": (Eagle, {"num_heads": 3, "attention_heads": 4}),
+    "koala over eagle": (Eagle, {"num_heads": 4, "attention_heads": 2, "layers": 2}),
     "block, some ids": (BlockHeads, {"num_heads": 3, "vocabulary": SOME}),
     "mlp, some ids": (MLPSpeculator, {"num_heads": 3, "vocabulary": SOME}),
+    "eagle, some ids": (Eagle, {"num_heads": 2, "attention_heads": 4, "layers": 3, "vocabulary": SOME}),
     "clover, some ids": (Clover, {"num_heads": 3, "attention_heads": 4, "vocabulary": SOME}),
 }
 
@@ -75,10 +79,10 @@ def made(model: Any) -> dict[str, Any]:
     return {name: shaken(kind.for_model(model, seed=1, **k), 3) for name, (kind, k) in KINDS.items()}
 
 
-def expected(heads: Any, hidden: torch.Tensor, tokens: list[int]) -> list[np.ndarray]:
+def expected(heads: Any, hidden: torch.Tensor, tokens: list[int], before: list[int]) -> list[np.ndarray]:
     weights = {k: v.double().numpy() for k, v in heads.state_dict().items()}
     target = (heads.target_rows.double().numpy(), heads.target_embedding.double().numpy())
-    return slow.logits_at(heads.kind, heads.settings(), weights, hidden.double().numpy(), tokens, target)
+    return slow.logits_at(heads.kind, heads.settings(), weights, hidden.double().numpy(), tokens, target, before)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -92,7 +96,8 @@ def test_rollout_is_the_equations(model: Any, made: dict[str, Any], name: str) -
     assert len(rollout.logits) == heads.num_heads
     for b in range(2):
         for p, t in enumerate(places.tolist()):
-            want = expected(heads, text.hidden[b, : t + 1], text.ids[b, t + 1 :].tolist())
+            before, tokens = text.ids[b, 1 : t + 1].tolist(), text.ids[b, t + 1 :].tolist()
+            want = expected(heads, text.hidden[b, : t + 1], tokens, before)
             for i, logits in enumerate(want):
                 np.testing.assert_allclose(rollout.logits[i][b, p].numpy(), logits, rtol=2e-4, atol=2e-4)
 
@@ -101,15 +106,16 @@ def test_rollout_is_the_equations(model: Any, made: dict[str, Any], name: str) -
 def test_a_history_in_pieces_equals_one_at_once(model: Any, made: dict[str, Any], name: str) -> None:
     heads = made[name]
     hidden = torch.randn(1, 11, 32, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(11)[None]
     with torch.no_grad():
-        whole, past_whole = heads.context(hidden)
+        whole, past_whole = heads.context(hidden, following=ids)
         past, parts = None, []
         for a, b in [(0, 4), (4, 5), (5, 11)]:
-            part, past = heads.context(hidden[:, a:b], past)
+            part, past = heads.context(hidden[:, a:b], past, following=ids[:, a:b])
             parts.append(part)
         torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-5, atol=1e-5)
         if heads.uses_history and past_whole.layers:
-            again, _ = heads.context(hidden[:, 7:], past_whole.crop(7))
+            again, _ = heads.context(hidden[:, 7:], past_whole.crop(7), following=ids[:, 7:])
             torch.testing.assert_close(again, whole[:, 7:], rtol=1e-5, atol=1e-5)
 
 
@@ -121,7 +127,9 @@ def test_laws_along_a_tree_are_those_of_its_paths(made: dict[str, Any], name: st
     parents = [int(numbers.integers(max(-1, i - 4), i)) for i in range(30)]
     tree = DraftTree(numbers.choice(SOME, 30).astype(np.int32), np.int32(parents))
     assert tree.depths().max() > heads.num_heads
-    laws = HeadLaws(heads, feature, 4)(tree)
+    with torch.no_grad():
+        _, past = heads.context(torch.randn(1, 5, 32), following=torch.arange(5)[None])
+    laws = HeadLaws(heads, feature, 4, past=past)(tree)
     for node in range(-1, len(tree)):
         tokens = [4, *tree.tokens[tree.path_to(node)].tolist()]
         if len(tokens) > heads.num_heads:
@@ -130,7 +138,7 @@ def test_laws_along_a_tree_are_those_of_its_paths(made: dict[str, Any], name: st
         with torch.no_grad():
             state = feature[None]
             for i, token in enumerate(tokens):
-                state, logits = heads.step(i, state, torch.tensor([token]))
+                state, logits = heads.step(i, state, torch.tensor([token]), past)
         np.testing.assert_allclose(laws[node + 1], torch.log_softmax(logits[0].double(), -1).numpy(), atol=1e-5)
 
 
@@ -218,7 +226,7 @@ def test_the_loop_shows_every_committed_row_once(model: Any, made: dict[str, Any
             continue
         with torch.no_grad():
             states = model(torch.tensor([tokens[:-1]]), output_hidden_states=True).hidden_states[-1]
-            whole = heads.context(states.float())[0][0]
+            whole = heads.context(states.float(), following=torch.tensor([tokens[1:]]))[0][0]
         torch.testing.assert_close(torch.stack(features), whole, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(hidden, states[0, -1], rtol=1e-3, atol=1e-3)
 

@@ -15,6 +15,7 @@ from gramcore.spec.heads import (
     BlockHeads,
     Clover,
     DistillLoss,
+    Eagle,
     HeadDrafter,
     HiddenLoss,
     Koala,
@@ -77,6 +78,12 @@ CASES: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "mlp, distilled": (MLPSpeculator, {"tie_weights": False, "inner_dim": 48}, lambda h: DistillLoss()),
     "clover": (Clover, {"attention_heads": 4}, lambda h: NextTokenLoss()),
     "clover-2": (Clover, {"attention_heads": 4}, lambda h: NextTokenLoss() + 0.5 * HiddenLoss()),
+    "eagle": (Eagle, {"attention_heads": 4}, lambda h: HiddenLoss() + 0.5 * NextTokenLoss()),
+    "koala over eagle": (
+        Eagle,
+        {"attention_heads": 4, "layers": 2},
+        lambda h: NextTokenLoss() + 0.1 * AdversarialLoss(h),
+    ),
     "mlp, half the ids": (MLPSpeculator, {"vocabulary": range(0, VOCAB, 2)}, lambda h: NextTokenLoss()),
 }
 

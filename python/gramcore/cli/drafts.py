@@ -64,17 +64,9 @@ def _load_heads(path: str, target: Callable[[], Any] | None) -> Any:
 
 
 def target_of(drafter: Any, session: Any) -> Any:
-    """What ``generate`` runs: the session's host, or heads' own way of running it.
-
-    Raises:
-        ValueError: heads that add rows to the forward of a host that takes token ids only.
-    """
+    """What ``generate`` runs: the session's host, or heads' own way of running it."""
     heads = getattr(drafter, "heads", None)
-    if heads is None or heads.kind != "prompt_tokens":
-        return session.host
-    if session.name != "transformers":
-        raise ValueError(f"--host must be transformers for heads of kind {heads.kind}, got {session.name}")
-    return heads.target(session.host)
+    return session.host if heads is None else heads.target(session.host)
 
 
 def show(recorder: Any, tokenizer: Any, png: Path | None) -> None:

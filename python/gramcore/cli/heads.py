@@ -10,6 +10,7 @@ import typer
 
 from gramcore.cli.spec import spec_app
 
+_KINDS = ("block", "koala", "eagle", "mlp_speculator", "clover", "prompt_tokens")
 _LOSSES = ("next", "distill", "adversarial", "hidden")
 
 
@@ -17,7 +18,7 @@ _LOSSES = ("next", "distill", "adversarial", "hidden")
 def train_heads(
     out: Annotated[Path, typer.Argument(help="file to write; FILE.1 and FILE.2 hold what a cut run needs to go on")],
     text: Annotated[list[Path], typer.Argument(help="text files to learn from")],
-    kind: Annotated[str, typer.Option(help="block, koala, mlp_speculator, clover or prompt_tokens")] = "mlp_speculator",
+    kind: Annotated[str, typer.Option(help=", ".join(_KINDS))] = "mlp_speculator",
     model: Annotated[str, typer.Option(help="GGUF file, model folder, or smollm2")] = "smollm2",
     num_heads: Annotated[int, typer.Option(min=1, help="longest draft")] = 3,
     ids: Annotated[int, typer.Option(min=0, help="draft only the most frequent so many ids of the text; 0: all")] = 0,
@@ -37,7 +38,7 @@ def train_heads(
     from gramcore.spec.heads import own_text, read_text, save_heads
     from gramcore.spec.heads.kinds import kinds
 
-    made: Any = kinds()[check_choice("--kind", kind, tuple(kinds()))]
+    made: Any = kinds()[check_choice("--kind", kind, _KINDS)]
     check_choice("--loss", loss, _LOSSES)
     texts = [path.read_text(errors="replace") for path in text]
     session = models.open_model(model, bits=32, host="transformers")

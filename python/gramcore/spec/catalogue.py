@@ -292,6 +292,16 @@ register(
         {"num_heads": 3},
     ),
     Row(
+        "EAGLE, KOALA over EAGLE",
+        "spec",
+        "draft_head",
+        "gramcore.spec.heads:Eagle",
+        "decoder layers on hidden states and the tokens behind them",
+        "Li et al. 2024, arXiv:2401.15077",
+        {"regressive": True},
+        {"num_heads": 3, "attention_heads": 4, "layers": 2},
+    ),
+    Row(
         "MLP speculator",
         "spec",
         "draft_head",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gramcore.spec.heads.blockwise import BlockwiseDrafter
     from gramcore.spec.heads.clover import Clover
     from gramcore.spec.heads.drafter import HeadDrafter
+    from gramcore.spec.heads.eagle import Eagle
     from gramcore.spec.heads.files import load_heads, save_heads
     from gramcore.spec.heads.lexical_units import LexicalUnitLoss, LexicalUnitTree, LexicalUnitVerifier
     from gramcore.spec.heads.losses import AdversarialLoss, DistillLoss, HiddenLoss, NextTokenLoss
@@ -28,6 +29,7 @@ __all__ = [
     "Clover",
     "DistillLoss",
     "DraftHeads",
+    "Eagle",
     "HeadDrafter",
     "HiddenLoss",
     "Koala",
@@ -60,6 +62,7 @@ __getattr__, __dir__ = attach(
         "blockwise": "BlockwiseDrafter",
         "clover": "Clover",
         "drafter": "HeadDrafter",
+        "eagle": "Eagle",
         "files": "load_heads save_heads",
         "lexical_units": "LexicalUnitLoss LexicalUnitTree LexicalUnitVerifier",
         "losses": "AdversarialLoss DistillLoss HiddenLoss NextTokenLoss",

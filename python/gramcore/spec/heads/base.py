@@ -130,6 +130,8 @@ class DraftHeads(TrainableDraft):
 
     #: Whether features depend on earlier hidden states too (:meth:`context` then keeps a past).
     uses_history: ClassVar[bool] = False
+    #: Whether features depend on the token that follows each state.
+    uses_following: ClassVar[bool] = False
     #: Whether head i + 1 depends on the token chosen for head i.
     regressive: ClassVar[bool] = True
 
@@ -158,24 +160,44 @@ class DraftHeads(TrainableDraft):
     def start(self) -> None:
         """Take initial values from the attached target; default: none."""
 
-    def context(self, hidden: torch.Tensor, past: Any = None) -> tuple[torch.Tensor, Any]:
-        """Features ``(B, T, W)`` of new hidden states after ``past``, and the longer past."""
+    def context(
+        self, hidden: torch.Tensor, past: Any = None, *, following: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Any]:
+        """Features ``(B, T, W)`` of new hidden states after ``past``, and the longer past.
+
+        ``following`` are the tokens ``(B, T)`` behind the states; heads without ``uses_following`` do not look at them.
+        """
         return hidden, past
 
     @abstractmethod
-    def step(self, index: int, state: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(
+        self,
+        index: int,
+        state: torch.Tensor,
+        tokens: torch.Tensor,
+        past: Any = None,
+        at: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """One head: states ``(N, W')`` and the last tokens ``(N,)`` to new states and logits ``(N, R)``.
 
-        For ``index`` 0 the state is the feature of the row that predicted the root, and the token the root.
+        For ``index`` 0 the state is the feature of the row that predicted the root, and the token the root. ``past`` is
+        what :meth:`context` kept of the text; ``at``, for heads that look back at it, are each state's sequence in it
+        and how many of its positions it sees (default: all of its own sequence, or of the only one).
         """
 
     def rollout(self, batch: Batch, positions: torch.Tensor) -> Rollout:
-        features, _ = self.context(batch.hidden)
-        shape = (batch.ids.shape[0], len(positions), -1)
+        following = torch.cat([batch.ids[:, 1:], batch.ids[:, -1:]], 1)  # that of the last position is not used
+        features, past = self.context(batch.hidden, following=following)
+        count, shape = len(batch.ids), (len(batch.ids), len(positions), -1)
+        at = torch.arange(count).repeat_interleave(len(positions)), (positions + 1).repeat(count)
         state = features[:, positions].flatten(0, 1)
         out = Rollout([], [])
         for i in range(self.num_heads):
-            state, logits = self.step(i, state, batch.ids[:, positions + 1 + i].flatten())
+            state, logits = self.step(i, state, batch.ids[:, positions + 1 + i].flatten(), past, at)
             out.logits.append(logits.view(shape))
-            out.states.append(state.view(shape))
+            out.states.append(self.guess(state).view(shape))
         return out
+
+    def guess(self, state: torch.Tensor) -> torch.Tensor:
+        """The part of states that losses on hidden states look at; default: all of it."""
+        return state

@@ -59,9 +59,18 @@ class Clover(DraftHeads):
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "blocks": self.blocks, "attention_heads": self.attention_heads}
 
-    def context(self, hidden: torch.Tensor, past: Any = None) -> tuple[torch.Tensor, Any]:
+    def context(
+        self, hidden: torch.Tensor, past: Any = None, *, following: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Any]:
         return self.augment(hidden, past)
 
-    def step(self, index: int, state: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(
+        self,
+        index: int,
+        state: torch.Tensor,
+        tokens: torch.Tensor,
+        past: Any = None,
+        at: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         state = self.decoder(state, self.embed(tokens))
         return state, self.target_logits(self.mixers[index](state))

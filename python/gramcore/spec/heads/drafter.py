@@ -57,7 +57,7 @@ class HeadDrafter(Drafter):
         if feature is None:
             return DraftTree.empty()
         sampling = ctx.sampling if self.builder.random and ctx.sampling.temperature > 0 else None
-        laws = HeadLaws(self.heads, feature, int(ctx.tokens[-1]), sampling)
+        laws = HeadLaws(self.heads, feature, int(ctx.tokens[-1]), sampling, self._track.past)
         return build_over(self.heads.vocabulary, self.builder, laws, budget, ctx.rng)
 
     def observe(self, accepted: IntArray) -> None:
@@ -82,38 +82,43 @@ class FeatureTrack:
     def __init__(self, heads: DraftHeads) -> None:
         self._heads = heads
         self._features: list[torch.Tensor] = []  # (W,) of every row but the root's
-        self._waiting: list[torch.Tensor] = []
-        self._past: Any = None
+        self._waiting: list[torch.Tensor] = []  # (W,) hidden states not read yet
+        self.past: Any = None
 
     def feature(self, ctx: Context) -> torch.Tensor | None:
         """``(W,)`` of the row that predicted the root, or None if there was none."""
         if self._heads.uses_history:
-            self._catch_up()
+            self._catch_up(ctx.tokens)
             return self._features[-1] if self._features else None
         if ctx.hidden is None:
             return None
         with torch.inference_mode():
-            return self._heads.context(ctx.hidden.float().cpu()[None, None])[0][0, 0]
+            root = torch.tensor([[int(ctx.tokens[-1])]])
+            return self._heads.context(ctx.hidden.float().cpu()[None, None], following=root)[0][0, 0]
 
     def extend(self, states: Any) -> None:
         """Hidden states of committed rows, in order."""
         if self._heads.uses_history and len(states):
-            self._waiting.append(states.float().cpu())
+            self._waiting.extend(states.float().cpu().unbind(0))
 
     def drop(self, n: int) -> None:
         """Forget the last ``n`` of them."""
-        if not self._heads.uses_history or n <= 0:
+        if n <= 0:
             return
-        self._catch_up()
-        if self._features:
-            del self._features[max(0, len(self._features) - n) :]
-            self._past = self._past.crop(len(self._features))
+        read = max(0, len(self._features) - max(0, n - len(self._waiting)))
+        del self._waiting[max(0, len(self._waiting) - n) :]
+        if read < len(self._features):
+            del self._features[read:]
+            self.past = self.past.crop(read)
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, tokens: IntArray) -> None:
+        """Read what waits; row ``t`` is followed by ``tokens[t + 1]``."""
         if not self._waiting:
             return
+        done = len(self._features)
+        following = torch.from_numpy(tokens[done + 1 : done + 1 + len(self._waiting)].astype(np.int64))
         with torch.inference_mode():
-            new, self._past = self._heads.context(torch.cat(self._waiting)[None], self._past)
+            new, self.past = self._heads.context(torch.stack(self._waiting)[None], self.past, following=following[None])
         self._waiting = []
         self._features.extend(new[0].unbind(0))
 
@@ -124,8 +129,15 @@ class HeadLaws:
     Rows deeper than the last head are ``-inf``: no law.
     """
 
-    def __init__(self, heads: DraftHeads, feature: torch.Tensor, root: int, sampling: Sampling | None = None) -> None:
-        self._heads, self._root, self._sampling = heads, root, sampling
+    def __init__(
+        self,
+        heads: DraftHeads,
+        feature: torch.Tensor,
+        root: int,
+        sampling: Sampling | None = None,
+        past: Any = None,
+    ) -> None:
+        self._heads, self._root, self._sampling, self._past = heads, root, sampling, past
         self._states: dict[tuple[int, ...], torch.Tensor] = {}
         self._laws: dict[tuple[int, ...], FloatArray] = {}
         self._feature = feature
@@ -145,7 +157,7 @@ class HeadLaws:
         with torch.inference_mode():
             before = torch.stack([self._states[path[:-1]] if path else self._feature for path in paths])
             tokens = torch.tensor([path[-1] if path else self._root for path in paths])
-            states, logits = self._heads.step(depth, before, tokens)
+            states, logits = self._heads.step(depth, before, tokens, self._past)
             laws = self._law_rows(logits)
         for path, state, law in zip(paths, states, laws, strict=True):
             self._states[path], self._laws[path] = state, law

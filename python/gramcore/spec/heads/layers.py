@@ -104,6 +104,26 @@ class CausalBlocks(nn.Module):
             out.layers.append(pair)
         return x, out
 
+    def step(
+        self, x: torch.Tensor, past: KeyValues, path: torch.Tensor, at: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One more position for each of N independent continuations of the text.
+
+        Args:
+            x: ``(N, W)``.
+            past: of the text.
+            path: ``(N, S, layers, 2, W)`` keys and values of the S positions before in each continuation.
+            at: ``(N,)`` sequence of the text, and ``(N,)`` how many of its positions are seen.
+
+        Returns:
+            ``(N, W)``, and the new keys and values ``(N, 1, layers, 2, W)``.
+        """
+        pairs = []
+        for i, layer in enumerate(self.layers):
+            x, pair = layer.step(x, past.layers[i], path[:, :, i], at)  # type: ignore[operator]
+            pairs.append(pair)
+        return x, torch.stack(pairs, 1)[:, None]
+
 
 class _CausalBlock(nn.Module):
     def __init__(self, width: int, num_heads: int, inner: int) -> None:
@@ -120,24 +140,52 @@ class _CausalBlock(nn.Module):
     def forward(
         self, x: torch.Tensor, past: tuple[torch.Tensor, torch.Tensor] | None
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        q, k, v = (y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in self.qkv(self.norm1(x)).chunk(3, -1))
         before = 0 if past is None else past[0].shape[2]
-        q, k = _rotate(q, before), _rotate(k, before)
+        rows = torch.arange(before, before + x.shape[1])
+        q, k, v = self._project(x, rows)
         if past is not None:
             k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        rows = torch.arange(before, before + x.shape[1])
         seen = torch.arange(k.shape[2])[None] <= rows[:, None]
+        return self._finish(x, q, k, v, seen), (k, v)
+
+    def step(
+        self,
+        x: torch.Tensor,
+        text: tuple[torch.Tensor, torch.Tensor],
+        path: torch.Tensor,
+        at: tuple[torch.Tensor, torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As :meth:`CausalBlocks.step`: ``path`` and the new keys and values are ``(N, S, 2, W)`` and ``(N, 2, W)``."""
+        rows, lengths = at
+        count, steps = path.shape[:2]
+        q, k, v = self._project(x[:, None], (lengths + steps)[:, None, None])
+        own = path.reshape(count, steps, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (2, N, H, S, D)
+        shared = [y.expand(count, -1, -1, -1) if len(y) == 1 else y[rows] for y in text]
+        length = shared[0].shape[2]
+        keys, values = torch.cat([shared[0], own[0], k], 2), torch.cat([shared[1], own[1], v], 2)
+        place = torch.arange(length + steps + 1)
+        seen = (place < lengths[:, None]) | (place >= length)
+        new = torch.stack([k, v], 1).flatten(2)  # (N, 2, W)
+        return self._finish(x[:, None], q, keys, values, seen[:, None, None])[:, 0], new
+
+    def _project(self, x: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        q, k, v = (y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in self.qkv(self.norm1(x)).chunk(3, -1))
+        return _rotate(q, places), _rotate(k, places), v
+
+    def _finish(
+        self, x: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor
+    ) -> torch.Tensor:
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         gate, up = self.gate_up(self.norm2(x)).chunk(2, -1)
-        return x + self.down(nn.functional.silu(gate) * up), (k, v)
+        return x + self.down(nn.functional.silu(gate) * up)
 
 
-def _rotate(x: torch.Tensor, start: int) -> torch.Tensor:
-    """Rotary positions ``start ..`` of ``(B, H, T, D)``, base 10000, halves paired."""
+def _rotate(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Rotary positions ``places`` (which broadcast to ``(B, H, T)``) of ``(B, H, T, D)``, base 10000, halves paired."""
     half = x.shape[-1] // 2
     speed = 10000.0 ** (-torch.arange(half, dtype=torch.float32) / half)
-    angle = torch.arange(start, start + x.shape[2], dtype=torch.float32)[:, None] * speed
+    angle = places[..., None].to(torch.float32) * speed
     cos, sin = angle.cos(), angle.sin()
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)

@@ -77,12 +77,21 @@ class MLPSpeculator(DraftHeads):
                 for part in parts:
                     part.weight.copy_(rows * (self.inner_dim**-0.5 / rows.std()))  # type: ignore[operator, union-attr]
 
-    def context(self, hidden: torch.Tensor, past: Any = None) -> tuple[torch.Tensor, Any]:
+    def context(
+        self, hidden: torch.Tensor, past: Any = None, *, following: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Any]:
         if not self.scale_input:
             return hidden, past
         return nn.functional.layer_norm(hidden, hidden.shape[-1:]) / math.sqrt(2), past
 
-    def step(self, index: int, state: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(
+        self,
+        index: int,
+        state: torch.Tensor,
+        tokens: torch.Tensor,
+        past: Any = None,
+        at: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         kept = 0 if self.tie_weights else index
         projection = self.projections[min(index, 1) if self.tie_weights else index]
         mixed = projection(state) + self.ratio * self.embeddings[kept](tokens)

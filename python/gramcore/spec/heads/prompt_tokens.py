@@ -86,7 +86,14 @@ class PromptTokenHeads(DraftHeads):
     def drafter(self, *, builder: TreeBuilder | None = None) -> Drafter:
         return super().drafter(builder=SparseTree(plan=self.plan) if builder is None else builder)
 
-    def step(self, index: int, state: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(
+        self,
+        index: int,
+        state: torch.Tensor,
+        tokens: torch.Tensor,
+        past: Any = None,
+        at: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if state.shape[-1] != self.num_heads * self.hidden_size:
             raise ValueError("model must be heads.target(model) for prompt tokens, got states of another width")
         width = self.hidden_size

@@ -27,7 +27,14 @@ class _ResidualHeads(DraftHeads):
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "layers": self.layers}
 
-    def step(self, index: int, state: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(
+        self,
+        index: int,
+        state: torch.Tensor,
+        tokens: torch.Tensor,
+        past: Any = None,
+        at: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         return state, self.target_logits(self.heads[index](state))
 
 
@@ -71,7 +78,7 @@ class Koala(_ResidualHeads):
         layers: in [1, 64]; K, 2 in the paper's experiments.
         vocabulary: ids that may be drafted; None: all.
 
-    Differs from paper: on heads of Medusa's kind; the output rows stay the target's.
+    Differs from paper: the output rows stay the target's. Over EAGLE's decoder: :class:`Eagle` with ``layers=2``.
     Reference: Zhang et al. 2024, arXiv:2408.08146.
 
     >>> Koala(hidden_size=8, vocab_size=16, num_heads=2).layers

@@ -93,6 +93,7 @@ def test_shards_do_not_change_counts(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.ntd(ids, top=2).token_ids, three.ntd(ids, top=2).token_ids)
     with pytest.raises(ValueError, match="one document per shard"):
         build_index(documents[:2], tmp_path / "z", shards=3)
+    assert build_index(documents[:2], tmp_path / "z", shards=2).num_documents == 2  # nothing was left
     with pytest.raises(ValueError, match="shards must be"):
         build_index(documents, tmp_path / "y", shards=0)
 

@@ -179,3 +179,17 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         main(["index", "query", str(tmp_path), "1"])
     assert failed.value.code == 2
     assert "is it an index" in capsys.readouterr().err
+
+
+def test_command_line_queries_of_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_index(["the cat sat", "the cat ran"], tmp_path / "index", token_dtype="u8", progress=False)
+    with pytest.raises(SystemExit) as done:
+        main(["index", "query", str(tmp_path / "index"), "--text", "a cat ", "--next", "2"])
+    assert done.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["0", "after 5 of 6 tokens, 2 times:", "1\t114\t'r'", "1\t115\t's'"]
+    for arguments in ([], ["1", "--text", "a"]):
+        with pytest.raises(SystemExit) as failed:
+            main(["index", "query", str(tmp_path / "index"), *arguments])
+        assert failed.value.code == 2
+        assert "ids or as --text" in capsys.readouterr().err

@@ -208,6 +208,7 @@ def test_same_files_and_answers_as_infini_gram(tmp_path: Path) -> None:
 
     theirs = engine.InfiniGramEngine(str(path), eos_token_id=1000, vocab_size=1001, precompute_unigram_logprobs=True)
     ours = InfiniGramEngine(str(path), eos_token_id=1000, vocab_size=1001)
+    assert ours.compute_unigram_counts(0) == theirs.compute_unigram_counts(0)
     rng = np.random.default_rng(0)
     text = np.concatenate(documents)
     for length in (0, 1, 2, 3, 5, 8):

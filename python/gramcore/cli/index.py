@@ -119,12 +119,28 @@ def verify(path: Annotated[list[Path], typer.Argument(help="index directories")]
 @index_app.command()
 def query(
     path: Annotated[Path, typer.Argument(help="index directory")],
-    ids: Annotated[list[int], typer.Argument(help="token ids of the n-gram")],
+    ids: Annotated[list[int] | None, typer.Argument(help="token ids of the n-gram")] = None,
+    text: Annotated[str | None, typer.Option(help="the n-gram as text, in place of ids")] = None,
+    tokenizer: Tokenizer = "bytes",
+    following: Annotated[int, typer.Option("--next", min=0, help="also show so many of the tokens that follow")] = 0,
 ) -> None:
-    """Count an n-gram."""
+    """Count an n-gram; on request, what follows the longest end of it that occurs: count, id, text."""
     from gramcore.ngram import Index
+    from gramcore.ngram.encoders import load_codec
 
-    typer.echo(Index(path).count(ids))
+    if (text is None) == (not ids):
+        raise ValueError("an n-gram must be given as ids or as --text, and not both")
+    codec = load_codec(tokenizer)
+    wanted = codec.encode([text])[0].tolist() if text is not None else list(ids or ())
+    index = Index(path)
+    typer.echo(index.count(wanted))
+    if following == 0:
+        return
+    found = index.infgram_ntd(wanted, top=following)
+    typer.echo(f"after {found.suffix_len} of {len(wanted)} tokens, {found.prompt_cnt} times:")
+    for token, count in zip(found.token_ids.tolist(), found.cont_cnts.tolist(), strict=True):
+        piece = "<end>" if token == index.separator else repr(codec.pieces([*wanted[-4:], token])[-1])
+        typer.echo(f"{count}\t{token}\t{piece}")
 
 
 @index_app.command()

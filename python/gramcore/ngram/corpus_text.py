@@ -43,6 +43,9 @@ def write_text(documents: Iterator[Document], directory: Path, plan: Plan, form:
     if count == 0:
         raise ValueError("source must hold at least one document, got none")
     if count < form.shards:
+        for k in range(len(plan.pieces)):  # nothing to go on from: the same call would fail again
+            shutil.rmtree(_folder(directory, k))
+        plan.remove(directory)
         raise ValueError(f"source must hold at least one document per shard ({form.shards}), got {count}")
     plan.write(directory)
     folders = [_folder(directory, k) for k in range(len(plan.pieces))]

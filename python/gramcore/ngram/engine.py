@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gramcore.ngram.difference import IndexDifference
 from gramcore.ngram.index import Cnf, Ids, Index
@@ -13,6 +16,8 @@ from gramcore.ngram.results import Distribution, Probability
 from gramcore.ngram.search import Document, Documents, window
 
 __all__ = ["InfiniGramEngine", "InfiniGramEngineDiff"]
+
+_STRETCH = 1 << 24  # tokens read at once
 
 
 class InfiniGramEngine:
@@ -53,7 +58,7 @@ class InfiniGramEngine:
     ) -> None:
         self.index = Index(index_dir, token_dtype=token_dtype, version=version, load_to_ram=load_to_ram)
         self._stretches: Index | IndexDifference = self.index  # what matches of a passage are looked up in
-        self.eos_token_id = eos_token_id
+        self.eos_token_id, self.vocab_size = eos_token_id, vocab_size
         self.max_clause_freq, self.max_diff_tokens = max_clause_freq, max_diff_tokens
         self.maxnum, self.max_disp_len = maxnum, max_disp_len
         self._width = {"u8": 1, "u16": 2, "u32": 4}[self.index.token_dtype]
@@ -70,6 +75,15 @@ class InfiniGramEngine:
     def count(self, input_ids: Ids) -> dict[str, Any]:
         """Occurrences of an n-gram."""
         return {"count": self.index.count(input_ids), "approx": False}
+
+    def compute_unigram_counts(self, s: int) -> dict[int, int]:
+        """Occurrences in a shard of each id below ``vocab_size``, of the separator and of what else occurs."""
+        counts: Counter[int] = Counter()
+        size = self.index._native.shard_facts(s)[0]
+        for begin in range(0, size, _STRETCH):
+            tokens = self.index._native.tokens(s, begin, min(begin + _STRETCH, size))
+            counts.update(dict(zip(*(a.tolist() for a in np.unique(tokens, return_counts=True)), strict=True)))
+        return {t: counts[t] for t in sorted({*range(self.vocab_size), self.index.separator, *counts})}
 
     def prob(self, prompt_ids: Ids, cont_id: int) -> dict[str, Any]:
         """n-gram probability; -1 when the prompt does not occur."""

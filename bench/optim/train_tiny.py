@@ -146,14 +146,16 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
     require("matplotlib", "bench").use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
-    for name in dict.fromkeys(str(r["optimizer"]) for r in rows):
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(15, 6), layout="constrained")
+    for i, name in enumerate(dict.fromkeys(str(r["optimizer"]) for r in rows)):
         own = [r for r in rows if r["optimizer"] == name]
-        left.plot([r["step"] for r in own], [r["loss"] for r in own], label=name)
-        right.scatter(own[-1]["state_bytes"], own[-1]["validation"], label=name)
+        # 20 colours twice over, told apart by line and marker.
+        color, line, marker = pyplot.get_cmap("tab20")(i % 20), ("-", "--", ":")[i // 20], "osD"[i // 20]
+        left.plot([r["step"] for r in own], [r["loss"] for r in own], label=name, color=color, linestyle=line)
+        right.scatter(own[-1]["state_bytes"], own[-1]["validation"], color=color, marker=marker)
     left.set(xlabel="step", ylabel="training loss, nats/byte")
-    right.set(xlabel="bytes of optimizer state", ylabel="validation loss, nats/byte", xscale="symlog")
-    right.legend(fontsize=6)
+    right.set(xlabel="bytes of optimizer state", ylabel="validation loss, nats/byte", xscale="log")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=7)
     figure.savefig(path, dpi=120)
 
 

@@ -25,7 +25,7 @@ GC_INLINE vf fold_vector(const RowSpan& r, vf x, vf column, vf* m) {
 template <bool kColumn, bool kMoment>
 GC_INLINE vf fold_at(const RowSpan& r, std::int64_t i) {
   constexpr std::int64_t kAhead = 384;  // rows follow each other in memory
-  __builtin_prefetch(r.x + i + kAhead, 0);
+  prefetch_stream(r.x + i);
   if (kMoment) __builtin_prefetch(r.m + i + kAhead, 1);
   vf m = kMoment ? load(r.m + i) : vf{};
   const vf s = fold_vector<kColumn, kMoment>(r, load(r.x + i), kColumn ? load(r.column + i) : vf{}, &m);
@@ -190,7 +190,7 @@ struct Dot {
     return v * c;
   }
   __attribute__((always_inline)) vf full(std::int64_t i) const {
-    __builtin_prefetch(x + i + 512, 0);
+    prefetch_stream(x + i);
     return of(load(x + i), load(column + i));
   }
   __attribute__((always_inline)) vf part(std::int64_t i, int count) const {
@@ -208,7 +208,7 @@ struct Squares {
   const float *x, *column;
   __attribute__((always_inline)) vf of(vf v) const { return v * v; }
   __attribute__((always_inline)) vf full(std::int64_t i) const {
-    __builtin_prefetch(x + i + 512, 0);
+    prefetch_stream(x + i);
     return of(load(x + i) * load(column + i));
   }
   __attribute__((always_inline)) vf part(std::int64_t i, int count) const {
@@ -224,7 +224,7 @@ struct Accumulate {
   float factor;
   float* sums;
   __attribute__((always_inline)) vf full(std::int64_t i) const {
-    __builtin_prefetch(x + i + 512, 0);
+    prefetch_stream(x + i);
     const vf v = load(x + i);
     store(sums + i, load(sums + i) + factor * v);
     return v * v;
@@ -244,7 +244,7 @@ struct Moment {
   float factor, weight;
   float* m;
   __attribute__((always_inline)) vf full(std::int64_t i) const {
-    __builtin_prefetch(x + i + 512, 0);
+    prefetch_stream(x + i);
     __builtin_prefetch(m + i + 512, 1);
     const vf u = factor * load(x + i), old = load(m + i);
     store(m + i, old + weight * (u - old));

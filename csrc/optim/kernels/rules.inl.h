@@ -91,7 +91,7 @@ struct Squares {
   vu bits[4] = {};
   __attribute__((always_inline)) void add(const float* x, int vectors) {
     for (int k = 0; k < vectors; ++k) {
-      __builtin_prefetch(x + k * kLanes + 512, 0);
+      prefetch_stream(x + k * kLanes);
       const vf v = load(x + k * kLanes);
       sum[k & 3] += v * v;
       bits[k & 3] |= bits_of(v);

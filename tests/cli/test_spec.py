@@ -84,3 +84,18 @@ def test_bench_writes_rows_and_a_plot(tmp_path: Path) -> None:
     assert all(r["equal_text"] == "yes" and float(r["tokens_per_step"]) >= 1 for r in rows)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.csv", "b.png"]
     assert "task" in sentence(gramcore("spec", "bench", "--task", "knitting"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("spec", "bench", "--csv"),
+        ("spec", "bench", "--plot"),
+        ("spec", "tree", "hi", "--png"),
+        ("generate", "hi", "--tree-png"),
+    ],
+)
+def test_files_that_cannot_be_written_are_named_before_the_work(command: tuple[str, ...], tmp_path: Path) -> None:
+    result = gramcore(*command, str(tmp_path / "nowhere" / "file"))
+    assert f"{command[-1]} must name a file in a folder that exists" in sentence(result)
+    assert not result.stdout

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gramcore.cli import app
-from gramcore.cli.drafts import DRAFT_HELP, make_drafter, show, target_of
+from gramcore.cli.drafts import DRAFT_HELP, check_folders, make_drafter, show, target_of
 
 
 @app.command()
@@ -38,6 +38,7 @@ def generate(
     from gramcore._checks import check_choice
 
     check_choice("--bits", str(bits), ("4", "8", "16"))
+    check_folders(tree_png=tree_png)
     opened = functools.cache(lambda kind: models.open_model(model, bits=bits, host=kind))
     drafter = make_drafter(draft, lambda: opened("transformers"))
     text = sys.stdin.read() if prompt == "-" else prompt

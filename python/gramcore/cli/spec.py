@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv as csv_module
 import functools
+import statistics
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from gramcore._checks import require
 from gramcore._files import replacing
 from gramcore.cli import app
-from gramcore.cli.drafts import NAMES, make_drafter, show, target_of
+from gramcore.cli.drafts import NAMES, check_folders, make_drafter, show, target_of
 
 spec_app = typer.Typer(help="Speculative decoding: measure drafters, look at draft trees.", no_args_is_help=True)
 app.add_typer(spec_app, name="spec")
@@ -63,10 +64,12 @@ def bench(
     draft: Annotated[list[str] | None, typer.Option(help=f"several times; default: {', '.join(NAMES)}")] = None,
     task: Annotated[list[str] | None, typer.Option(help=f"several times; default: {', '.join(TASKS)}")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="rounds of plain decoding and every drafter; medians")] = 3,
     csv: Annotated[Path | None, typer.Option(help="write the rows to this file")] = None,
     plot: Annotated[Path | None, typer.Option(help="write a bar chart to this PNG (needs matplotlib)")] = None,
 ) -> None:
     """Every drafter on every task: tokens per step and speed against plain decoding, and whether the text is equal."""
+    check_folders(csv=csv, plot=plot)
     from gramcore import model as models
     from gramcore._checks import check_choice
     from gramcore.spec import generate
@@ -80,13 +83,18 @@ def bench(
         ids = session.encode(text, chat=True)
         settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "eos_token_id": session.stop_token_ids}
         generate(session.host, ids, max_new_tokens=2)  # warm-up
-        plain = generate(session.host, ids, **settings)
-        for label, drafter in drafters.items():
-            fast = generate(target_of(drafter, session), ids, drafter=drafter, **settings)
-            faster = plain.stats.seconds / fast.stats.seconds
-            equal = "yes" if fast.tokens == plain.tokens else "no"
+        faster: dict[str, list[float]] = {label: [] for label in drafters}
+        last: dict[str, Any] = {}
+        for _ in range(repeats):  # in turn, so that a busy moment of the machine meets all alike
+            plain = generate(session.host, ids, **settings)
+            for label, drafter in drafters.items():
+                last[label] = generate(target_of(drafter, session), ids, drafter=drafter, **settings)
+                faster[label].append(plain.stats.seconds / last[label].stats.seconds)
+        for label, fast in last.items():
             s = fast.stats
-            rows.append([name, label, f"{s.tokens_per_step:.2f}", f"{faster:.2f}", s.accepted, s.drafted, equal])
+            equal = "yes" if fast.tokens == plain.tokens else "no"
+            speed = statistics.median(faster[label])
+            rows.append([name, label, f"{s.tokens_per_step:.2f}", f"{speed:.2f}", s.accepted, s.drafted, equal])
             typer.echo(f"{name:<9} {label:<18} {rows[-1][2]:>5} tokens/step  {rows[-1][3]:>5}x plain  equal {equal}")
     if csv is not None:
         _write_csv(csv, rows)
@@ -133,6 +141,7 @@ def tree(
     png: Annotated[Path | None, typer.Option(help="also write a picture here (needs matplotlib)")] = None,
 ) -> None:
     """Show the draft tree of the step that accepted most: accepted path and the target's probabilities."""
+    check_folders(png=png)
     from gramcore import model as models
     from gramcore import spec
 

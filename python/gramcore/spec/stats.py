@@ -25,7 +25,8 @@ class SpecStats:
             ``"policy cut"``, ``"policy off"``, ``"no room"`` or ``"no drafter"``; number of steps.
         stop_reasons: per sequence: ``"eos"``, ``"length"``, ``"context"``, ``"grammar"``, ``"stop_string"`` or
             ``"stop"``.
-        notes: what the verifier reports, see :meth:`Verifier.report` and :class:`AcceptanceMeter`.
+        notes: what policy (of the first sequence) and verifier report: :meth:`LengthPolicy.report`,
+            :meth:`Verifier.report`, :class:`AcceptanceMeter`.
     """
 
     steps: int = 0
@@ -102,7 +103,7 @@ class SpecStats:
         if self.draft_ends:
             ends = sorted(self.draft_ends.items(), key=lambda item: -item[1])
             lines.append("drafts ended by: " + ", ".join(f"{name} {count}" for name, count in ends))
-        lines += [f"{name}: {value:.3f}" for name, value in self.notes.items()]
+        lines += [f"{name}: {value:.4g}" for name, value in self.notes.items()]
         if self.stop_reasons:
             lines.append("stopped by: " + ", ".join(self.stop_reasons))
         return "\n".join(lines)

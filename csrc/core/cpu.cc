@@ -112,6 +112,15 @@ std::uint32_t contained(CpuLevel level) {
   return bit(CpuLevel::base);
 }
 
+bool vendor_is_amd() {
+#if defined(__x86_64__)
+  const Cpuid vendor(0, 0);
+  return vendor.ecx == 0x444d4163u || vendor.ecx == 0x656e6975u;  // "cAMD" of AuthenticAMD, "uine" of HygonGenuine
+#else
+  return false;
+#endif
+}
+
 CpuLevel highest(std::uint32_t mask) {
   return static_cast<CpuLevel>(31 - __builtin_clz(mask));
 }
@@ -182,6 +191,11 @@ std::uint32_t usable_level_mask() {
     return masks;
   }();
   return usable[static_cast<std::size_t>(current_cpu_level())];
+}
+
+bool cpu_is_amd() {
+  static const bool amd = vendor_is_amd();
+  return amd;
 }
 
 std::string cpu_model_name() {

@@ -35,6 +35,7 @@ std::vector<CpuLevel> supported_cpu_levels();
 CpuLevel current_cpu_level();
 void set_cpu_level(CpuLevel level);  // throws InvalidArgument when the machine lacks it
 std::string cpu_model_name();
+bool cpu_is_amd();  // AMD or Hygon by CPUID: what an instruction costs may differ from others of the same level
 
 // Bit l set = tables of level l may be used now (the current level and those it contains).
 std::uint32_t usable_level_mask();

@@ -7,8 +7,7 @@
 #pragma once
 
 constexpr std::int64_t kTableBytes = 256;  // per block and row
-constexpr std::int64_t kPrefetchBytes = 4096;
-constexpr std::int64_t kLutRows = 2;  // above, unpacking once for all rows is faster
+constexpr std::int64_t kLutRows = 2;       // above, unpacking once for all rows is faster
 
 // Tables of `blocks` consecutive blocks of 32 int8 of x.
 static void build_tables(const std::int8_t* x, std::int64_t blocks, std::uint8_t* tables) {
@@ -52,17 +51,26 @@ GC_INLINE Ints look_up(const Bytes (&index)[2], const Bytes (&tables)[4]) {
 template <int kRows, int kStreams>
 struct LutStreams {
   const std::uint8_t* p[kStreams];
-  std::int64_t jump[kStreams];  // from the end of a panel to the one that its stream reads next
+  const std::uint8_t* ahead[2];  // of either weight: what to prefetch, from the first panel to be read next on
   Floats acc[kStreams][kRows], t[kStreams][kRows];
 };
 
-template <int kRows, int kStreams>
-GC_INLINE void lut_block(LutStreams<kRows, kStreams>* s, const std::uint8_t* tables, const float* xs, bool late) {
+// `lines` for every weight: memory is read in its order, whatever the number of streams.
+template <int kRows, int kStreams, int kWeights, int kLines>
+GC_INLINE void prefetch_next(LutStreams<kRows, kStreams>* s) {
+  unrolled<kWeights>([&](auto i) __attribute__((always_inline)) {
+    for (int line = 0; line < kLines; ++line) __builtin_prefetch(s->ahead[i.value] + 64 * line, 0, 2);
+    s->ahead[i.value] += 64 * kLines;
+  });
+}
+
+template <int kRows, int kStreams, int kWeights>
+GC_INLINE void lut_block(LutStreams<kRows, kStreams>* s, const std::uint8_t* tables, const float* xs) {
   const Bytes nibble = fill_bytes(15), position = _mm512_set1_epi32(0x30201000);
   Bytes index[kStreams][2];
+  prefetch_next<kRows, kStreams, kWeights, kStreams / kWeights>(s);
   unrolled<kStreams>([&](auto i) __attribute__((always_inline)) {
     const std::uint8_t* const p = s->p[i.value];
-    __builtin_prefetch(p + kPrefetchBytes + (late ? s->jump[i.value] : 0));
     const Bytes bits = load_bytes(p);
     // (bits & nibble) | position
     index[i.value][0] = _mm512_ternarylogic_epi32(bits, nibble, position, 0xea);
@@ -115,17 +123,16 @@ static void lut_panels(const PanelArgs& a, std::int64_t r0) {
     const bool second = i % kWeights == 1;
     const std::int64_t bytes = second ? a.second_bytes : a.panel_bytes;
     s.p[i] = (second ? a.second : a.panel) + i / kWeights * bytes;
-    s.jump[i] = (kPanels - 1) * bytes;
+    if (i < kWeights) s.ahead[i] = s.p[i] + kPanels * bytes;
     for (int r = 0; r < kRows; ++r) s.acc[i][r] = s.t[i][r] = zero_floats();
   }
-  // Prefetches from here on are for the next panels.
-  const std::int64_t late = a.groups - kPrefetchBytes * a.groups / a.panel_bytes;
   for (std::int64_t g = 0; g < a.groups; ++g) {
     for (int b = 0; b < a.blocks_per_group; ++b) {
-      lut_block<kRows, kStreams>(&s, tables, xs, g >= late);
+      lut_block<kRows, kStreams, kWeights>(&s, tables, xs);
       tables += kTableBytes * a.rows;
       xs += a.rows;
     }
+    prefetch_next<kRows, kStreams, kWeights, kPanels / 2>(&s);  // what follows the codes, 32 bytes or more a panel
     lut_group_ends<kRows, kStreams, kPair>(&s, a, gsum);
     gsum += a.rows;
   }

@@ -22,8 +22,10 @@ def product_case(
     weight: torch.Tensor,
     x: torch.Tensor,
     peers: Sequence[Contender],
+    operations: str = "int8",
 ) -> None:
-    """Check and time products with one weight; GB/s are those of the first of ``ours``."""
+    """Check and time products with one weight; GB/s are those of the first of ``ours``.  ``operations``: the kind whose
+    rate bounds them."""
     exact = (x.double() @ weight.double().T).numpy()
     scale = np.abs(exact).mean()
 
@@ -44,7 +46,7 @@ def product_case(
         check=check,
         bytes_moved=float(first.stored_bytes()),
         flops=2.0 * x.shape[0] * weight.numel(),
-        operations="int8" if "int8" in bench.limits.gop_s else None,
+        operations=operations if operations in bench.limits.gop_s else None,
     )
 
 

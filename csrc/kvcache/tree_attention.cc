@@ -47,10 +47,9 @@ std::int64_t nodes_per_item(const AttentionProblem& p) {
   if (rows > kGroupRows) rows -= rows % kGroupRows;
   std::int64_t nodes = std::max<std::int64_t>(1, rows / group);
   const std::int64_t threads = num_threads(), heads = p.batch * p.kv_heads;
-  // Split further only when there are fewer heads than threads, or they divide unevenly.
-  while (nodes > 1 && heads % threads != 0 && heads * ((p.nodes + nodes - 1) / nodes) < 4 * threads) {
-    nodes = (nodes + 1) / 2;
-  }
+  // Split further only as long as items are few and divide unevenly.
+  const auto items = [&] { return heads * ((p.nodes + nodes - 1) / nodes); };
+  while (nodes > 1 && items() % threads != 0 && items() < 4 * threads) nodes = (nodes + 1) / 2;
   return nodes;
 }
 

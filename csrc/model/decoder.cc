@@ -23,7 +23,9 @@ void Config::validate() const {
 
 NormedInput::NormedInput(const std::vector<float>& norm, std::initializer_list<const Matrix*> readers) {
   const auto columns = static_cast<std::int64_t>(norm.size());
-  const auto alike = [&](const float* a, const float* b) { return a == b || (a && b && std::equal(a, a + columns, b)); };
+  const auto alike = [&](const float* a, const float* b) {
+    return a == b || (a && b && std::equal(a, a + columns, b));
+  };
   std::vector<const float*> scales;  // of every copy
   for (const Matrix* reader : readers) {
     const float* const scale = reader->column_scale;

@@ -112,7 +112,8 @@ class Decoder {
     const Matrix* w;
     const Activations* x;
     float* y;
-    const float* bias;
+    const float* bias = nullptr;
+    bool add = false;  // to what y holds
   };
 
   Matrix& matrix(const std::string& name, std::int64_t layer);
@@ -129,8 +130,7 @@ class Decoder {
   void add_scaled(Activations* x, const Matrix* reader);
   void add_prepare(Activations* x, std::function<void(const Activations::Piece&)> fill);
   void normalise(const float* row, const float* norm, std::int64_t c0, std::int64_t c1, float* to) const;
-  template <class After>
-  void add_linear(std::vector<Segment> segments, After after);
+  void add_linear(std::vector<Segment> segments);
   void embed(const Pass& pass, std::int64_t row);
   void rotate_head(const Pass& pass, std::int64_t layer, std::int64_t row, std::int64_t kv_head, bool keys);
   kvcache::AttentionProblem attention(const Part& part, std::int64_t layer);
@@ -146,7 +146,7 @@ class Decoder {
 
   std::mutex mutex_;  // one forward at a time: the buffers below
   Program program_;
-  std::vector<float> h_, q_, k_, v_, up_, projected_;
+  std::vector<float> h_, q_, k_, v_, up_;
   Activations x_[NormedInput::kMaxCopies], attended_, act_, out_;
   std::vector<float> cos_, sin_;
 };

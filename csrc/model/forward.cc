@@ -11,8 +11,12 @@
 namespace gramcore::model {
 namespace {
 
-// Pieces of a product: enough to share out evenly, few enough that taking one costs nothing beside it.
-constexpr std::int64_t kPiecesPerThread = 6;
+// Panels of a piece of a product: enough pieces to share out evenly, few enough that taking one costs nothing beside
+// it.
+std::int64_t panels_each(std::int64_t panels) {
+  const std::int64_t pieces = std::min(panels, std::int64_t{num_threads()} * 6);
+  return (panels + pieces - 1) / pieces;
+}
 
 void grow(std::vector<float>* buffer, std::int64_t size) {
   if (buffer->size() < static_cast<std::size_t>(size)) buffer->resize(static_cast<std::size_t>(size));
@@ -135,7 +139,6 @@ void Decoder::ensure_rotations(std::int64_t positions) {
 void Decoder::run_pass(const Pass& pass) {
   const std::int64_t n = pass.n(), q = config_.heads * config_.head_dim, kv = config_.kv_heads * config_.head_dim;
   grow(&h_, n * config_.hidden);
-  grow(&projected_, n * config_.hidden);
   grow(&q_, n * q);
   grow(&k_, n * kv);
   grow(&v_, n * kv);
@@ -201,7 +204,9 @@ void Decoder::add_normed(const NormedInput& input, std::initializer_list<const M
     }
     add_prepare(&x, [this, &x, norm = input.norms[copy].data()](const Activations::Piece& piece) {
       const std::int64_t c0 = piece.block0 * quant::kBlock, c1 = std::min(x.cols(), piece.block1 * quant::kBlock);
-      for (std::int64_t r = piece.row0; r < piece.row1; ++r) normalise(h_.data() + r * x.cols(), norm, c0, c1, x.row(r));
+      for (std::int64_t r = piece.row0; r < piece.row1; ++r) {
+        normalise(h_.data() + r * x.cols(), norm, c0, c1, x.row(r));
+      }
     });
   }
 }
@@ -219,25 +224,22 @@ void Decoder::add_scaled(Activations* x, const Matrix* reader) {
   });
 }
 
-// The segments' products, cut into pieces over all their panels; after(column begin, column end) follows each piece.
-template <class After>
-void Decoder::add_linear(std::vector<Segment> segments, After after) {
+// The segments' products, cut into pieces over all their panels.
+void Decoder::add_linear(std::vector<Segment> segments) {
   std::int64_t panels = 0;
   for (const Segment& s : segments) panels += s.w->num_panels();
-  const std::int64_t pieces = std::min(panels, std::int64_t{num_threads()} * kPiecesPerThread);
-  const std::int64_t each = (panels + pieces - 1) / pieces;
-  program_.add((panels + each - 1) / each, [segments = std::move(segments), each, after](std::int64_t item) {
+  const std::int64_t each = panels_each(panels);
+  program_.add((panels + each - 1) / each, [segments = std::move(segments), each](std::int64_t item) {
     std::int64_t begin = item * each, end = begin + each;
     for (const Segment& s : segments) {
       const std::int64_t size = s.w->num_panels();
       const std::int64_t p0 = std::max<std::int64_t>(0, begin), p1 = std::min(size, end);
       if (p0 < p1) {
-        columns(*s.w, *s.x, p0, p1, s.y, s.w->rows);
+        columns(*s.w, *s.x, p0, p1, s.y, s.w->rows, s.add);
         const std::int64_t c0 = p0 * 16, c1 = std::min(p1 * 16, s.w->rows);
         for (std::int64_t r = 0; s.bias && r < s.x->rows(); ++r) {
           for (std::int64_t c = c0; c < c1; ++c) s.y[r * s.w->rows + c] += s.bias[c];
         }
-        after(s, c0, c1);
       }
       begin -= size;
       end -= size;
@@ -301,44 +303,35 @@ kvcache::AttentionProblem Decoder::attention(const Part& part, std::int64_t laye
 void Decoder::add_layer(const Pass& pass, std::int64_t index) {
   const Layer& l = layers_[static_cast<std::size_t>(index)];
   const auto bias = [](const std::vector<float>& b) { return b.empty() ? nullptr : b.data(); };
-  const auto nothing = [](const Segment&, std::int64_t, std::int64_t) {};
   const std::int64_t width = config_.feed_forward, n = pass.n();
   const std::vector<std::size_t>& copy = l.attention_input.copy;
   add_normed(l.attention_input, {&l.q, &l.k, &l.v});
   add_linear({{&l.q, &x_[copy[0]], q_.data(), bias(l.q_bias)},
               {&l.k, &x_[copy[1]], k_.data(), bias(l.k_bias)},
-              {&l.v, &x_[copy[2]], v_.data(), bias(l.v_bias)}},
-             nothing);
+              {&l.v, &x_[copy[2]], v_.data(), bias(l.v_bias)}});
   add_rotations(pass, index);
   kvcache::AttentionItems attend;
   for (const Part& part : pass.parts) attend.add(attention(part, index));
   const std::int64_t items = attend.size();
   program_.add(items, [attend = std::move(attend)](std::int64_t item) { attend.run(item); });
   add_scaled(&attended_, &l.o);
-  // The residual stream takes each piece as soon as it is there.
-  const auto add_to_stream = [this, n](const Segment& s, std::int64_t c0, std::int64_t c1) {
-    for (std::int64_t r = 0; r < n; ++r) {
-      const std::int64_t at = r * s.w->rows + c0;
-      layers_kernels().add(s.y + at, c1 - c0, h_.data() + at);
-    }
-  };
-  add_linear({{&l.o, &attended_, projected_.data(), nullptr}}, add_to_stream);
+  add_linear({{&l.o, &attended_, h_.data(), nullptr, true}});
   add_normed(l.ffn_input, {&l.gate, &l.up});
   const Matrix *gate = &l.gate, *up = &l.up;
   const Activations &gate_x = x_[l.ffn_input.copy[0]], &up_x = x_[l.ffn_input.copy[1]];
-  const std::int64_t panels = gate->num_panels();
-  const std::int64_t each = std::max<std::int64_t>(1, panels / (std::int64_t{num_threads()} * kPiecesPerThread));
+  const std::int64_t panels = gate->num_panels(), each = panels_each(panels);
   program_.add((panels + each - 1) / each, [this, gate, up, &gate_x, &up_x, each, panels, width, n](std::int64_t item) {
     const std::int64_t p0 = item * each, p1 = std::min(panels, p0 + each), c0 = p0 * 16, c1 = std::min(width, p1 * 16);
     columns(*gate, gate_x, p0, p1, act_.row(0), width);
     columns(*up, up_x, p0, p1, up_.data(), width);
+    const auto swiglu = layers_kernels().swiglu;
     for (std::int64_t r = 0; r < n; ++r) {
       float* to = act_.row(r) + c0;
-      layers_kernels().swiglu(to, up_.data() + r * width + c0, c1 - c0, to);
+      swiglu(to, up_.data() + r * width + c0, c1 - c0, to);
     }
   });
   add_scaled(&act_, &l.down);
-  add_linear({{&l.down, &act_, projected_.data(), nullptr}}, add_to_stream);
+  add_linear({{&l.down, &act_, h_.data(), nullptr, true}});
 }
 
 // Of a few rows by head, so that threads write different lines of the cache; one item for one or two rows.
@@ -374,7 +367,7 @@ void Decoder::add_head(const Pass& pass) {
     const std::int64_t c0 = piece.block0 * quant::kBlock, c1 = std::min(hidden, piece.block1 * quant::kBlock);
     for (std::int64_t r = piece.row0; r < piece.row1; ++r) normed(r, norm, c0, c1, out_.row(r));
   });
-  add_linear({{&head_, &out_, pass.logits, nullptr}}, [](const Segment&, std::int64_t, std::int64_t) {});
+  add_linear({{&head_, &out_, pass.logits}});
 }
 
 }  // namespace gramcore::model

@@ -42,20 +42,17 @@ void copy_dense_row(const Matrix& m, std::int64_t row, float* out) {
   for (std::int64_t k = 0; k < m.cols; ++k) out[k] = to_f32(panel[k * 16]);
 }
 
-void dense_columns(const Matrix& m, const float* x, std::int64_t cols, std::int64_t rows, std::int64_t p0,
-                   std::int64_t p1, float* y, std::int64_t stride) {
+void dense_columns(const Matrix& m, const float* x, std::int64_t cols, std::int64_t p0, std::int64_t p1,
+                   const quant::MutableRowsView& y) {
   static thread_local std::vector<float> results;
-  results.resize(static_cast<std::size_t>(rows * 16));
+  results.resize(static_cast<std::size_t>(y.rows * 16));
   const auto& kernels = layers_kernels();
   const bool narrow = m.kind == Matrix::Kind::bf16;
   const auto kernel = narrow ? kernels.dense_bf16 : kernels.dense_f32;
   for (std::int64_t p = p0; p < p1; ++p) {
     const char* panel = static_cast<const char*>(m.panels) + p * m.cols * 16 * (narrow ? 2 : 4);
-    kernel({panel, m.cols, x, cols, rows, results.data()});
-    const auto width = static_cast<std::size_t>(std::min<std::int64_t>(16, m.rows - p * 16));
-    for (std::int64_t r = 0; r < rows; ++r) {
-      std::memcpy(y + r * stride + p * 16, results.data() + r * 16, width * sizeof(float));
-    }
+    kernel({panel, m.cols, x, cols, y.rows, results.data()});
+    quant::store_rows(results.data(), y.rows, 0, p * 16, nullptr, y);
   }
 }
 
@@ -196,8 +193,9 @@ void Activations::finish(const Piece& piece) {
   }
 }
 
-void columns(const Matrix& m, const Activations& x, std::int64_t p0, std::int64_t p1, float* y, std::int64_t stride) {
-  const quant::MutableRowsView to{y, DType::f32, x.rows_, m.rows, stride};
+void columns(const Matrix& m, const Activations& x, std::int64_t p0, std::int64_t p1, float* y, std::int64_t stride,
+             bool add) {
+  const quant::MutableRowsView to{y, DType::f32, x.rows_, m.rows, stride, add};
   const std::int64_t n0 = p0 * 16, n1 = std::min(p1 * 16, m.rows);
   if (m.kind == Matrix::Kind::packed) {
     quant::linear_columns(m.packed, x.quantized_, n0, n1, to);
@@ -207,7 +205,7 @@ void columns(const Matrix& m, const Activations& x, std::int64_t p0, std::int64_
                                whole ? x.cols_ : x.padded_cols_};
     quant::linear_columns(m.as_table(), rows, n0, n1, to);
   } else {
-    dense_columns(m, x.values_.data(), x.cols_, x.rows_, p0, p1, y, stride);
+    dense_columns(m, x.values_.data(), x.cols_, p0, p1, to);
   }
 }
 

@@ -1,9 +1,8 @@
 // Weight matrices of the decoder and products with them.
 //
-// A matrix is dense (fp32 or bf16 in panels of 16 rows) or packed low-bit (gramcore::quant): integer codes, or places in
-// a table of values.  Memory comes from an
-// arena of huge pages: at one token per pass every weight is read once, and small pages cost a quarter of the
-// bandwidth.
+// A matrix is dense (fp32 or bf16 in panels of 16 rows) or packed low-bit (gramcore::quant): integer codes, or places
+// in a table of values.  Memory comes from an arena of huge pages: at one token per pass every weight is read once, and
+// small pages cost a quarter of the bandwidth.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +38,7 @@ struct Matrix {
   Kind kind = Kind::none;
   std::int64_t rows = 0, cols = 0;
   const void* panels = nullptr;  // dense: [rows / 16][cols][16]
-  quant::PackedLinear packed;                    // of a table its codes
+  quant::PackedLinear packed;    // of a table its codes
   const quant::ValueTable* table = nullptr;
   const float* column_scale = nullptr;  // cols: the weight is what is stored, times this in every row; null: all 1
 
@@ -80,7 +79,7 @@ class Activations {
   std::int64_t rows() const { return rows_; }
 
  private:
-  friend void columns(const Matrix&, const Activations&, std::int64_t, std::int64_t, float*, std::int64_t);
+  friend void columns(const Matrix&, const Activations&, std::int64_t, std::int64_t, float*, std::int64_t, bool);
   std::int64_t rows_ = 0, cols_ = 0;
   std::vector<float> values_;
   quant::QuantizedRows quantized_;
@@ -89,7 +88,8 @@ class Activations {
   std::vector<float> padded_;
 };
 
-// Columns [16 p0, 16 p1) (cut at m.rows) of y = x m^T, for all rows of x; y has `stride` floats per row.
-void columns(const Matrix& m, const Activations& x, std::int64_t p0, std::int64_t p1, float* y, std::int64_t stride);
+// Columns [16 p0, 16 p1) (cut at m.rows) of y = x m^T, or y += x m^T, for all rows of x; y has `stride` floats per row.
+void columns(const Matrix& m, const Activations& x, std::int64_t p0, std::int64_t p1, float* y, std::int64_t stride,
+             bool add = false);
 
 }  // namespace gramcore::model

@@ -40,24 +40,50 @@ const float* row_as_floats(const RowsView& x, std::int64_t row, std::vector<floa
 
 }  // namespace
 
-void store_rows(const float* from, std::int64_t rows, std::int64_t row0, std::int64_t col0, const float* bias,
-                const MutableRowsView& y) {
+namespace {
+
+template <bool kAdd>
+void store_floats(const float* from, std::int64_t rows, std::int64_t panels, float* to, std::int64_t stride) {
+  for (std::int64_t r = 0; r < rows; ++r, to += stride) {
+    for (std::int64_t p = 0; p < panels; ++p) {
+      const float* const value = from + (p * rows + r) * kPanelRows;
+      float* const at = to + p * kPanelRows;
+      for (std::int64_t c = 0; c < kPanelRows; ++c) at[c] = kAdd ? at[c] + value[c] : value[c];
+    }
+  }
+}
+
+// Any dtype, bias and width of one panel.
+void store_panel(const float* from, std::int64_t rows, std::int64_t row0, std::int64_t col0, const float* bias,
+                 const MutableRowsView& y) {
   const std::int64_t width = std::min(kPanelRows, y.cols - col0);
   for (std::int64_t r = 0; r < rows; ++r) {
-    const float* value = from + kPanelRows * r;
-    float biased[kPanelRows];
-    if (bias) {
-      for (std::int64_t c = 0; c < width; ++c) biased[c] = value[c] + bias[col0 + c];
-      value = biased;
-    }
     const std::int64_t at = (row0 + r) * y.stride + col0;
-    if (y.dtype == DType::f32 && width == kPanelRows) {
-      std::memcpy(static_cast<float*>(y.data) + at, value, kPanelRows * sizeof(float));
-    } else if (y.dtype == DType::f32) {
-      std::memcpy(static_cast<float*>(y.data) + at, value, static_cast<std::size_t>(width) * sizeof(float));
-    } else {
-      for (std::int64_t c = 0; c < width; ++c) static_cast<bf16*>(y.data)[at + c] = to_bf16(value[c]);
+    for (std::int64_t c = 0; c < width; ++c) {
+      const float value = from[r * kPanelRows + c] + (bias ? bias[col0 + c] : 0.0f);
+      if (y.dtype != DType::f32) {
+        static_cast<bf16*>(y.data)[at + c] = to_bf16(value);
+      } else {
+        float* const to = static_cast<float*>(y.data) + at + c;
+        *to = y.add ? *to + value : value;
+      }
     }
+  }
+}
+
+}  // namespace
+
+// Row by row: neighbouring panels share lines of a row, and rows may lie in one set of the cache.
+void store_rows(const float* from, std::int64_t rows, std::int64_t row0, std::int64_t col0, const float* bias,
+                const MutableRowsView& y, std::int64_t panels) {
+  const bool plain = y.dtype == DType::f32 && !bias;
+  const std::int64_t fast = plain ? std::min(panels, (y.cols - col0) / kPanelRows) : 0;
+  if (fast > 0) {
+    float* const to = static_cast<float*>(y.data) + row0 * y.stride + col0;
+    (y.add ? store_floats<true> : store_floats<false>)(from, rows, fast, to, y.stride);
+  }
+  for (std::int64_t p = fast; p < panels; ++p) {
+    store_panel(from + p * rows * kPanelRows, rows, row0, col0 + p * kPanelRows, bias, y);
   }
 }
 
@@ -247,9 +273,7 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
           add_panels(kernels.panel[s.bits], other, a.second, a.panels, &more);
         }
       }
-      for (std::int64_t p = 0; p < a.panels; ++p) {
-        store_rows(a.out + p * a.rows * kPanelRows, a.rows, row, n + p * kPanelRows, w.bias, y);
-      }
+      store_rows(a.out, a.rows, row, n, w.bias, y, a.panels);
     }
   }
 }

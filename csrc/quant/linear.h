@@ -29,6 +29,7 @@ struct MutableRowsView {
   void* data = nullptr;
   DType dtype = DType::f32;
   std::int64_t rows = 0, cols = 0, stride = 0;
+  bool add = false;  // results are added to what is there (fp32)
 };
 
 // A borrowed packed weight (N, K) and its bias of N floats or null.
@@ -109,9 +110,10 @@ class FloatRows {
 void linear_columns(const PackedLinear& w, const FloatRows& x, std::int64_t n0, std::int64_t n1,
                     const MutableRowsView& y, const PackedLinear* second = nullptr);
 
-// Stores a kernel's result `from` (rows, 16) as rows row0 .., columns col0 .. of y, which may have fewer than 16 left.
+// Results of a kernel, `panels` of (rows, 16) one after the other, go to rows row0 .., columns col0 .. of y, whose last
+// panel may have fewer than 16.
 void store_rows(const float* from, std::int64_t rows, std::int64_t row0, std::int64_t col0, const float* bias,
-                const MutableRowsView& y);
+                const MutableRowsView& y, std::int64_t panels = 1);
 
 // int8: fastest, rounds activations.  f32: no rounding of activations, for results that must not depend on the last
 // bits of x (a rounding that flips would change them visibly).

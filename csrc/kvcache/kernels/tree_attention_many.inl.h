@@ -47,14 +47,17 @@ static Matrix key_matrix(const AttentionBlock& b, const LaneScratch& t, std::int
 // Scores of slots [first, first + count) for `lanes` rows from `row`: those of unseen slots become -inf.
 static void mask_lanes(float* scores, const AttentionBlock& b, std::int64_t row, std::int64_t lanes, std::int64_t first,
                        int count) {
-  const std::int64_t last = row + lanes < b.rows ? row + lanes : b.rows;
-  for (std::int64_t j = b.context > first ? b.context - first : 0; j < count; ++j) {
-    const std::int64_t t = first + j - b.context;
-    for (std::int64_t r = row; r < last; ++r) {
-      const std::int64_t node = b.first_node + r / b.group;
-      const bool seen = b.ancestors ? (b.ancestors[node * b.words + (t >> 6)] >> (t & 63)) & 1u : t <= node;
-      if (!seen) scores[j * lanes + r - row] = -__builtin_inff();
+  const std::int64_t last = row + lanes < b.rows ? row + lanes : b.rows, last_slot = first + count - b.context;
+  for (std::int64_t node = b.first_node + row / b.group; row < last; ++node) {
+    const std::int64_t end = (node + 1 - b.first_node) * b.group, to = end < last ? end : last;
+    // Among new slots, which count from the context on; a chain's node sees those up to its own.
+    std::int64_t t = b.ancestors ? 0 : node + 1;
+    for (t = t > first - b.context ? t : first - b.context; t < last_slot; ++t) {
+      if (b.ancestors && ((b.ancestors[node * b.words + (t >> 6)] >> (t & 63)) & 1u)) continue;
+      float* const slot = scores + (t + b.context - first) * lanes;
+      for (std::int64_t r = row; r < to; ++r) slot[r % kMostLanes] = -__builtin_inff();
     }
+    row = to;
   }
 }
 

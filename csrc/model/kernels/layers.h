@@ -27,7 +27,6 @@ struct LayersKernels {
   void (*rotate)(float* x, const float* cos, const float* sin, std::int64_t half);
   // y = silu(gate) * up; y may be either.
   void (*swiglu)(const float* gate, const float* up, std::int64_t n, float* y);
-  void (*add)(const float* x, std::int64_t n, float* y);  // y += x
   void (*to_f16)(const float* x, std::int64_t n, f16* y);
   void (*dense_f32)(const DensePanel& panel);
   void (*dense_bf16)(const DensePanel& panel);

@@ -28,10 +28,6 @@ static void normalise(const float* x, float factor, const float* w, std::int64_t
   for (std::int64_t i = 0; i < n; ++i) y[i] = x[i] * factor * w[i];
 }
 
-static void add(const float* x, std::int64_t n, float* y) {
-  for (std::int64_t i = 0; i < n; ++i) y[i] += x[i];
-}
-
 static void to_halves(const float* x, std::int64_t n, f16* y) {
   std::int64_t i = 0;
 #if defined(__F16C__)
@@ -101,7 +97,7 @@ static void dense(const DensePanel& p) {
 }
 
 extern const LayersKernels kLayers;
-const LayersKernels kLayers = {rms_factor, normalise, rotate, swiglu, add, to_halves, dense<float>, dense<bf16>};
+const LayersKernels kLayers = {rms_factor, normalise, rotate, swiglu, to_halves, dense<float>, dense<bf16>};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::model

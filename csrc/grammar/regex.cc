@@ -3,13 +3,12 @@
 #include <algorithm>
 
 #include "grammar/json_text.h"
+#include "grammar/look_around.h"
 #include "grammar/utf8.h"
 
 namespace gramcore::grammar {
 namespace {
 
-// Anchors are parsed as bytes that UTF-8 never holds, then resolved where they stand at an end of the expression.
-constexpr std::uint8_t kStartMark = 0xFE, kEndMark = 0xFF;
 constexpr std::uint32_t kMaxRepeat = 1000000000;
 
 CodeSet digit_set() {
@@ -24,8 +23,8 @@ CodeSet space_set() {
 
 class Parser {
  public:
-  Parser(std::string_view text, const RegexOptions& options, ExprPool* pool)
-      : text_(text), options_(options), pool_(*pool) {}
+  Parser(std::string_view text, const RegexOptions& options, ExprPool* pool, LookArounds* looks)
+      : text_(text), options_(options), pool_(*pool), looks_(*looks) {}
 
   ExprId run() {
     const ExprId e = alternation();
@@ -154,15 +153,21 @@ class Parser {
   ExprId atom() {
     const std::size_t start = at_;
     if (take('(')) {
-      if (take("?:") || take("?P<") ||
-          (text_.substr(at_, 2) == "?<" && at_ + 2 < text_.size() && text_[at_ + 2] != '=' && text_[at_ + 2] != '!' &&
-           take("?<"))) {
+      for (const char* kind : {"?=", "?!", "?<=", "?<!"}) {
+        if (!take(std::string_view(kind))) continue;
+        const ExprId e = alternation();
+        if (!take(')')) fail_at("group must be closed, got no ')' for this '('", start);
+        return looks_.add(e, kind[1] == '<', std::string_view(kind).back() == '!');
+      }
+      if (take("?:") || take("?P<") || take("?<")) {
         if (text_[at_ - 1] == '<') {
           while (!done() && peek() != '>') ++at_;
           if (!take('>')) fail("group name must end with '>'");
         }
       } else if (peek() == '?') {
-        fail_at("group must be ( ), (?: ) or a named group, got look-around or flags; write it without them", start);
+        fail_at(
+            "group must be ( ), (?: ) or a named group, got flags or a group of another kind; write it without them",
+            start);
       }
       const ExprId e = alternation();
       if (!take(')')) fail_at("group must be closed, got no ')' for this '('", start);
@@ -304,67 +309,9 @@ class Parser {
   std::string_view text_;
   RegexOptions options_;
   ExprPool& pool_;
+  LookArounds& looks_;
   std::size_t at_ = 0;
   std::uint32_t depth_ = 0;
-};
-
-// Resolves anchors at one end; what has none there is padded with `pad`.
-class Anchors {
- public:
-  Anchors(ExprPool* pool, ExprId pad)
-      : pool_(*pool), pad_(pad), start_(pool->byte(kStartMark)), end_(pool->byte(kEndMark)) {}
-
-  ExprId at_start(ExprId e) {
-    const Node n = pool_[e];
-    if (e == start_) return ExprPool::kEpsilon;
-    if (n.kind == Kind::kAlt) return each(e, [&](ExprId k) { return at_start(k); });
-    if (n.kind == Kind::kCat) {
-      if (n.a == start_) return strip(n.b);
-      if (pool_[n.a].kind == Kind::kAlt && holds(n.a)) {
-        return each(n.a, [&](ExprId k) { return at_start(pool_.cat(k, n.b)); });
-      }
-    }
-    return pool_.cat(pad_, e);
-  }
-  ExprId at_end(ExprId e) {
-    const Node n = pool_[e];
-    if (e == end_) return ExprPool::kEpsilon;
-    if (n.kind == Kind::kAlt) return each(e, [&](ExprId k) { return at_end(k); });
-    if (n.kind == Kind::kCat) {
-      const ExprId rest = at_end(n.b);
-      return pool_.cat(n.a, rest);
-    }
-    return pool_.cat(e, pad_);
-  }
-  bool holds(ExprId e) const {
-    const Node n = pool_[e];
-    switch (n.kind) {
-      case Kind::kClass: return pool_.set_of(e).has(kStartMark) || pool_.set_of(e).has(kEndMark);
-      case Kind::kCat: return holds(n.a) || holds(n.b);
-      case Kind::kNot:
-      case Kind::kRepeat: return holds(n.a);
-      case Kind::kAlt:
-      case Kind::kAnd: {
-        const auto kids = pool_.kids(e);
-        return std::any_of(kids.begin(), kids.end(), [&](ExprId k) { return holds(k); });
-      }
-      default: return false;
-    }
-  }
-
- private:
-  template <class F>
-  ExprId each(ExprId e, F f) {
-    std::vector<ExprId> kids(pool_.kids(e).begin(), pool_.kids(e).end());
-    for (ExprId& k : kids) k = f(k);
-    return pool_.alt(std::move(kids));
-  }
-  ExprId strip(ExprId e) const {  // further anchors at the same place say nothing new
-    while (pool_[e].kind == Kind::kCat && pool_[e].a == start_) e = pool_[e].b;
-    return e == start_ ? ExprPool::kEpsilon : e;
-  }
-  ExprPool& pool_;
-  ExprId pad_, start_, end_;
 };
 
 }  // namespace
@@ -374,10 +321,13 @@ ExprId any_text(ExprPool* pool) {
 }
 
 ExprId parse_regex(std::string_view text, const RegexOptions& options, ExprPool* pool) {
-  const ExprId parsed = Parser(text, options, pool).run();
   const ExprId any = options.json ? options.json->any_spelled() : any_text(pool);
-  Anchors anchors(pool, options.search ? any : ExprPool::kEpsilon);
-  const ExprId e = anchors.at_end(anchors.at_start(parsed));
+  LookArounds looks(pool, any);
+  const ExprId parsed = Parser(text, options, pool, &looks).run();
+  const Anchors anchors(pool, options.search ? any : ExprPool::kEpsilon);
+  const ExprId e = looks.resolved(parsed, anchors);
+  GC_CHECK(e != ExprPool::kEmpty || looks.none(), "regular expression must match some text, got '", std::string(text),
+           "', whose look-around excludes all");
   GC_CHECK(!anchors.holds(e), "anchors must stand at the ends of the expression, got one inside '", std::string(text),
            "'; write it without");
   return e;

@@ -2,7 +2,8 @@
 //
 // Literals, escapes, classes, groups, alternation, greedy and lazy repetition (the same language), anchors ^ $ at the
 // ends.  \d \w \s mean ASCII sets.  With `boolean_operators`, `&` intersects and a prefix `~` complements.
-// Back references, look-around, \b and inline flags are refused.
+// Look-around is resolved by intersection and complement (look_around.h says where it may stand).
+// Back references, \b and inline flags are refused.
 #pragma once
 
 #include <string_view>

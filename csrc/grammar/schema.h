@@ -188,6 +188,8 @@ class SchemaCompiler {
   const Json& resolve(const Json& node, const std::string& ref);
   bool is_lone(const Json& node) const { return lone_references_.count(&node) != 0; }
   std::vector<const Json*> referenced(const Json& node);
+  std::vector<const Json*> inner(const Json& node, bool parts);
+  void refuse_circles();
   // schema_unevaluated.cc
   bool annotates(const Json& node) const;
   void close_unevaluated(const Json& node, Shapes* shapes);
@@ -265,6 +267,7 @@ class SchemaCompiler {
   std::uint32_t next_number_ = 1u << 31;          // of synthetic_
   std::map<std::string, const Json*> constants_;  // of synthetic_, by text
   std::vector<const Json*> resolving_;
+  std::vector<const Json*> referring_;                      // nodes with $ref
   std::map<std::string, const Json*> resources_, anchors_;  // by URI; by URI and fragment
   std::map<const Json*, std::string> bases_;                // URIs that references of a schema are relative to
   std::map<std::string, DynamicScope> dynamic_anchors_;     // of resources, by URI

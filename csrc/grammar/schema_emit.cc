@@ -48,6 +48,7 @@ SchemaCompiler::SchemaCompiler(const Json& root, const SchemaOptions& options, c
 }
 
 Grammar SchemaCompiler::run() {
+  refuse_circles();
   grammar_.start = value(key_of(root_));
   for (std::size_t i = 0; i < pending_.size(); ++i) {
     const auto [key, rule] = pending_[i];

@@ -55,12 +55,9 @@ Shapes SchemaCompiler::negated(const Json& node) {
   negate_references(node, &out);
   if (is_lone(node)) return out;
   scan(node);
-  for (const char* keyword : {"uniqueItems", "unevaluatedProperties", "unevaluatedItems"}) {
-    const Json* value = node.find(keyword);
-    const bool says_nothing =
-        value == nullptr || value->is(std::string(keyword) == "uniqueItems" ? Type::kFalse : Type::kTrue);
-    if (!says_nothing) refuse(node, keyword, kNoComplement);
-  }
+  const Json* unique = node.find("uniqueItems");
+  if (unique != nullptr && unique->is(Type::kTrue)) refuse(node, "uniqueItems", kNoComplement);
+  if (annotates(node)) negate_unevaluated(node, &out);
   if (const Json* type = node.find("type")) {
     const unsigned rest = kAllBits & ~type_bits(*type, node);
     if (rest) out.push_back(only(rest));

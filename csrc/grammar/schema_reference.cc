@@ -123,7 +123,8 @@ void SchemaCompiler::hide_beside_reference(const Json& node) {
 void SchemaCompiler::index_references(const Json& node, std::string base, bool lone) {
   if (node.is(Type::kObject)) {
     if (const Json* draft = text_of(node, "$schema")) lone = draft->text.find("/draft-0") != std::string::npos;
-    const bool hides = lone && text_of(node, "$ref") != nullptr;
+    const bool refers = text_of(node, "$ref") != nullptr, hides = lone && refers;
+    if (refers) referring_.push_back(&node);
     if (hides) hide_beside_reference(node);
     for (const char* keyword : {"$id", "id"}) {
       const Json* id = hides ? nullptr : text_of(node, keyword);
@@ -198,6 +199,79 @@ std::vector<const Json*> SchemaCompiler::referenced(const Json& node) {
     out.push_back(outermost == scopes_[scope_].end() ? &target : outermost->second);
   }
   return out;
+}
+
+// The schemas in a schema that speak of the same value as it does, the ones it refers to among them, or (parts) all
+// that speak of some value.
+std::vector<const Json*> SchemaCompiler::inner(const Json& node, bool parts) {
+  constexpr std::string_view kSame[] = {"allOf", "anyOf", "oneOf", "not", "if", "then", "else"};
+  constexpr std::string_view kPart[] = {"prefixItems",      "items",         "additionalItems",
+                                        "contains",         "propertyNames", "additionalProperties",
+                                        "unevaluatedItems", "properties",    "unevaluatedProperties",
+                                        "patternProperties"};
+  const auto in = [](const auto& list, const std::string& key) {
+    return std::find(std::begin(list), std::end(list), key) != std::end(list);
+  };
+  std::vector<const Json*> out;
+  for (std::size_t i = 0; i < node.keys.size(); ++i) {
+    const std::string& key = node.keys[i];
+    const Json& value = node.items[i];
+    if (key == "$ref" && value.is(Type::kString)) {
+      try {
+        out.push_back(&resolve(node, value.text));
+      } catch (const InvalidArgument&) {  // refused where it is needed
+      }
+    } else if (!is_lone(node) &&
+               (in(kSame, key) || key == "dependentSchemas" || key == "dependencies" || (parts && in(kPart, key)))) {
+      const bool holds = value.is(Type::kArray) || key == "properties" || key == "patternProperties" ||
+                         key == "dependentSchemas" || key == "dependencies";
+      if (!holds) out.push_back(&value);
+      for (std::size_t k = 0; holds && k < value.items.size(); ++k) out.push_back(&value.items[k]);
+    }
+  }
+  return out;
+}
+
+// Refuses circles of references before the rest of the schema is worked out, which may take long.
+void SchemaCompiler::refuse_circles() {
+  enum : char { kOpen = 1, kDone = 2 };
+  std::unordered_map<const Json*, char> seen;
+  std::vector<const Json*> circles, path;
+  std::vector<std::vector<const Json*>> next;  // of the path, not gone yet
+  for (const Json* start : referring_) {
+    if (seen.count(start) != 0) continue;
+    path = {start};
+    next = {inner(*start, false)};
+    seen[start] = kOpen;
+    while (!path.empty()) {
+      if (next.back().empty()) {
+        seen[path.back()] = kDone;
+        path.pop_back();
+        next.pop_back();
+        continue;
+      }
+      const Json* to = next.back().back();
+      next.back().pop_back();
+      char& state = seen[to];
+      if (state == kOpen) circles.push_back(path.back());
+      if (state != 0) continue;
+      state = kOpen;
+      path.push_back(to);
+      next.push_back(inner(*to, false));
+    }
+  }
+  if (circles.empty()) return;
+  std::unordered_set<const Json*> reached{&root_};
+  for (std::vector<const Json*> open{&root_}; !open.empty();) {
+    const Json* at = open.back();
+    open.pop_back();
+    if (std::find(circles.begin(), circles.end(), at) != circles.end()) {
+      refuse(*at, "$ref", "a chain of references must reach a schema, got a circle");
+    }
+    for (const Json* to : inner(*at, true)) {
+      if (reached.insert(to).second) open.push_back(to);
+    }
+  }
 }
 
 // What is looked at stands in its resource's dynamic scope too, behind those that were entered before.

@@ -41,4 +41,39 @@ void SchemaCompiler::close_unevaluated(const Json& node, Shapes* shapes) {
   }
 }
 
+// Ways to violate unevaluated* of a schema whose other keywords hold: something that none of them looked at is not as
+// it must be.  Several alternatives look at different parts, and all of them would have to be violated at once.
+void SchemaCompiler::negate_unevaluated(const Json& node, Shapes* out) {
+  const Json *names = node.find("unevaluatedProperties"), *items = node.find("unevaluatedItems");
+  ++annotating_;
+  const Shapes own = constrained(node, nullptr);
+  --annotating_;
+  if (own.empty()) return;
+  if (own.size() > 1) {
+    refuse(node, names != nullptr ? "unevaluatedProperties" : "unevaluatedItems",
+           "it cannot be complemented (under not, oneOf or if) beside alternatives");
+  }
+  ExprPool& pool = grammar_.pool;
+  const Evaluated& seen = own[0].evaluated;
+  if (names != nullptr && !seen.all_names && (own[0].types & kObjectBit)) {
+    std::vector<ExprId> others{text_.any_spelled()};
+    for (const std::string& name : seen.names) others.push_back(pool.complement(pool.literal(spell(name))));
+    for (const std::string& text : seen.patterns) {
+      const ExprId e = pattern(text, node);
+      if (e == ExprPool::kEmpty) refuse(node, "unevaluatedProperties", "it names a pattern that is not supported");
+      others.push_back(pool.complement(e));
+    }
+    out->push_back(own[0]);
+    out->back().types &= kObjectBit;
+    out->back().witnesses.push_back({pool.conj(std::move(others)), key_of(*names, true)});
+  }
+  if (items != nullptr && !seen.all_items && (own[0].types & kArrayBit)) {
+    SchemaKey key = key_of(*items, true);
+    for (const Json* c : seen.contained) key = join(key, key_of(*c, true));
+    out->push_back(own[0]);
+    out->back().types &= kArrayBit;
+    out->back().contains.push_back({key, 1, kUnbounded, static_cast<std::uint32_t>(seen.prefix)});
+  }
+}
+
 }  // namespace gramcore::grammar

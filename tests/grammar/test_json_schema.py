@@ -327,7 +327,7 @@ def test_formats_that_json_schema_does_not_define_are_annotations() -> None:
 
 
 def test_one_of_whose_overlap_cannot_be_excluded_is_reported() -> None:
-    closed = {"properties": {"a": {}}, "unevaluatedProperties": False}
+    closed = {"anyOf": [{"properties": {"a": {}}}, {"properties": {"c": {}}}], "unevaluatedProperties": False}
     schema = {"oneOf": [closed, {"properties": {"b": {"type": "integer"}}}], "type": "object"}
     report = Grammar.from_json_schema(schema).report
     assert report is not None

@@ -106,7 +106,8 @@ class Grammar:
     def from_regex(cls, text: str, *, boolean_operators: bool = False, dot_all: bool = False) -> Grammar:
         r"""The texts that match a regular expression as a whole.
 
-        Literals, escapes, classes, groups, alternation, repetition (lazy ones mean the same), anchors at the ends.
+        Literals, escapes, classes, groups, alternation, repetition (lazy ones mean the same), anchors at the ends,
+        look-ahead (not in a repetition) and look-behind (not in a group, nor behind a look-ahead).
         ``\d``, ``\w`` and ``\s`` mean their ASCII sets; bounds as large as ``{0,1000000}`` cost nothing extra.
 
         Args:

@@ -1,0 +1,107 @@
+// What a regular expression says of places in the text: anchors, and look-around, by intersection and complement.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "grammar/expr.h"
+
+namespace gramcore::grammar {
+
+// Anchors are parsed as bytes that UTF-8 never holds, then resolved where they stand at an end of the expression.
+constexpr std::uint8_t kStartMark = 0xFE, kEndMark = 0xFF;
+
+// Resolves anchors at one end; what has none there is padded with `pad`.
+class Anchors {
+ public:
+  Anchors(ExprPool* pool, ExprId pad)
+      : pool_(*pool), pad_(pad), start_(pool->byte(kStartMark)), end_(pool->byte(kEndMark)) {}
+
+  ExprId at_start(ExprId e) const {
+    const Node n = pool_[e];
+    if (e == start_) return ExprPool::kEpsilon;
+    if (n.kind == Kind::kAlt) return each(e, [&](ExprId k) { return at_start(k); });
+    if (n.kind == Kind::kCat) {
+      if (n.a == start_) return strip(n.b);
+      if (pool_[n.a].kind == Kind::kAlt && holds(n.a)) {
+        return each(n.a, [&](ExprId k) { return at_start(pool_.cat(k, n.b)); });
+      }
+    }
+    return pool_.cat(pad_, e);
+  }
+  ExprId at_end(ExprId e) const {
+    const Node n = pool_[e];
+    if (e == end_) return ExprPool::kEpsilon;
+    if (n.kind == Kind::kAlt) return each(e, [&](ExprId k) { return at_end(k); });
+    if (n.kind == Kind::kCat) {
+      const ExprId rest = at_end(n.b);
+      return pool_.cat(n.a, rest);
+    }
+    return pool_.cat(e, pad_);
+  }
+  // A start of the whole text that is resolved by at_start.
+  ExprId start() const { return start_; }
+  bool holds(ExprId e) const {
+    const Node n = pool_[e];
+    switch (n.kind) {
+      case Kind::kClass: return pool_.set_of(e).has(kStartMark) || pool_.set_of(e).has(kEndMark);
+      case Kind::kCat: return holds(n.a) || holds(n.b);
+      case Kind::kNot:
+      case Kind::kRepeat: return holds(n.a);
+      case Kind::kAlt:
+      case Kind::kAnd: {
+        const auto kids = pool_.kids(e);
+        return std::any_of(kids.begin(), kids.end(), [&](ExprId k) { return holds(k); });
+      }
+      default: return false;
+    }
+  }
+
+ private:
+  template <class F>
+  ExprId each(ExprId e, F f) const {
+    std::vector<ExprId> kids(pool_.kids(e).begin(), pool_.kids(e).end());
+    for (ExprId& k : kids) k = f(k);
+    return pool_.alt(std::move(kids));
+  }
+  ExprId strip(ExprId e) const {  // further anchors at the same place say nothing new
+    while (pool_[e].kind == Kind::kCat && pool_[e].a == start_) e = pool_[e].b;
+    return e == start_ ? ExprPool::kEpsilon : e;
+  }
+  ExprPool& pool_;
+  ExprId pad_, start_, end_;
+};
+
+// Look-around is parsed as a text that UTF-8 never holds.  With `rest` for all that follows a place and `before` for
+// all that stands before it,
+//   (?=x) rest = x any & rest     (?!x) rest = ~(x any) & rest     before (?<=x) = before & any x     and so on.
+// Look-ahead may stand anywhere but in a repetition, look-behind behind parts that do not look ahead, outside groups.
+class LookArounds {
+ public:
+  // any: all texts.
+  LookArounds(ExprPool* pool, ExprId any) : pool_(*pool), any_(any), inside_(pool, any) {}
+
+  ExprId add(ExprId inner, bool behind, bool negated);
+  bool none() const { return looks_.empty(); }
+  // An expression with its looks and anchors resolved; anchors: those of the whole.  InvalidArgument: a look where none
+  // can be resolved.
+  ExprId resolved(ExprId e, const Anchors& anchors);
+
+ private:
+  struct Look {
+    ExprId inner;
+    bool behind, negated;
+  };
+  const Look* look_of(ExprId e) const;
+  bool holds(ExprId e) const;
+  ExprId narrowed(ExprId e, const Look& look, ExprId by);
+  ExprId behind_resolved(ExprId e, const Anchors& anchors);
+  ExprId ahead(ExprId e, const ExprId* rest, const Anchors& anchors);
+
+  ExprPool& pool_;
+  ExprId any_;
+  Anchors inside_;  // of what is looked for, around which anything may stand
+  std::vector<Look> looks_;
+};
+
+}  // namespace gramcore::grammar

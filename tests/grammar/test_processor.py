@@ -81,6 +81,19 @@ def test_processor_refuses_wrong_rows_and_foreign_text() -> None:
         processor(wrong, torch.zeros(2, len(TOKENS)))
 
 
+def test_scores_narrower_than_the_vocabulary() -> None:
+    tokens = [b"a", b"b", b"</s>", b"<pad>", b""]
+    regex = Grammar.from_regex("ab")
+    processor = GrammarLogitsProcessor(GrammarCompiler(TokenizerInfo(tokens, special=[3], stop=[2])).compile(regex))
+    prompt = torch.zeros(1, 1, dtype=torch.long)
+    assert torch.isfinite(processor(prompt, torch.zeros(1, 3))).tolist() == [[True, False, False]]  # no <pad>
+    with pytest.raises(ValueError, match=r"vocabulary \(5\), got 2, which lacks token 2, a stop token"):
+        processor(prompt, torch.zeros(1, 2))
+    with pytest.raises(ValueError, match=r"which lacks token 1, the token b'b'"):
+        processor(prompt, torch.zeros(1, 1))
+    assert processor(prompt, torch.zeros(1, 40))[0, 5:].isneginf().all()  # a padded head
+
+
 def test_the_guide_of_speculative_decoding_takes_a_matcher() -> None:
     from gramcore.spec.base import DraftTree
     from gramcore.spec.guide import GrammarGuide

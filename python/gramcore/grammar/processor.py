@@ -9,6 +9,7 @@ import torch
 
 from gramcore.grammar.bitmask import apply_bitmask_
 from gramcore.grammar.matcher import CompiledGrammar, GrammarMatcher
+from gramcore.grammar.tokenizer import TokenizerInfo
 
 __all__ = ["GrammarLogitsProcessor"]
 
@@ -22,8 +23,12 @@ class GrammarLogitsProcessor:
         grammar: one compiled grammar for all sequences, or one per sequence of the batch.
         max_tokens: >= 1; new tokens in which every text ends, as :class:`GrammarMatcher` has it. None: any number.
 
+    Scores may be wider than the vocabulary (padded heads: what is beyond is never allowed). They may be narrower only
+    by special tokens that do not end a text, as added tokens that the model's head was not resized for.
+
     Raises:
-        ValueError: the number of rows is not a multiple of the number of grammars.
+        ValueError: the number of rows is not a multiple of the number of grammars, or scores lack tokens with text or
+            stop tokens of the vocabulary (another model's tokenizer?).
 
     Example:
         >>> import torch
@@ -40,6 +45,7 @@ class GrammarLogitsProcessor:
             raise ValueError("grammar must be one compiled grammar or more, got none")
         self.max_tokens = max_tokens
         self._prompt_len: int | None = None
+        self._checked_len: int | None = None  # scores' width that fits the vocabularies
         self._places: dict[tuple[int, tuple[int, ...]], GrammarMatcher] = {}
 
     def reset(self) -> None:
@@ -52,6 +58,10 @@ class GrammarLogitsProcessor:
         rows = input_ids.shape[0]
         if rows % len(self.grammars):
             raise ValueError(f"scores must have a multiple of {len(self.grammars)} rows (grammars), got {rows}")
+        if scores.shape[1] != self._checked_len:
+            for compiled in self.grammars:
+                _check_width(compiled.tokenizer_info, scores.shape[1])
+            self._checked_len = scores.shape[1]
         if self._prompt_len is None or input_ids.shape[1] <= self._prompt_len:
             self._places.clear()
             self._prompt_len = input_ids.shape[1]
@@ -89,3 +99,15 @@ class GrammarLogitsProcessor:
         wide: Any = torch.empty((1, vocab_words), dtype=torch.int32)
         matcher.fill_bitmask(wide, 0)
         bitmask[row] = wide[0, : bitmask.shape[1]]
+
+
+def _check_width(info: TokenizerInfo, width: int) -> None:
+    """Refuse scores in which tokens that a grammar can need have no column."""
+    stop = info.stop_tokens
+    for token in range(width, len(info)):
+        if token in stop or (info.token(token) and not info.is_special(token)):
+            what = "a stop token" if token in stop else f"the token {info.token(token)!r}"
+            raise ValueError(
+                f"scores must have a column per token of the grammar's vocabulary ({len(info)}), got {width}, which "
+                f"lacks token {token}, {what}; make the TokenizerInfo from this model's tokenizer"
+            )

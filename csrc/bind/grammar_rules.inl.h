@@ -77,6 +77,7 @@ inline void bind_builder(py::module_& m) {
             RegexOptions options;
             options.dot_all = dot_all;
             options.ignore_case = ignore_case;
+            options.look_around = false;
             return parse_regex(text, options, &b.g.pool);
           },
           py::arg("text"), py::arg("dot_all") = false, py::arg("ignore_case") = false)

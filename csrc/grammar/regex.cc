@@ -155,6 +155,9 @@ class Parser {
     if (take('(')) {
       for (const char* kind : {"?=", "?!", "?<=", "?<!"}) {
         if (!take(std::string_view(kind))) continue;
+        if (!options_.look_around) {
+          fail_at("look-around must not stand in a terminal, which other texts may surround; write it without", start);
+        }
         const ExprId e = alternation();
         if (!take(')')) fail_at("group must be closed, got no ')' for this '('", start);
         return looks_.add(e, kind[1] == '<', std::string_view(kind).back() == '!');

@@ -19,6 +19,7 @@ struct RegexOptions {
   bool boolean_operators = false;  // & and ~
   bool dot_all = false;            // . matches a line feed too
   bool ignore_case = false;        // of ASCII letters
+  bool look_around = true;         // the expression stands alone: nothing is around its texts
   JsonText* json = nullptr;        // spell every code point as inside a JSON string
 };
 

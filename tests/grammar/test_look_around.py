@@ -97,6 +97,12 @@ def test_what_excludes_all_is_refused() -> None:
             Grammar.from_regex(pattern)
 
 
+def test_terminals_do_not_look_around() -> None:
+    for terminal in ("/a(?!b)/", "/(?<=x)y/"):
+        with pytest.raises(ValueError, match="must not stand in a terminal"):
+            Grammar.from_lark(f'start: A "b"\nA: {terminal}')
+
+
 UNEVALUATED: list[Any] = [
     {"properties": {"a": {}}, "unevaluatedProperties": False},
     {"properties": {"a": {"const": 1}}, "unevaluatedProperties": {"type": "integer"}},

@@ -32,7 +32,10 @@ _FORMATS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 def from_tag_format(text: str | Mapping[str, Any]) -> _native.Grammar:
     """See :meth:`gramcore.grammar.Grammar.from_structural_tag`."""
-    value = json.loads(text) if isinstance(text, str) else text
+    try:
+        value = json.loads(text) if isinstance(text, str) else text
+    except json.JSONDecodeError as error:
+        raise ValueError(f"structural tag must be JSON, got text that is none: {error}") from None
     if not isinstance(value, Mapping) or value.get("type") != "structural_tag" or "format" not in value:
         raise ValueError(f'structural tag must be {{"type": "structural_tag", "format": …}}, got {str(value)[:80]!r}')
     made = _Formats()

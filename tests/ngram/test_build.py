@@ -136,11 +136,13 @@ def test_text_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pyte
     texts = [str(i) for i in range(12)]
     build_index(texts, tmp_path / "whole", tokenizer=Counting(), **options)
     with pytest.raises(KeyboardInterrupt):
-        build_index(interrupted(documents, 7), tmp_path / "cut", **options)
+        build_index(interrupted(documents, 7), tmp_path / "cut", tokenizer=Counting(), **options)
     (tmp_path / "cut" / "piece-2").mkdir()
     (tmp_path / "cut" / "piece-2" / "tokenized.0.tmp-1").write_bytes(b"half")  # what a kill would leave
     with pytest.raises(FormatError, match="unfinished build"):
         Index(tmp_path / "cut")
+    with pytest.raises(FileExistsError, match=r"with options .*Counting.*, got .*bytes"):
+        build_index(texts, tmp_path / "cut", **options)
     encoded.clear()
     build_index(texts, tmp_path / "cut", tokenizer=Counting(), **options)
     assert encoded == list(range(6, 12))  # six documents in two checkpoints were there

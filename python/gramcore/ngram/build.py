@@ -125,7 +125,8 @@ def build_index(
     if directory.exists() and not directory.is_dir():
         raise FileExistsError(f"{directory}: out must be a directory, got a file; choose another name")
     directory.mkdir(parents=True, exist_ok=True)
-    plan = Plan.start(directory, [token_dtype, version, shards, memory_limit, metadata, text_key], resume=resume)
+    options = [token_dtype, version, shards, memory_limit, metadata, text_key, _tokenizer_name(tokenizer)]
+    plan = Plan.start(directory, options, resume=resume)
     skipped = Skipped()
     if not plan.tokenized:
         records = read(source, text_key=text_key, on_error=on_error, skipped=skipped)
@@ -151,6 +152,15 @@ def build_index(
         skipped.first,
         perf_counter() - start,
     )
+
+
+def _tokenizer_name(tokenizer: Any) -> str:
+    """What a resumed build must have in common with the first."""
+    if tokenizer is None or tokenizer == "bytes":
+        return "bytes"
+    if isinstance(tokenizer, (str, os.PathLike)):
+        return str(Path(tokenizer).resolve())
+    return type(tokenizer).__name__
 
 
 def _verify(directory: Path) -> None:

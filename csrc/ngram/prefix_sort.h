@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -105,23 +106,35 @@ class PrefixSort {
         std::stable_partition(groups->begin(), groups->end(), [&](const Group& g) { return !is_large(g); });
     large.assign(moved, groups->end());
     groups->erase(moved, groups->end());
-    std::vector<Int> ends(large.empty() ? 0 : static_cast<std::size_t>(k_) + 2);
-    while (!large.empty()) {
-      const Group g = large.back();
-      large.pop_back();
-      split(g, &ends);
-      for (Int low = g.low; low < g.high;) {
-        const Int high = g.low + ends[static_cast<std::size_t>(text_[sa_[low] + g.depth])];
-        Group part{low, high, g.depth, g.phase};
-        if (high - low > 1 && goes_on(&part, g.depth + 1)) (is_large(part) ? large : *groups).push_back(part);
-        low = high;
+    std::sort(large.begin(), large.end(),
+              [](const Group& a, const Group& b) { return a.high - a.low > b.high - b.low; });
+    std::atomic<std::size_t> next{0};
+    std::mutex mutex;
+    parallel_chunks(std::min<std::int64_t>(num_threads(), static_cast<std::int64_t>(large.size())), [&](std::int64_t) {
+      std::vector<Int> ends(static_cast<std::size_t>(k_) + 2);
+      std::vector<Group> pending, found;
+      for (std::size_t i; (i = next.fetch_add(1)) < large.size();) {
+        pending.assign(1, large[i]);
+        while (!pending.empty()) {
+          const Group g = pending.back();
+          pending.pop_back();
+          split(g, &ends);
+          for (Int low = g.low; low < g.high;) {
+            const Int high = g.low + ends[static_cast<std::size_t>(text_[sa_[low] + g.depth])];
+            Group part{low, high, g.depth, g.phase};
+            if (high - low > 1 && goes_on(&part, g.depth + 1)) (is_large(part) ? pending : found).push_back(part);
+            low = high;
+          }
+        }
       }
-    }
+      const std::lock_guard<std::mutex> lock(mutex);
+      groups->insert(groups->end(), found.begin(), found.end());
+    });
   }
   // Sorts the group by the symbol behind what agrees; ends[c]: past the last suffix with symbol c, from g.low.
   void split(const Group& g, std::vector<Int>* ends) {
     std::fill(ends->begin(), ends->end(), Int{0});
-    Int* const copy = sa_ + m_;
+    Int* const copy = sa_ + m_ + g.low;
     for (Int i = g.low; i < g.high; ++i) {
       if (i + kAhead < g.high) __builtin_prefetch(text_ + sa_[i + kAhead] + g.depth);
       ++(*ends)[static_cast<std::size_t>(text_[sa_[i] + g.depth]) + 1];

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from gramcore.cli import main
-from gramcore.optim import create, param_groups, state_bytes
+from gramcore.optim import AdamW, create, param_groups, state_bytes
 from gramcore.optim.by_name import names
 
 
@@ -71,6 +71,8 @@ def test_parameters_can_be_left_out_by_name(decay: float) -> None:
         optimizer = getattr(made, "optimizer", made)
         kept = [p for group in optimizer.param_groups for p in group["params"]]
         assert [tuple(p.shape) for p in kept] == ([(4, 16), (16,)] if decay else [(16,), (4, 16)])
+    with pytest.raises(TypeError, match="got a module Sequential; pass its parameters"):
+        AdamW(model)
     with pytest.raises(ValueError, match="exclude must come with a module"):
         create("AdamW", list(model.parameters()), exclude=lambda n, p: False)
 

@@ -94,6 +94,11 @@ class FusedOptimizer(torch.optim.Optimizer):
     storages: tuple[str, ...] = ("fp32", "bf16", "int8", "int4")
 
     def __init__(self, params: Any, numbers: dict[str, Any], options: dict[str, Any]) -> None:
+        if isinstance(params, torch.nn.Module):
+            raise TypeError(
+                f"params must be parameters or groups, got a module {type(params).__name__}; pass its parameters(), or "
+                "use gramcore.optim.create(name, module)"
+            )
         own = dict(options)
         self.max_grad_norm = own.pop("max_grad_norm", None)
         self.zero_grads = bool(own.pop("zero_grads", False))
@@ -146,7 +151,7 @@ class FusedOptimizer(torch.optim.Optimizer):
                 self.param_groups.pop()
                 raise TypeError(
                     f"parameters must be float32, bfloat16 or float16, got {p.dtype} of shape {tuple(p.shape)}; "
-                    "exclude it from the optimizer"
+                    "convert it, or leave it out of the optimizer"
                 )
         self._number_params()
 

@@ -59,7 +59,7 @@ def test_an_unknown_name_lists_the_known() -> None:
         create("adamax", torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="did you mean 'AdamW-8bit'"):
         create("adamw8bit", torch.nn.Linear(2, 2))
-    with pytest.raises(TypeError, match="'fused'; .* options state, rounding"):
+    with pytest.raises(TypeError, match=r"'fused'; .* options state, rounding"):
         create("AdamW", torch.nn.Linear(2, 2), fused=True)
 
 

@@ -106,10 +106,10 @@ class FusedOptimizer(torch.optim.Optimizer):
             check_real("max_grad_norm", self.max_grad_norm, low=0.0, low_open=True)
         unknown = sorted(own.keys() - _GROUP_OPTIONS.keys())
         if unknown:
-            options = ", ".join((*_GROUP_OPTIONS, "max_grad_norm", "zero_grads"))
+            known = ", ".join((*_GROUP_OPTIONS, "max_grad_norm", "zero_grads"))
             raise TypeError(
                 f"{type(self).__name__} got an unexpected keyword argument {unknown[0]!r}; beside its own numbers it "
-                f"takes the options {options}"
+                f"takes the options {known}"
             )
         full = {**_GROUP_OPTIONS, **own, **numbers, "algorithm": self.algorithm()}
         self._check_group(full)

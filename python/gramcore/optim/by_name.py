@@ -106,8 +106,8 @@ def create(
         The optimizer; a zeroth-order one has its ``torch.optim.Optimizer`` in ``base``, LOMO in ``optimizer``.
 
     Raises:
-        ValueError: an unknown name; the message lists the known ones.  ``exclude`` without names to call it with.  Also a name that ``gramcore optim list`` has for
-            something that is not an optimizer; the message says where it is.
+        ValueError: an unknown name; the message lists the known ones.  Also a name that ``gramcore optim list`` has for
+            something that is not an optimizer; the message says where it is.  ``exclude`` without a module.
 
     Example:
         >>> import torch

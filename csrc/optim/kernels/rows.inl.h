@@ -99,6 +99,7 @@ static void gather(const float* x, const std::uint8_t* bits, float* chosen, std:
   std::int64_t j = 0, place = 0;
 #if defined(__AVX512F__)
   for (; j + kLanes <= n; j += kLanes) {
+    prefetch_stream(x + j);  // the first to read the row
     const __mmask16 mask = sixteen_bits(bits, j);
     _mm512_storeu_ps(chosen + place, _mm512_maskz_compress_ps(mask, _mm512_loadu_ps(x + j)));
     place += __builtin_popcount(mask);

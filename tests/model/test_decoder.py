@@ -159,7 +159,8 @@ def test_speculative_text_equals_plain_text(packed: Decoder) -> None:
 
     prompt = torch.from_numpy(np.tile(IDS[:9], 5))
     plain = spec.generate(packed.host(), prompt, drafter=None, max_new_tokens=40, eos_token_id=())
-    drafted = spec.generate(packed.host(), prompt, drafter=spec.SuffixDrafter(), max_new_tokens=40, eos_token_id=())
+    settings: dict[str, Any] = {"policy": spec.FixedLength(6), "max_new_tokens": 40, "eos_token_id": ()}
+    drafted = spec.generate(packed.host(), prompt, drafter=spec.SuffixDrafter(), **settings)
     assert list(plain.tokens) == packed.generate(prompt.numpy(), max_new_tokens=40, eos_token_id=())
     assert list(drafted.tokens) == list(plain.tokens)
 

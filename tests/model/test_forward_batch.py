@@ -130,10 +130,11 @@ def test_batches_of_the_loop_equal_single_texts(packed: Decoder, drafter: str | 
 
     prompts = [np.tile(IDS[:9], 5).tolist(), IDS[20:21].tolist(), IDS[5:40].tolist()]
     settings: dict[str, Any] = {"max_new_tokens": 24, "eos_token_id": ()}
-    batch = spec.generate(packed.host(), prompts, drafter=make(), **settings)
+    drafts = {"policy": spec.FixedLength(6)}
+    batch = spec.generate(packed.host(), prompts, drafter=make(), **drafts, **settings)
     for prompt, text in zip(prompts, batch.sequences, strict=True):
         assert list(text) == packed.generate(prompt, **settings)
-        assert list(text) == list(spec.generate(packed.host(), prompt, drafter=make(), **settings).tokens)
+        assert list(text) == list(spec.generate(packed.host(), prompt, drafter=make(), **drafts, **settings).tokens)
 
 
 def test_a_batch_runs_one_forward_per_step(packed: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import torch
 from gramcore.spec import Context, DraftTree, FixedLength, NgramDrafter, StopStrings, generate
 
 from .conftest import tiny_model
-from .scripted import Scripted, oracle, prompt
+from .scripted import ALWAYS, Scripted, oracle, prompt
 
 
 def bushy(ctx: Context, budget: int) -> DraftTree:
@@ -84,7 +84,7 @@ def test_plain_greedy_is_what_transformers_generates(model: Any) -> None:
 def test_ngram_drafts_on_twenty_prompts(model: Any, seed: int) -> None:
     ids = prompt(30, seed)
     plain = generate(model, ids, max_new_tokens=48)
-    fast = generate(model, ids, drafter=NgramDrafter(), max_new_tokens=48)
+    fast = generate(model, ids, policy=ALWAYS, drafter=NgramDrafter(), max_new_tokens=48)
     assert fast.tokens == plain.tokens
     assert fast.stats.emitted == 48
 
@@ -96,7 +96,7 @@ def test_head_layouts_and_attention_implementations(changes: dict[str, Any]) -> 
     other = tiny_model(**changes)
     ids = prompt(20, 3)
     plain = generate(other, ids, max_new_tokens=30)
-    fast = generate(other, ids, drafter=Scripted(mixed(plain.tokens, len(ids))), max_new_tokens=30)
+    fast = generate(other, ids, policy=ALWAYS, drafter=Scripted(mixed(plain.tokens, len(ids))), max_new_tokens=30)
     assert fast.tokens == plain.tokens
     assert fast.stats.accepted > 0
 
@@ -108,7 +108,7 @@ def test_other_dtypes_run(dtype: torch.dtype) -> None:
         with pytest.raises(TypeError, match="logits dtype"):
             generate(other, prompt(), max_new_tokens=4)
         return
-    result = generate(other, prompt(), drafter=NgramDrafter(), max_new_tokens=20)
+    result = generate(other, prompt(), policy=ALWAYS, drafter=NgramDrafter(), max_new_tokens=20)
     assert len(result.tokens) == 20
 
 
@@ -117,7 +117,7 @@ def test_batch_equals_single(model: Any, sampled: bool) -> None:
     law = {"temperature": 0.9, "seed": 5} if sampled else {}
     rows = [prompt(40, 1), [7], prompt(12, 2), prompt(2, 3)]
     plain = generate(model, rows, max_new_tokens=25, **law).sequences
-    fast = generate(model, rows, drafter=NgramDrafter(), max_new_tokens=25, **law).sequences
+    fast = generate(model, rows, policy=ALWAYS, drafter=NgramDrafter(), max_new_tokens=25, **law).sequences
     assert fast == plain
     if not sampled:
         assert plain == [generate(model, row, max_new_tokens=25).tokens for row in rows]
@@ -127,7 +127,7 @@ def test_batch_rows_end_on_their_own(model: Any) -> None:
     rows = [prompt(10, s) for s in range(4)]
     free = generate(model, rows, max_new_tokens=30).sequences
     eos = free[1][3]
-    stopped = generate(model, rows, drafter=NgramDrafter(), max_new_tokens=30, eos_token_id=eos)
+    stopped = generate(model, rows, policy=ALWAYS, drafter=NgramDrafter(), max_new_tokens=30, eos_token_id=eos)
     for got, whole, reason in zip(stopped.sequences, free, stopped.stats.stop_reasons, strict=True):
         cut = whole.index(eos) + 1 if eos in whole else 30
         assert got == whole[:cut]
@@ -157,14 +157,14 @@ def test_drafts_past_the_end_are_cut(model: Any) -> None:
     ids = prompt()
     plain = generate(model, ids, max_new_tokens=40).tokens
     for new in (1, 2, 7, 13, 14):
-        fast = generate(model, ids, drafter=Scripted(oracle(plain, len(ids))), max_new_tokens=new)
+        fast = generate(model, ids, policy=ALWAYS, drafter=Scripted(oracle(plain, len(ids))), max_new_tokens=new)
         assert fast.tokens == plain[:new]
         assert fast.stats.emitted == new
 
 
 def test_context_end_stops_the_text() -> None:
     small = tiny_model(max_position_embeddings=32)
-    result = generate(small, prompt(24), drafter=NgramDrafter(), max_new_tokens=100)
+    result = generate(small, prompt(24), policy=ALWAYS, drafter=NgramDrafter(), max_new_tokens=100)
     assert result.tokens == generate(small, prompt(24), max_new_tokens=100).tokens
     assert len(result.tokens) == 8
     assert result.stats.stop_reasons == ["context"]
@@ -190,6 +190,7 @@ def test_stop_function_and_streamer(model: Any) -> None:
     result = generate(
         model,
         ids,
+        policy=ALWAYS,
         drafter=Scripted(oracle(plain, len(ids))),
         max_new_tokens=40,
         stop=lambda new: new[-2:] == plain[8:10],
@@ -211,13 +212,21 @@ def test_processors_see_the_path_of_their_node(model: Any) -> None:
     plain = generate(model, ids, processors=[no_repeat], max_new_tokens=30)
     assert len(set(plain.tokens)) == 30
     fast = generate(
-        model, ids, drafter=Scripted(mixed(plain.tokens, len(ids))), processors=[no_repeat], max_new_tokens=30
+        model,
+        ids,
+        policy=ALWAYS,
+        drafter=Scripted(mixed(plain.tokens, len(ids))),
+        processors=[no_repeat],
+        max_new_tokens=30,
     )
     assert fast.tokens == plain.tokens
     assert fast.stats.accepted > 0
     sampled = {"processors": [no_repeat], "max_new_tokens": 30, "temperature": 1.0, "seed": 3}
     plain = generate(model, ids, **sampled)
-    assert generate(model, ids, drafter=Scripted(mixed(plain.tokens, len(ids))), **sampled).tokens == plain.tokens
+    assert (
+        generate(model, ids, policy=ALWAYS, drafter=Scripted(mixed(plain.tokens, len(ids))), **sampled).tokens
+        == plain.tokens
+    )
 
 
 class AlternatingGrammar:
@@ -256,7 +265,13 @@ def test_grammar_holds_with_and_without_drafts(model: Any, law: dict[str, Any]) 
     assert plain.stats.stop_reasons == ["grammar"]
     for plan in (mixed(plain.tokens, len(ids)), bushy, oracle([*plain.tokens, 4, 5, 6], len(ids))):
         fast = generate(
-            model, ids, drafter=Scripted(plan), grammar=AlternatingGrammar(20, 97), max_new_tokens=60, **law
+            model,
+            ids,
+            policy=ALWAYS,
+            drafter=Scripted(plan),
+            grammar=AlternatingGrammar(20, 97),
+            max_new_tokens=60,
+            **law,
         )
         assert fast.tokens == plain.tokens
     batch = generate(model, [ids, ids[:3]], grammar=[AlternatingGrammar(4, 97), AlternatingGrammar(6, 97)])
@@ -313,7 +328,7 @@ def test_stop_strings_across_tokens_and_rows(model: Any) -> None:
     free = generate(model, rows, max_new_tokens=30).sequences
     wanted = Words().decode(free[0][7:9])[1:]  # begins inside a token
     stop = StopStrings(Words(), [wanted, "nothing of the kind"])
-    result = generate(model, rows, drafter=NgramDrafter(), max_new_tokens=30, stop=stop)
+    result = generate(model, rows, policy=ALWAYS, drafter=NgramDrafter(), max_new_tokens=30, stop=stop)
     for got, whole, reason in zip(result.sequences, free, result.stats.stop_reasons, strict=True):
         text = Words().decode(whole)
         if wanted in text:

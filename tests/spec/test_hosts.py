@@ -24,6 +24,8 @@ from gramcore.spec import (
     save_tree_png,
 )
 
+from .scripted import ALWAYS
+
 PROMPT = [*range(5, 20), *range(5, 20)]
 
 
@@ -33,11 +35,12 @@ def test_custom_generate_equals_transformers_greedy(model: Any, drafter: Any) ->
     mask = torch.ones_like(ids)
     settings = {"attention_mask": mask, "max_new_tokens": 30, "do_sample": False, "pad_token_id": 0}
     theirs = model.generate(ids, **settings)
-    ours = model.generate(ids, **settings, custom_generate=hf_generate, drafter=drafter)
+    ours = model.generate(ids, **settings, custom_generate=hf_generate, drafter=drafter, policy=ALWAYS)
     assert torch.equal(ours, theirs)
     penalised = {**settings, "repetition_penalty": 1.5, "no_repeat_ngram_size": 2}
     assert torch.equal(
-        model.generate(ids, **penalised, custom_generate=hf_generate, drafter=drafter), model.generate(ids, **penalised)
+        model.generate(ids, **penalised, custom_generate=hf_generate, drafter=drafter, policy=ALWAYS),
+        model.generate(ids, **penalised),
     )
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from gramcore.spec import Context, DraftTree, FixedLength, NgramDrafter, generate
 
-from .scripted import Scripted, prompt
+from .scripted import ALWAYS, Scripted, prompt
 
 
 def test_statistics_add_up(model: Any) -> None:
     ids = prompt(30, 4)
-    result = generate(model, ids, drafter=NgramDrafter(), max_new_tokens=40)
+    result = generate(model, ids, policy=ALWAYS, drafter=NgramDrafter(), max_new_tokens=40)
     stats = result.stats
     assert stats.emitted == len(result.tokens) == 40
     assert stats.emitted <= stats.steps + stats.accepted <= stats.emitted + 1

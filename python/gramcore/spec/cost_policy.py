@@ -148,7 +148,7 @@ class CostModelLength(LengthPolicy):
         self.costs = costs
         self._keep = 0.5 ** (1 / self.memory_steps)
         self._used = RowCosts() if costs is None else costs
-        self._drafter = ""
+        self._drafter: Any = self  # whose time is remembered; before a request names it, nobody's
         self._kinds = [_Acceptance(max_nodes, self._keep, *prior) for prior in _PRIORS]
         self._probes = [_Probes() for _ in _PRIORS]  # of verification
         self._questions = _Probes()  # of a drafter whose time does not pay
@@ -162,7 +162,7 @@ class CostModelLength(LengthPolicy):
     def begin(self, host: Any, drafter: Drafter) -> None:
         if self.costs is None:
             self._used = row_costs(host)
-        self._drafter = type(drafter).__qualname__
+        self._drafter = drafter
         self._used.new_request()
         self._known_before = self._used.measured
 

@@ -92,7 +92,7 @@ class RowCosts:
         """Forget all measurements."""
         with self._lock:
             self._filters: dict[tuple[int, int], _Filter] = {}
-            self._draft_s: dict[str, float] = {}
+            self._draft_s: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
             self.measured = 0
 
     def new_request(self) -> None:
@@ -136,12 +136,12 @@ class RowCosts:
         with self._lock:
             return math.sqrt(self._filter(context, batch).cov[0, 0])
 
-    def draft_seconds(self, drafter: str) -> float | None:
-        """Time of one call of that kind of drafter, or None; 0 for given costs."""
+    def draft_seconds(self, drafter: Any) -> float | None:
+        """Time of one call of that drafter (the object ``generate`` was given), or None; 0 for given costs."""
         return self._draft_s.get(drafter) if self._given is None else 0.0
 
-    def observe_draft(self, drafter: str, seconds: float) -> None:
-        """Take note of one call of that kind of drafter; a moving average over some twenty."""
+    def observe_draft(self, drafter: Any, seconds: float) -> None:
+        """Take note of one call of that drafter; a moving average over some twenty."""
         if self._given is None:
             with self._lock:
                 before = self._draft_s.get(drafter, seconds)

@@ -55,8 +55,8 @@ def test_a_raising_or_slow_drafter_is_switched_off(model: Any, bounded: bool) ->
         (Plan(some, broken, bounded=bounded), 30, "raised KeyError"),
         (Plan(slow, bounded=bounded), 0.01, "took"),
     ]:
+        settings: dict[str, Any] = {"policy": FixedLength(5), "draft_timeout_s": seconds}
         with pytest.warns(RuntimeWarning, match=f"Plan is switched off: it {said}"):
-            settings: dict[str, Any] = {"policy": FixedLength(5), "draft_timeout_s": seconds}
             result = generate(model, PROMPT, drafter=drafter, max_new_tokens=20, **settings)
         assert result.tokens == plain
         assert result.stats.draft_ends["no drafter"] >= 19
@@ -70,22 +70,16 @@ def test_a_drafter_that_never_returns_costs_its_time_once(model: Any) -> None:
         return some(ctx, budget)
 
     plain = generate(model, PROMPT, max_new_tokens=20).tokens
+    limits: dict[str, Any] = {"policy": FixedLength(5), "draft_timeout_s": 0.05}
     started = time.perf_counter()
     with pytest.warns(RuntimeWarning, match=r"took more than 0\.05 s"):
-        hung = generate(
-            model, PROMPT, drafter=Plan(hang), policy=FixedLength(5), max_new_tokens=20, draft_timeout_s=0.05
-        )
+        hung = generate(model, PROMPT, drafter=Plan(hang), max_new_tokens=20, **limits)
     assert hung.tokens == plain
     assert time.perf_counter() - started < 20  # it did not wait for the drafter
     rows = [PROMPT, PROMPT[:7]]
     both = generate(model, rows, max_new_tokens=10).sequences
     with pytest.warns(RuntimeWarning, match="took more than"):
-        assert (
-            generate(
-                model, rows, drafter=Plan(hang), policy=FixedLength(5), max_new_tokens=10, draft_timeout_s=0.05
-            ).sequences
-            == both
-        )
+        assert generate(model, rows, drafter=Plan(hang), max_new_tokens=10, **limits).sequences == both
     release.set()
     deadline = time.perf_counter() + 10
     while any(t.name == "gramcore drafter" for t in threading.enumerate()):  # the threads end

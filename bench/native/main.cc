@@ -1,5 +1,6 @@
 // Cores measured without Python: what is left when the cost of a call is taken away.
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -8,6 +9,7 @@
 #include "core/thread_pool.h"
 #include "grammar/kernels/apply_bitmask.h"
 #include "ngram/suffix_automaton.h"
+#include "quant/linear.h"
 
 namespace gramcore::bench {
 namespace {
@@ -70,6 +72,34 @@ void bitmask() {
   c.print();
 }
 
+// One row times 4096x4096: the same weight again and again, and eight of them in turn, more than caches hold.
+void products() {
+  for (const int bits : {8, 4, 1}) {
+    quant::PackSpec spec;
+    spec.n = spec.k = 4096;
+    spec.bits = bits;
+    spec.zero = bits == 8 ? 128 : bits == 1 ? 1 : 8;
+    const std::vector<std::uint8_t> codes(static_cast<std::size_t>(spec.n * spec.k), 1);
+    const std::vector<float> scales(static_cast<std::size_t>(spec.n * spec.groups()), 0.5f);
+    const std::size_t size = static_cast<std::size_t>(spec.packed_bytes());
+    std::vector<std::vector<std::uint8_t>> weights(8, std::vector<std::uint8_t>(size));
+    for (auto& packed : weights) quant::pack(spec, codes, {scales, {}}, packed);
+    const std::vector<float> x(4096, 1.0f);
+    std::vector<float> y(4096);
+    const float expected = 0.5f * 4096.0f * static_cast<float>(bits == 1 ? 1 : 1 - spec.zero);
+    std::size_t turn = 0;
+    const auto multiply = [&](const std::vector<std::uint8_t>& packed) {
+      quant::linear(quant::PackedLinear{spec, packed, nullptr}, quant::RowsView{x.data(), DType::f32, 1, 4096, 4096},
+                    quant::MutableRowsView{y.data(), DType::f32, 1, 4096, 4096});
+    };
+    const auto right = [&] { return std::fabs(y[0] - expected) <= 1e-3f * std::fabs(expected); };
+    Case c(std::to_string(bits) + " bits g32, 4096x4096 times one row", 1, static_cast<double>(size));
+    c.add("from memory", [&] { multiply(weights[turn++ % weights.size()]); }, right);
+    c.add("in cache, as far as it fits", [&] { multiply(weights[0]); }, right);
+    c.print();
+  }
+}
+
 }  // namespace
 }  // namespace gramcore::bench
 
@@ -77,4 +107,5 @@ int main() {
   gramcore::bench::dispatch();
   gramcore::bench::automaton();
   gramcore::bench::bitmask();
+  gramcore::bench::products();
 }

@@ -1,6 +1,6 @@
 // y = x W^T + bias with packed low-bit W: activations are quantised to int8 in blocks of 32 columns (scale = largest
-// magnitude / 127), inner products are exact, sums over blocks fp32 in one fixed order.  A row of y does not depend on
-// the other rows of x, on the number of threads, or on which rows are computed together.
+// magnitude / 127) or to odd numbers of fewer bits, inner products are exact, sums over blocks fp32 in one fixed order.
+// A row of y does not depend on the other rows of x, on the number of threads, or on which rows are computed together.
 //
 //   linear(w, x_rows, y_rows);                       // all at once, on the thread pool
 //
@@ -50,8 +50,10 @@ class QuantizedRows {
   struct Piece {
     std::int64_t row0, row1, block0, block1;
   };
-  void quantize(const RowsView& x);
-  void resize(std::int64_t rows, std::int64_t cols);
+  // bits: 8, or 1 to 7 for the odd numbers within 2^bits - 1 times largest magnitude / (2^bits - 1); of one bit, signs
+  // times the mean magnitude.
+  void quantize(const RowsView& x, int bits = 8);
+  void resize(std::int64_t rows, std::int64_t cols, int bits = 8);
   void expect(const PackSpec& w);
   void set(const RowsView& x, const Piece& piece);
   std::int64_t blocks() const { return blocks_; }
@@ -66,23 +68,30 @@ class QuantizedRows {
   struct Prepared {
     int zero = -1;
     std::int64_t group = 0;  // 0: no minima
+    int planes = 0;          // bits of the weight in products by counting bits; 0: by dot products
     bool current = false;
-    std::vector<std::int32_t> init;  // [tile][block][row]: -zero * sum
+    std::vector<std::int32_t> init;  // [tile][block][row]: what sums of products start from
     std::vector<float> gsum;         // [tile][group][row]: sum of scale * sum, for minima
   };
   const Prepared& prepared(const PackSpec& w) const;
   Prepared* slot(const PackSpec& w);  // with memory, and current from now on; null if it was
   void fill(Prepared* slot, const Piece& piece) const;
   void fill_tables(const Piece& piece);
+  void fill_planes(const Piece& piece);
+  bool by_planes(const PackSpec& w) const;
+  void use(const PackSpec& w, bool filled);
   Piece everything() const { return {0, rows_, 0, blocks_}; }
 
   std::int64_t rows_ = 0, cols_ = 0, blocks_ = 0;
+  int bits_ = 8;
   LineVector<std::int8_t> codes_;   // tiles of 16 rows: [tile][block][row][32]
   std::vector<float> scales_;       // [tile][block][row]
   std::vector<std::int32_t> sums_;  // the same
   std::vector<Prepared> prepared_;
   std::vector<std::uint8_t> tables_;  // of one-bit weights: [block][row][256]
   bool tables_current_ = false;
+  std::vector<std::uint32_t> planes_;  // [tile][block][row]: see PanelArgs::planes
+  bool planes_current_ = false;
 };
 
 // Columns [n0, n1) of y (M, N); n0 a multiple of 16.  x must have been prepared for w.spec.  Runs on the calling
@@ -123,5 +132,8 @@ void linear(const PackedLinear& w, QuantizedRows* x, const MutableRowsView& y);
 void linear(const PackedLinear& w, const FloatRows& x, const MutableRowsView& y);
 void linear(const PackedLinear& w, const RowsView& x, const MutableRowsView& y,
             Activations activations = Activations::int8);
+
+// With activations rounded to `bits` bits, as QuantizedRows::quantize does it.
+void linear_rounded(const PackedLinear& w, const RowsView& x, const MutableRowsView& y, int bits);
 
 }  // namespace gramcore::quant

@@ -59,7 +59,6 @@ struct LinearOperands {
   TensorView x, y;
   quant::PackedLinear w;
   std::int64_t rows;
-  bool int8_activations;
 };
 
 LinearOperands read_linear(OpCall& call) {
@@ -70,7 +69,6 @@ LinearOperands read_linear(OpCall& call) {
   o.w = {spec, packed_bytes(packed, x.device), bias_of(call, 2, spec.n, x.device)};
   o.y = new_product(call, x, spec.k, spec.n);
   o.rows = x.numel() / spec.k;
-  o.int8_activations = call.boolean(10);
   return o;
 }
 
@@ -80,7 +78,17 @@ void linear_packed_cpu(OpCall& call) {
   check_cpu(o.x, "x");
   quant::linear(o.w, quant::RowsView{o.x.data, o.x.dtype, o.rows, s.k, s.k},
                 quant::MutableRowsView{o.y.data, o.y.dtype, o.rows, s.n, s.n},
-                o.int8_activations ? quant::Activations::int8 : quant::Activations::f32);
+                call.boolean(10) ? quant::Activations::int8 : quant::Activations::f32);
+}
+
+// x, packed, bias, spec, activation_bits.
+void linear_bipolar_cpu(OpCall& call) {
+  const LinearOperands o = read_linear(call);
+  const quant::PackSpec& s = o.w.spec;
+  check_cpu(o.x, "x");
+  quant::linear_rounded(o.w, quant::RowsView{o.x.data, o.x.dtype, o.rows, s.k, s.k},
+                        quant::MutableRowsView{o.y.data, o.y.dtype, o.rows, s.n, s.n},
+                        static_cast<int>(call.integer(10)));
 }
 
 struct BinaryOperands {
@@ -224,7 +232,7 @@ void linear_packed_cuda(OpCall& call) {
   auto args = product_args<quant::LinearPackedArgs>(o, o.w.spec.n, o.w.spec.k);
   args.packed = o.w.packed.data();
   args.spec = o.w.spec;
-  args.int8_activations = o.int8_activations ? 1 : 0;
+  args.int8_activations = call.boolean(10) ? 1 : 0;
   launch(call, o.x, &args, gc_cuda_linear_packed_workspace, gc_cuda_linear_packed);
 }
 

@@ -105,6 +105,38 @@ GC_TEST(quant_linear_levels_agree_and_rows_are_independent) {
   set_cpu_level(before);
 }
 
+// Weights of one to three bits against the same weights in four-bit codes, whose products are dot products.
+GC_TEST(quant_counted_bits_are_dot_products_at_every_level) {
+  const CpuLevel before = current_cpu_level();
+  const std::int64_t n = 37, k = 301, m = 21;
+  const auto x = uniform(static_cast<std::size_t>(m * k), 9);
+  for (int bits = 1; bits <= 3; ++bits) {
+    for (std::int64_t group : {32, 96}) {
+      const Problem p(n, k, bits, group, group == 32, ScaleType::f16);
+      std::vector<std::uint8_t> wide = p.codes;
+      PackSpec spec = p.spec;
+      spec.bits = 4;
+      for (std::uint8_t& code : wide) code = static_cast<std::uint8_t>(bits == 1 ? 2 * code : code);
+      std::vector<std::uint8_t> packed(static_cast<std::size_t>(spec.packed_bytes()));
+      pack(spec, wide, {p.scales, p.mins}, packed);
+      for (CpuLevel level : supported_cpu_levels()) {
+        set_cpu_level(level);
+        for (int activation_bits = 1; activation_bits <= 8; ++activation_bits) {
+          for (std::int64_t rows : {std::int64_t{1}, std::int64_t{2}, m}) {
+            std::vector<float> counted(static_cast<std::size_t>(rows * n)), multiplied(counted.size());
+            const RowsView from{x.data(), DType::f32, rows, k, k};
+            linear_rounded({p.spec, p.packed, nullptr}, from, {counted.data(), DType::f32, rows, n, n},
+                           activation_bits);
+            linear_rounded({spec, packed, nullptr}, from, {multiplied.data(), DType::f32, rows, n, n}, activation_bits);
+            EXPECT(counted == multiplied);
+          }
+        }
+      }
+    }
+  }
+  set_cpu_level(before);
+}
+
 GC_TEST(quant_table_products_at_every_level) {
   const CpuLevel before = current_cpu_level();
   const std::int64_t n = 37, k = 300, m = 35;

@@ -134,6 +134,33 @@ def bipolar_values(bits: int) -> list[int]:
     return sorted(values)
 
 
+def bipolar_activations(x: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bipolar codes of x in blocks of 32 columns, as odd numbers, and the scale of every element, one by one: the
+    nearest sums of ``+-2^i`` under the largest magnitude, or signs under the mean one."""
+    values = bipolar_values(bits)
+    codes, scales = np.empty(x.shape, dtype=np.int64), np.empty(x.shape)
+    for m in range(x.shape[0]):
+        for first in range(0, x.shape[1], 32):
+            block = x[m, first : first + 32].astype(np.float64)
+            t = np.abs(block).mean() if bits == 1 else np.abs(block).max() / (2**bits - 1)
+            for i, v in enumerate(block):
+                nearest = min(values, key=lambda value: abs(float(v) - t * value))
+                codes[m, first + i] = (1 if v >= 0 else -1) if bits == 1 else nearest
+                scales[m, first + i] = t
+    return codes, scales
+
+
+def bit_plane_product(w: np.ndarray, x: np.ndarray, w_bits: int, x_bits: int) -> int:
+    """``sum_k w_k x_k`` of odd numbers by their planes of bits: ``sum_ij 2^(i + j) (K - 2 popcount(W_i ^ X_j))``."""
+    total = 0
+    for i in range(w_bits):
+        for j in range(x_bits):
+            w_i = ((w + 2**w_bits - 1) // 2 >> i) & 1
+            x_j = ((x + 2**x_bits - 1) // 2 >> j) & 1
+            total += 2 ** (i + j) * (len(w) - 2 * int((w_i ^ x_j).sum()))
+    return total
+
+
 def fp8_values(fmt: str) -> np.ndarray:
     """Every finite value of an 8-bit format, from its definition, ascending."""
     exponent_bits, mantissa_bits, bias = {"e4m3": (4, 3, 7), "e5m2": (5, 2, 15)}[fmt]

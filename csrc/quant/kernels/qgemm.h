@@ -24,8 +24,13 @@ struct PanelArgs {
   std::int64_t rows;       // all rows
   float* out;              // (panels, rows, 16)
   std::uint8_t* scratch;   // 10 KiB and 2 KiB per tile, 64-byte aligned
+  int prefetch;            // whether asking for weights ahead of time pays on this processor
   // Tables of build_tables for [block][row], or null: one-bit weights by table, rows <= table_rows.
   const std::uint8_t* tables;
+  // Of popcount: bit planes of [block][row], plane_words = 2 (bits + 1) of 32 columns each: planes from the lowest and
+  // the mask of real columns, first in the order of one-bit weights, then in that of two-bit ones.
+  const std::uint32_t* planes;
+  std::int64_t plane_words;
   const std::uint8_t* second;  // of pair1: panels of the same format without minima
   std::int64_t second_bytes;
 };
@@ -33,14 +38,19 @@ struct PanelArgs {
 struct QgemmKernels {
   void (*panel[9])(const PanelArgs&);  // by bits of a code
   // One row of k floats -> blocks of 32 int8 at stride `x_stride` bytes, scales and sums at stride `s_stride`;
-  // columns from k to 32 * blocks count as zero.  A block with a NaN or infinity gets scale NaN.
-  void (*quantize_row)(const float* x, std::int64_t k, std::int64_t blocks, std::int8_t* xq, std::int64_t x_stride,
-                       float* xs, std::int32_t* xsum, std::int64_t s_stride);
+  // columns from k to 32 * blocks count as zero.  A block with a NaN or infinity gets scale NaN.  bits: 8, or 1 to 7
+  // for the odd numbers that have as many bits of -1 and +1.
+  void (*quantize_row)(const float* x, std::int64_t k, int bits, std::int64_t blocks, std::int8_t* xq,
+                       std::int64_t x_stride, float* xs, std::int32_t* xsum, std::int64_t s_stride);
   // For one-bit weights: 256 bytes for every 32 int8 of x.  Null, with table_rows 0, where tables do not pay.
   void (*build_tables)(const std::int8_t* x, std::int64_t blocks, std::uint8_t* tables);
   std::int64_t table_rows;
   // The sum of two one-bit weights' products; only with tables.  Each is added up as panel[1] does it.
   void (*pair1)(const PanelArgs&);
+  // By bits of a weight and of activations: products by counting bits, to the bit those of panel[]; null where they are
+  // not faster.  By bits of a weight: up to how many rows of x they are.
+  void (*popcount[4][5])(const PanelArgs&);
+  std::int64_t popcount_rows[4];
 };
 
 const QgemmKernels& qgemm_kernels();

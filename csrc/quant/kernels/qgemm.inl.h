@@ -44,11 +44,32 @@ GC_INLINE void dot_block(const std::uint8_t* p, const std::int8_t* x, const std:
   });
 }
 
-// kRows rows of one tile that has `stride` rows, from row r0; lanes first .. first + kLanes - 1 of the panel.
+// What a panel is multiplied with, and how, in blocks of 32 columns: here kRows rows of int8, by dot products.
 template <int kBits, int kRows>
+struct DotProduct {
+  const std::int8_t* x;
+
+  GC_INLINE DotProduct at(const PanelArgs& a, std::int64_t r0) { return {a.xq + r0 * 32}; }
+  GC_INLINE void next(DotProduct* at, std::int64_t stride) { at->x += 32 * stride; }
+  GC_INLINE void block(const DotProduct& at, const std::uint8_t* p, const std::int32_t* init, Ints* sums) {
+    dot_block<kBits, kRows>(p, at.x, init, sums);
+  }
+};
+
+template <int kBits>
+struct ByDots {
+  static constexpr int kMost = kMaxRows;  // rows at once
+  template <int kRows>
+  using Rows = DotProduct<kBits, kRows>;
+};
+
+#include "quant/kernels/popcount.inl.h"
+
+// kRows rows of one tile that has `stride` rows, from row r0; lanes first .. first + kLanes - 1 of the panel.
+template <class Product, int kBits, int kRows>
 static void lanes_times_rows(const PanelArgs& a, std::int64_t stride, std::int64_t r0, int first, float* out) {
   const std::int64_t value_bytes = a.scale_f32 ? 4 : 2;
-  const std::int8_t* xq = a.xq + r0 * 32;
+  Product x = Product::at(a, r0);
   const float *xs = a.xs + r0, *gsum = a.gsum + r0;
   const std::int32_t* init = a.init + r0;
   const std::uint8_t* p = a.panel;
@@ -58,12 +79,12 @@ static void lanes_times_rows(const PanelArgs& a, std::int64_t stride, std::int64
     Floats t[kRows];
     for (int r = 0; r < kRows; ++r) t[r] = zero_floats();
     for (int b = 0; b < a.blocks_per_group; ++b) {
-      if (first == 0) prefetch_block<kBits>(p);
+      if (first == 0 && a.prefetch) prefetch_block<kBits>(p);
       Ints sums[kRows];
-      dot_block<kBits, kRows>(p + 4 * first, xq, init, sums);
+      Product::block(x, p + 4 * first, init, sums);
       for (int r = 0; r < kRows; ++r) t[r] = fma(to_floats(sums[r]), fill_float(xs[r]), t[r]);
       p += 64 * kBits;
-      xq += 32 * stride;
+      Product::next(&x, stride);
       xs += stride;
       init += stride;
     }
@@ -82,10 +103,10 @@ static void lanes_times_rows(const PanelArgs& a, std::int64_t stride, std::int64
 
 // The same for groups of one block with fp16 values, the format of one-row products that should wait for nothing but
 // memory: the loop keeps what it needs in registers.
-template <int kBits, int kRows, bool kMin>
+template <class Product, int kBits, int kRows, bool kMin>
 static void single_blocks_times_rows(const PanelArgs& a, std::int64_t stride, std::int64_t r0, int first, float* out) {
   const int lane = kLanes == 16 ? 0 : first;
-  const std::int8_t* xq = a.xq + r0 * 32;
+  Product x = Product::at(a, r0);
   const float *xs = a.xs + r0, *gsum = a.gsum + r0;
   const std::int32_t* init = a.init + r0;
   const std::uint8_t* p = a.panel;
@@ -93,9 +114,9 @@ static void single_blocks_times_rows(const PanelArgs& a, std::int64_t stride, st
   for (int r = 0; r < kRows; ++r) acc[r] = zero_floats();
   const std::int64_t groups = a.groups, end = groups * stride;
   for (std::int64_t at = 0; at < end; at += stride) {
-    if (lane == 0) prefetch_block<kBits>(p);
+    if (lane == 0 && a.prefetch) prefetch_block<kBits>(p);
     Ints sums[kRows];
-    dot_block<kBits, kRows>(p + 4 * lane, xq, init + at, sums);
+    Product::block(x, p + 4 * lane, init + at, sums);
     const Floats scale = load_f16(p + 64 * kBits + 2 * lane);
     for (int r = 0; r < kRows; ++r) acc[r] = fma(scale, times(to_floats(sums[r]), fill_float(xs[at + r])), acc[r]);
     if constexpr (kMin) {
@@ -103,32 +124,33 @@ static void single_blocks_times_rows(const PanelArgs& a, std::int64_t stride, st
       for (int r = 0; r < kRows; ++r) acc[r] = fma(min, fill_float(gsum[at + r]), acc[r]);
     }
     p += 64 * kBits + (kMin ? 64 : 32);
-    xq += 32 * stride;
+    Product::next(&x, stride);
   }
   for (int r = 0; r < kRows; ++r) store(out + 16 * r + lane, acc[r]);
 }
 
-template <int kBits, int kRows>
+template <class By, int kBits, int kRows>
 static void rows_of_tile(const PanelArgs& a, std::int64_t stride, std::int64_t r0, float* out) {
+  using Product = typename By::template Rows<kRows>;
   const bool single = a.blocks_per_group == 1 && !a.scale_f32;
-  const auto lanes = !single     ? lanes_times_rows<kBits, kRows>
-                     : a.has_min ? single_blocks_times_rows<kBits, kRows, true>
-                                 : single_blocks_times_rows<kBits, kRows, false>;
+  const auto lanes = !single     ? lanes_times_rows<Product, kBits, kRows>
+                     : a.has_min ? single_blocks_times_rows<Product, kBits, kRows, true>
+                                 : single_blocks_times_rows<Product, kBits, kRows, false>;
   for (int first = 0; first < 16; first += kLanes) lanes(a, stride, r0, first, out);
 }
 
-template <int kBits>
+template <class By, int kBits>
 static void tile_times_panel(const PanelArgs& a, std::int64_t rows, float* out) {
   std::int64_t r = 0;
-  if constexpr (kMaxRows >= 8) {
-    for (; r + 8 <= rows; r += 8) rows_of_tile<kBits, 8>(a, rows, r, out + 16 * r);
+  if constexpr (By::kMost >= 8) {
+    for (; r + 8 <= rows; r += 8) rows_of_tile<By, kBits, 8>(a, rows, r, out + 16 * r);
   }
-  for (; r + 4 <= rows; r += 4) rows_of_tile<kBits, 4>(a, rows, r, out + 16 * r);
+  for (; r + 4 <= rows; r += 4) rows_of_tile<By, kBits, 4>(a, rows, r, out + 16 * r);
   if (r + 2 <= rows) {
-    rows_of_tile<kBits, 2>(a, rows, r, out + 16 * r);
+    rows_of_tile<By, kBits, 2>(a, rows, r, out + 16 * r);
     r += 2;
   }
-  if (r < rows) rows_of_tile<kBits, 1>(a, rows, r, out + 16 * r);
+  if (r < rows) rows_of_tile<By, kBits, 1>(a, rows, r, out + 16 * r);
 }
 
 // The same panel with the activations moved on by one tile of `rows` rows.
@@ -136,6 +158,7 @@ GC_INLINE void next_tile(PanelArgs* a, std::int64_t rows) {
   a->xq += a->x_blocks * rows * 32;
   a->xs += a->x_blocks * rows;
   a->init += a->x_blocks * rows;
+  a->planes += a->x_blocks * rows * a->plane_words;
   a->gsum += a->groups * rows;
 }
 
@@ -146,13 +169,23 @@ GC_INLINE void next_tile(PanelArgs* a, std::int64_t rows) {
 #include "quant/kernels/lut.inl.h"
 #endif
 
-template <int kBits>
+template <class By, int kBits>
 static void one_panel(const PanelArgs& args) {
   PanelArgs a = args;
   for (std::int64_t done = 0; done < args.rows; done += args.tile_rows) {
     const std::int64_t left = args.rows - done, rows = left < args.tile_rows ? left : args.tile_rows;
-    tile_times_panel<kBits>(a, rows, args.out + 16 * done);
+    tile_times_panel<By, kBits>(a, rows, args.out + 16 * done);
     next_tile(&a, rows);
+  }
+}
+
+template <class By, int kBits>
+static void each_panel(const PanelArgs& args) {
+  PanelArgs a = args;
+  for (std::int64_t p = 0; p < args.panels; ++p) {
+    one_panel<By, kBits>(a);
+    a.panel += a.panel_bytes;
+    a.out += 16 * a.rows;
   }
 }
 
@@ -164,38 +197,64 @@ static void panel(const PanelArgs& args) {
 #if defined(__AVX512VBMI__)
   if (kBits == 1 && args.tables) return lut<false>(args);
 #endif
-  PanelArgs a = args;
-  for (std::int64_t p = 0; p < args.panels; ++p) {
-    one_panel<kBits>(a);
-    a.panel += a.panel_bytes;
-    a.out += 16 * a.rows;
-  }
+  each_panel<ByDots<kBits>, kBits>(args);
 }
 
-static void quantize_row(const float* x, std::int64_t k, std::int64_t blocks, std::int8_t* xq, std::int64_t x_stride,
-                         float* xs, std::int32_t* xsum, std::int64_t s_stride) {
+// The kernel where counting bits is faster, else null.
+template <int kBits, int kPlanes>
+constexpr void (*by_planes())(const PanelArgs&) {
+  if constexpr (kPlanes <= kMostPlanes[kBits]) return each_panel<ByPlanes<kBits, kPlanes>, kBits>;
+  return nullptr;
+}
+
+// Codes of a finite block of magnitudes up to absmax >= 1e-30, integers within 127; returns their scale.
+GC_INLINE float even_codes(const float* v, float absmax, std::int8_t* q) {
+  const float inverse = 127.0f / absmax;
+  for (int i = 0; i < 32; ++i) {
+    // Adding 1.5 * 2^23 rounds to the nearest even integer.
+    const float scaled = v[i] * inverse;
+    q[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(bits::of(scaled + 12582912.0f)) - 0x4b400000);
+  }
+  return absmax / 127.0f;
+}
+
+// The same with odd numbers within 2^bits - 1, bits <= 7, for the first `count` columns and 0 for others.  One bit:
+// signs, under the mean magnitude.
+GC_INLINE float odd_codes(const float* v, float absmax, int bits, std::int64_t count, std::int8_t* q) {
+  const float top = static_cast<float>((1 << bits) - 1), inverse = 0.5f * top / absmax;
+  float sum = 0;
+  for (int i = 0; i < 32; ++i) {
+    const float half = bits > 1 ? v[i] * inverse : (v[i] >= 0 ? 0.0f : -1.0f);
+    const std::int32_t cut = static_cast<std::int32_t>(half), floor = cut - (static_cast<float>(cut) > half ? 1 : 0);
+    q[i] = static_cast<std::int8_t>(i < count ? 2 * floor + 1 : 0);
+    sum += (v[i] < 0 ? -v[i] : v[i]) * 0.03125f;
+  }
+  return bits > 1 ? absmax / top : sum * (32.0f / static_cast<float>(count));
+}
+
+static void quantize_row(const float* x, std::int64_t k, int bits, std::int64_t blocks, std::int8_t* xq,
+                         std::int64_t x_stride, float* xs, std::int32_t* xsum, std::int64_t s_stride) {
   for (std::int64_t b = 0; b < blocks; ++b) {
     float v[32];
     const std::int64_t left = k - 32 * b;
     for (int i = 0; i < 32; ++i) v[i] = i < left ? x[32 * b + i] : 0.0f;
     std::uint32_t largest = 0;  // magnitudes compare like their bit patterns, NaN above all
     for (int i = 0; i < 32; ++i) {
-      const std::uint32_t magnitude = bits::of(v[i]) & 0x7fffffffu;
+      const std::uint32_t magnitude = gramcore::bits::of(v[i]) & 0x7fffffffu;
       largest = magnitude > largest ? magnitude : largest;
     }
-    const float absmax = bits::to_float(largest);
+    const float absmax = gramcore::bits::to_float(largest);
     const bool finite = largest < 0x7f800000u, tiny = absmax < 1e-30f;
-    const float inverse = finite && !tiny ? 127.0f / absmax : 0.0f;
-    std::int32_t sum = 0;
-    std::int8_t* q = xq + b * x_stride;
-    for (int i = 0; i < 32; ++i) {
-      // Adding 1.5 * 2^23 rounds to the nearest even integer.
-      const float scaled = finite ? v[i] * inverse : 0.0f;
-      const std::int32_t code = static_cast<std::int32_t>(bits::of(scaled + 12582912.0f)) - 0x4b400000;
-      q[i] = static_cast<std::int8_t>(code);
-      sum += code;
+    std::int8_t* const q = xq + b * x_stride;
+    float scale = finite ? 0.0f : gramcore::bits::to_float(0x7fc00000u);
+    if (!finite || tiny) {
+      for (int i = 0; i < 32; ++i) q[i] = static_cast<std::int8_t>(bits < 8 && i < left ? 1 : 0);
+    } else {
+      scale = bits < 8 ? odd_codes(v, absmax, bits, left < 32 ? left : 32, q) : even_codes(v, absmax, q);
     }
-    xs[b * s_stride] = finite ? (tiny ? 0.0f : absmax / 127.0f) : bits::to_float(0x7fc00000u);
+    std::int32_t sum = 0;
+    for (int i = 0; i < 32; ++i) sum += q[i];
+    xs[b * s_stride] = scale;
     xsum[b * s_stride] = sum;
   }
 }
@@ -213,7 +272,12 @@ const QgemmKernels kQgemm = {{nullptr, panel<1>, panel<2>, panel<3>, panel<4>, p
                              quantize_row,
                              build_tables,
                              kLutRows,
-                             pair_by_table};
+                             pair_by_table,
+                             {{},
+                              {nullptr, by_planes<1, 1>(), by_planes<1, 2>(), by_planes<1, 3>(), by_planes<1, 4>()},
+                              {nullptr, by_planes<2, 1>(), by_planes<2, 2>()},
+                              {nullptr, by_planes<3, 1>()}},
+                             {0, kPlanesRows[1], kPlanesRows[2], kPlanesRows[3]}};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::quant

@@ -77,6 +77,9 @@ constexpr bool kInPlace = true;
 GC_INLINE Ints plus(Ints a, Ints b) {
   return _mm512_add_epi32(a, b);
 }
+GC_INLINE Ints less(Ints a, Ints b) {
+  return _mm512_sub_epi32(a, b);
+}
 template <int kBits>
 GC_INLINE Ints divided(Ints a) {
   return _mm512_srai_epi32(a, kBits);
@@ -168,6 +171,9 @@ constexpr bool kInPlace = false;
 #endif
 GC_INLINE Ints plus(Ints a, Ints b) {
   return _mm256_add_epi32(a, b);
+}
+GC_INLINE Ints less(Ints a, Ints b) {
+  return _mm256_sub_epi32(a, b);
 }
 template <int kBits>
 GC_INLINE Ints divided(Ints a) {
@@ -268,6 +274,9 @@ GC_INLINE void store(float* p, Floats x) {
 constexpr bool kInPlace = false;
 GC_INLINE Ints plus(Ints a, Ints b) {
   return a + b;
+}
+GC_INLINE Ints less(Ints a, Ints b) {
+  return a - b;
 }
 template <int kBits>
 GC_INLINE Ints divided(Ints a) {

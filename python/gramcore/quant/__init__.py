@@ -13,7 +13,7 @@ from gramcore.quant.gguf import GgufFile, GgufTensor
 if TYPE_CHECKING:
     from gramcore.quant.base import Codec, QTensor, linear
     from gramcore.quant.billm import BiLLM, BinaryTensor
-    from gramcore.quant.bipolar import BipolarInt
+    from gramcore.quant.bipolar import BipolarInt, BipolarTensor
     from gramcore.quant.calibrate import sample_texts
     from gramcore.quant.dgq import DGQ
     from gramcore.quant.evaluate import Divergence, compare, perplexity
@@ -36,6 +36,7 @@ __all__ = [
     "BiLLM",
     "BinaryTensor",
     "BipolarInt",
+    "BipolarTensor",
     "Codec",
     "Divergence",
     "FineQuant",
@@ -73,7 +74,7 @@ __getattr__, __dir__ = attach(
     {
         "base": "Codec QTensor linear",
         "billm": "BiLLM BinaryTensor",
-        "bipolar": "BipolarInt",
+        "bipolar": "BipolarInt BipolarTensor",
         "calibrate": "sample_texts",
         "dgq": "DGQ",
         "evaluate": "Divergence compare perplexity",

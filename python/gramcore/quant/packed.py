@@ -12,7 +12,7 @@ from gramcore import _core, torch_ops
 from gramcore.quant.base import QTensor
 from gramcore.torch_ops import fake
 
-__all__ = ["PackedTensor", "SpecNumbers", "differentiable", "native_ops"]
+__all__ = ["PackedTensor", "SpecNumbers", "differentiable", "native_ops", "packed_backward", "packed_save"]
 
 SpecNumbers = tuple[int, int, int, int, int, bool, bool]
 
@@ -193,17 +193,19 @@ def _fake_embedding(ids: torch.Tensor, packed: torch.Tensor, n: int, k: int, *_r
     return packed.new_empty((*ids.shape, k), dtype=torch.float32)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+def packed_save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    """What :func:`packed_backward` needs of an operator's x, packed bytes, bias, seven numbers and one setting."""
     _, packed, bias, *numbers = inputs
     ctx.save_for_backward(packed)
     ctx.numbers, ctx.has_bias = numbers[:-1], bias is not None
 
 
-def _backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+def packed_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    """The gradient of a packed product: activations count as not rounded."""
     (packed,) = ctx.saved_tensors
     weight = torch.ops.gramcore.dequantize_packed(packed, *ctx.numbers)
     grad_bias = grad.float().reshape(-1, grad.shape[-1]).sum(0) if ctx.has_bias else None
     return (grad.float() @ weight).to(grad.dtype), None, grad_bias, *([None] * 8)
 
 
-differentiable("linear_packed", _backward, _save)
+differentiable("linear_packed", packed_backward, packed_save)

@@ -29,8 +29,8 @@ def _integers() -> dict[str, Callable[[], Codec]]:
     return table
 
 
-def _bipolar(bits: int) -> Callable[[], Codec]:
-    return lambda: BipolarInt(bits=bits)
+def _bipolar(bits: int, activation_bits: int) -> Callable[[], Codec]:
+    return lambda: BipolarInt(bits=bits, activation_bits=activation_bits)
 
 
 def _compensated(bits: int) -> Callable[[], Codec]:
@@ -45,7 +45,7 @@ _SCHEMES: dict[str, Callable[[], Codec]] = {
     "billm": BiLLM,
     "nupes4": lambda: PowerCodec(bits=4, steps=4),
     "nupes8": lambda: PowerCodec(bits=8, group_size=None),
-    **{f"bipolar_w{bits}a8": _bipolar(bits) for bits in range(1, 9)},
+    **{f"bipolar_w{w}a{a}": _bipolar(w, a) for w in range(1, 9) for a in range(8, 0, -1)},
     "fp8_e4m3": Fp8,
     "fp8_e5m2": lambda: Fp8(fmt="e5m2"),
 }

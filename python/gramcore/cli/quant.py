@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,25 +13,36 @@ from gramcore.cli import app
 
 @app.command()
 def quantize(
-    model: Annotated[str, typer.Argument(help="GGUF file, folder with one, or smollm2")],
+    model: Annotated[str | None, typer.Argument(help="GGUF file, folder with one, or smollm2")] = None,
     scheme: Annotated[str, typer.Option(help="a scheme name; `list` prints them")] = "int4_g32_asym",
     out: Annotated[Path | None, typer.Option(help="write the quantised model here (safetensors)")] = None,
     text: Annotated[Path | None, typer.Option(help="text for calibration and perplexity")] = None,
     self_calibrate: Annotated[
         bool, typer.Option("--self-calibrate", help="calibrate on tokens the model samples, not on --text")
     ] = False,
-    max_tokens: Annotated[int, typer.Option(help="tokens of the text to use, and to sample")] = 2048,
+    max_tokens: Annotated[int, typer.Option(min=2, help="tokens of the text to use, and to sample")] = 2048,
     plot: Annotated[Path | None, typer.Option(help="write a per-layer error plot here (needs matplotlib)")] = None,
 ) -> None:
-    """Quantise a dense copy of a model; print bits and error per layer, and perplexity before and after on --text."""
+    """Quantise a dense copy of a model; print bits and error per layer, and perplexity before and after on --text.
+
+    Everything that can be wrong with the options is said before the work begins.
+    """
     from gramcore.quant.schemes import resolve, scheme_names
 
     if scheme == "list":
         typer.echo("\n".join(scheme_names()))
         return
+    if model is None:
+        raise ValueError("model must be given, got none; name a GGUF file, a folder with one, or smollm2")
     codec = resolve(scheme)
     if codec.needs_inputs and text is None and not self_calibrate:
         raise ValueError(f"--text must be given for scheme {scheme}, which is calibrated; or pass --self-calibrate")
+    content = _read(text) if text else None
+    if out is not None:
+        _check_target("--out", out)
+    if plot is not None:
+        _check_target("--plot", plot)
+        _check_picture(plot)
 
     import copy
 
@@ -40,7 +52,9 @@ def quantize(
     from gramcore.quant import compare, quantize_, sample_texts, save_quantized
 
     dense, tokenizer = load(model, bits=32)
-    ids = torch.tensor(tokenizer(_read(text))["input_ids"][:max_tokens]) if text else None
+    ids = None if content is None else torch.tensor(tokenizer(content)["input_ids"][:max_tokens])
+    if ids is not None and len(ids) < 2:
+        raise ValueError(f"text must have at least two tokens, got {len(ids)} ({str(text)!r})")
     quantised = copy.deepcopy(dense)
     calibration = None
     if codec.needs_inputs and (self_calibrate or ids is None):
@@ -55,11 +69,32 @@ def quantize(
             f"perplexity {d.reference_perplexity:.3f} -> {d.perplexity:.3f}, KL {d.kl:.4f} nats, "
             f"same top token {100 * d.agreement_frac:.1f} % ({d.num_tokens} tokens)"
         )
-    if plot is not None:
-        _plot(report, plot, scheme)
     if out is not None:
         save_quantized(quantised, out)
         typer.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    if plot is not None:
+        _plot(report, plot, scheme)
+        typer.echo(f"wrote {plot}")
+
+
+def _check_target(option: str, path: Path) -> None:
+    """A file that can be written as far as one can tell before."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{option} must name a file, got the folder {str(path)!r}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{option} must lie in a folder that exists, got {str(path)!r}; make the folder first")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{option} must lie in a folder that can be written to, got {str(path)!r}")
+
+
+def _check_picture(path: Path) -> None:
+    """matplotlib is there and knows the kind of picture."""
+    from gramcore._checks import require
+
+    require("matplotlib", "bench")
+    kinds = sorted(require("matplotlib.backend_bases", "bench").FigureCanvasBase.filetypes)
+    if path.suffix.removeprefix(".").lower() not in kinds:
+        raise ValueError(f"--plot must end in one of {', '.join('.' + k for k in kinds)}, got {str(path)!r}")
 
 
 def _read(path: Path) -> str:

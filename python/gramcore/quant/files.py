@@ -60,7 +60,10 @@ def save_quantized(model: nn.Module, path: str | Path) -> None:
         "shared": json.dumps(shared, sort_keys=True),
     }
     with replacing(path) as part:
-        safetensors.save_file(tensors, str(part), metadata=header)
+        try:
+            safetensors.save_file(tensors, str(part), metadata=header)
+        except require("safetensors", "hf").SafetensorError as error:
+            raise OSError(f"quantised model must be written whole, got {error} ({str(path)!r})") from error
 
 
 def load_quantized_(model: nn.Module, path: str | Path) -> None:

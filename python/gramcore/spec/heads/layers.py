@@ -159,7 +159,9 @@ class _CausalBlock(nn.Module):
         rows, lengths = at
         count, steps = path.shape[:2]
         q, k, v = self._project(x[:, None], (lengths + steps)[:, None, None])
-        own = path.reshape(count, steps, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (2, N, H, S, D)
+        own = path.reshape(count, steps, 2, self.num_heads, path.shape[-1] // self.num_heads).permute(
+            2, 0, 3, 1, 4
+        )  # (2, N, H, S, D)
         shared = [y.expand(count, -1, -1, -1) if len(y) == 1 else y[rows] for y in text]
         length = shared[0].shape[2]
         keys, values = torch.cat([shared[0], own[0], k], 2), torch.cat([shared[1], own[1], v], 2)

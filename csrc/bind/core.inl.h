@@ -28,8 +28,8 @@ inline void bind_core(pybind11::module_& m) {
   m.def("cuda_device_count", &cuda::device_count);
   m.def("cuda_status", &cuda::status_message);
   m.def("num_threads", &num_threads,
-        "Threads that take part in a call: what `set_num_threads` asked for, else `torch.get_num_threads()` once torch is\n"
-        "loaded, else OMP_NUM_THREADS, else the processors this process may run on.");
+        "Threads that take part in a call: what `set_num_threads` asked for, else `torch.get_num_threads()` once\n"
+        "torch is loaded, else OMP_NUM_THREADS, else the processors this process may run on.");
   m.def("set_num_threads", &set_num_threads, py::arg("n"),
         "Use `n` threads from now on, whatever torch uses; 0 returns to the default (see `num_threads`).");
   m.def(

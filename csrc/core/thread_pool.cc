@@ -37,7 +37,8 @@ int default_threads() {
   if (const char* wanted = std::getenv("OMP_NUM_THREADS")) {
     char* end = nullptr;
     const long n = std::strtol(wanted, &end, 10);
-    if (end != wanted && (*end == '\0' || *end == ',') && n > 0) return static_cast<int>(std::min<long>(n, kMaxThreads));
+    const bool is_number = end != wanted && (*end == '\0' || *end == ',');
+    if (is_number && n > 0) return static_cast<int>(std::min<long>(n, kMaxThreads));
   }
   return affinity_count();
 }

@@ -27,8 +27,8 @@ struct TableLinear {
 // y = x W^T + bias in fp32.  A row of y does not depend on the other rows or on the number of threads.
 void linear(const TableLinear& w, const RowsView& x, const MutableRowsView& y);
 
-// Columns [n0, n1) of y, n0 a multiple of 16, on the calling thread.  x is fp32, its rows zero from their end to that of
-// the weight's last group; sizes are not checked.
+// Columns [n0, n1) of y, n0 a multiple of 16, on the calling thread.  x is fp32, its rows zero from their end to that
+// of the weight's last group; sizes are not checked.
 void linear_columns(const TableLinear& w, const RowsView& x, std::int64_t n0, std::int64_t n1,
                     const MutableRowsView& y);
 

@@ -298,6 +298,8 @@ void embedding_packed_cuda(OpCall& call) {
 const Ops ops{
     {"linear_packed(Tensor x, Tensor packed, Tensor? bias, " GC_SPEC ", bool int8_activations) -> Tensor",
      boxed<linear_packed_cpu>, GC_TWIN(linear_packed)},
+    {"linear_bipolar(Tensor x, Tensor packed, Tensor? bias, " GC_SPEC ", int activation_bits) -> Tensor",
+     boxed<linear_bipolar_cpu>, nullptr},
     {"linear_binary(Tensor x, Tensor planes, Tensor order, Tensor? bias, int n, int k, int blocks, int salient_group, "
      "int plain_group, bool scale_f32, bool int8_activations) -> Tensor",
      boxed<linear_binary_cpu>, GC_TWIN(linear_binary)},

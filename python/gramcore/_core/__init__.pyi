@@ -31,7 +31,10 @@ def measure_compute(passes: typing.SupportsInt | typing.SupportsIndex) -> tuple[
     (fp32, bf16, int8, int8 tiles) in operations per second; 0 = no such instruction.
     """
 def num_threads() -> int:
-    ...
+    """
+    Threads that take part in a call: what `set_num_threads` asked for, else `torch.get_num_threads()` once torch is
+    loaded, else OMP_NUM_THREADS, else the processors this process may run on.
+    """
 def philox4x32(seed: typing.SupportsInt | typing.SupportsIndex, counter_lo: typing.SupportsInt | typing.SupportsIndex, counter_hi: typing.SupportsInt | typing.SupportsIndex = 0) -> tuple[int, int, int, int]:
     ...
 def register_torch_ops() -> list[tuple[str, bool]]:
@@ -41,7 +44,9 @@ def register_torch_ops() -> list[tuple[str, bool]]:
 def set_cpu_level(level: str) -> None:
     ...
 def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None:
-    ...
+    """
+    Use `n` threads from now on, whatever torch uses; 0 returns to the default (see `num_threads`).
+    """
 def tensor_facts(tensor: typing.Any) -> tuple[str, list[int], list[int], int, int]:
     """
     (dtype, shape, stride, device, address) as the bindings see a tensor; for tests.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -105,36 +104,6 @@ def test_the_guide_of_speculative_decoding_takes_a_matcher() -> None:
     assert guide.allowed(tree).tolist() == [True, True, False, True, True]
     masked = guide.mask([a], torch.zeros(len(TOKENS)))
     assert torch.isfinite(masked).nonzero().flatten().tolist() == sorted([b, c])
-
-
-def run_cli(capsys: Any, *arguments: str) -> tuple[int, str]:
-    from gramcore.cli import main
-
-    with pytest.raises(SystemExit) as stop:
-        main(["grammar", "check", *arguments])
-    captured = capsys.readouterr()
-    return int(stop.value.code or 0), captured.out + captured.err
-
-
-def test_command_line_reports_and_locates(tmp_path: Path, capsys: Any) -> None:
-    schema, good, bad = tmp_path / "s.json", tmp_path / "good.json", tmp_path / "bad.json"
-    tags = {"type": "array", "items": {"type": "object"}, "uniqueItems": True}
-    schema.write_text(json.dumps({**SCHEMA, "properties": {**SCHEMA["properties"], "tags": tags}}))
-    good.write_text('{"name": "ab", "ok": true}\n')
-    bad.write_text('{"name": "ab",\n "ok": 1}')
-    code, text = run_cli(capsys, str(schema), "--instance", str(good))
-    assert code == 0
-    assert "approximated" in text
-    assert "matches" in text
-    good.write_text('{"ok": true, "name": "ab"}\n')
-    assert run_cli(capsys, str(schema), "--instance", str(good))[0] == 2
-    assert run_cli(capsys, str(schema), "--any-order", "--instance", str(good))[0] == 0
-    code, text = run_cli(capsys, str(schema), "--instance", str(bad))
-    assert code == 2
-    assert "line 2, column 8" in text
-    code, text = run_cli(capsys, str(schema), "--strict")
-    assert code == 2
-    assert "uniqueItems" in text
 
 
 def test_logits_with_a_cache_cut_back(model: Any) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gramcore.cli import app
+from gramcore.errors import LimitError
+
+if TYPE_CHECKING:
+    from gramcore.grammar import CompiledGrammar, GrammarMatcher
 
 __all__: list[str] = []
 
@@ -26,22 +30,19 @@ def check(
     from rich.console import Console
     from rich.table import Table
 
-    from gramcore.grammar import Grammar, GrammarCompiler, GrammarMatcher, TokenizerInfo
-
-    grammar = Grammar.from_json_schema(schema.read_text(encoding="utf-8"), strict=strict, any_order=any_order)
-    compiled = GrammarCompiler(TokenizerInfo([bytes([b]) for b in range(256)])).compile(grammar)
-    assert grammar.report is not None
+    compiled = _compile(schema, strict=strict, any_order=any_order)
+    report = compiled.grammar.report
+    assert report is not None
     table = Table("place", "keyword", "status", "detail")
-    for entry in grammar.report.keywords():
+    for entry in report.keywords():
         table.add_row(entry.pointer, entry.keyword, entry.status, entry.detail)
     console = Console()
     console.print(table)
-    console.print("every keyword is enforced exactly" if grammar.report.is_exact else "some keywords are approximated")
+    console.print("every keyword is enforced exactly" if report.is_exact else "some keywords are approximated")
     if instance is None:
         return
     data = instance.read_bytes().strip()
-    matcher = GrammarMatcher(compiled)
-    taken = next((i for i in range(len(data)) if not matcher.accept_bytes(data[i : i + 1])), len(data))
+    matcher, taken = _follow(compiled, data)
     if taken == len(data) and matcher.can_terminate():
         console.print(f"{instance}: matches")
         return
@@ -49,7 +50,29 @@ def check(
     line, column = before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode(errors="replace")) + 1
     got = repr(data[taken : taken + 1].decode(errors="replace")) if taken < len(data) else "the end"
     expected = ", ".join(repr(chr(t)) if t < 128 else "non-ASCII" for t in matcher.allowed_tokens()[:12].tolist())
-    hint = "" if any_order else "; keys come in the schema's order without --any-order"
+    hint = ""
+    if not any_order and _follow(_compile(schema, strict=strict, any_order=True), data)[1] > taken:
+        hint = "; keys come in the schema's order without --any-order"
     raise ValueError(
-        f"instance must match the schema, got {got} at line {line}, column {column}; allowed: {expected}{hint}"
+        f"{instance} must match {schema}, got {got} at line {line}, column {column}; allowed: {expected}{hint}"
     )
+
+
+def _compile(schema: Path, *, strict: bool, any_order: bool) -> CompiledGrammar:
+    """Over a vocabulary of the 256 bytes; errors name the file."""
+    from gramcore.grammar import Grammar, GrammarCompiler, TokenizerInfo
+
+    try:
+        grammar = Grammar.from_json_schema(schema.read_text(encoding="utf-8"), strict=strict, any_order=any_order)
+        return GrammarCompiler(TokenizerInfo([bytes([b]) for b in range(256)])).compile(grammar)
+    except (ValueError, LimitError) as error:
+        raise ValueError(f"{schema}: {error}") from error
+
+
+def _follow(compiled: CompiledGrammar, data: bytes) -> tuple[GrammarMatcher, int]:
+    """A matcher behind the longest beginning of ``data`` that the grammar allows, and its length."""
+    from gramcore.grammar import GrammarMatcher
+
+    matcher = GrammarMatcher(compiled)
+    taken = next((i for i in range(len(data)) if not matcher.accept_bytes(data[i : i + 1])), len(data))
+    return matcher, taken

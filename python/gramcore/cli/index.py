@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ app.add_typer(index_app, name="index")
 
 # What building and adding share.
 Source = Annotated[list[Path], typer.Argument(help="files, directories or globs")]
-Tokenizer = Annotated[str, typer.Option(help="tokenizer.json, .model, .tiktoken, or bytes")]
+Tokenizer = Annotated[str, typer.Option(help="tokenizer.json, .model, .tiktoken, bytes, a .gguf file, or smollm2")]
 MemoryLimit = Annotated[int, typer.Option(min=0, help="bytes for sorting; 0: most of what is free")]
 Accel = Annotated[bool, typer.Option(help="also write acceleration files")]
 TextKey = Annotated[str, typer.Option(help="field or column that holds the text")]
@@ -46,7 +46,7 @@ def build(
     report = build_index(
         _files(source),
         out,
-        tokenizer=tokenizer,
+        tokenizer=_tokenizer(tokenizer),
         token_dtype=token_dtype,
         version=version,
         shards=shards,
@@ -79,7 +79,7 @@ def append(
         append_index(
             _files(source),
             path,
-            tokenizer=tokenizer,
+            tokenizer=_tokenizer(tokenizer),
             shards=shards,
             memory_limit=memory_limit or None,
             verify=True,
@@ -88,6 +88,24 @@ def append(
             on_error=on_error,
         )
     )
+
+
+def _tokenizer(name: str) -> Any:
+    """What the indexes take: the name, but for models, whose GGUF file holds a tokenizer."""
+    if name in ("bytes", "ids") or Path(name).suffix in (".json", ".model", ".tiktoken") or Path(name).is_dir():
+        return name
+    from gramcore.model import find_model
+    from gramcore.model.tokenizer import load_tokenizer
+    from gramcore.quant import GgufFile
+
+    try:
+        model = find_model(name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"no tokenizer at {name!r}; give a tokenizer.json, .model or .tiktoken; {error}"
+        ) from error
+    with GgufFile(model) as file:
+        return load_tokenizer(file)
 
 
 def _files(source: list[Path]) -> list[Path] | str:
@@ -130,7 +148,7 @@ def query(
 
     if (text is None) == (not ids):
         raise ValueError("an n-gram must be given as ids or as --text, and not both")
-    codec = load_codec(tokenizer)
+    codec = load_codec(_tokenizer(tokenizer))
     wanted = codec.encode([text])[0].tolist() if text is not None else list(ids or ())
     index = Index(path)
     typer.echo(index.count(wanted))
@@ -154,7 +172,7 @@ def accelerate(path: Annotated[Path, typer.Argument(help="index directory")]) ->
 @index_app.command()
 def serve(
     path: Annotated[list[Path], typer.Argument(help="index directories")],
-    tokenizer: Annotated[str, typer.Option(help="tokenizer.json, .model, .tiktoken, bytes, or ids")] = "bytes",
+    tokenizer: Annotated[str, typer.Option(help="as for build, or ids")] = "bytes",
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
     max_tokens: Annotated[int, typer.Option(help="longest query")] = 2048,
@@ -167,5 +185,5 @@ def serve(
     from gramcore.ngram.serve import Limits, create_app
 
     limits = Limits(max_tokens=max_tokens, max_concurrent=max_concurrent, max_seconds=max_seconds)
-    application = create_app(Index(path), tokenizer=tokenizer, limits=limits)
+    application = create_app(Index(path), tokenizer=_tokenizer(tokenizer), limits=limits)
     require("uvicorn", "serve").run(application, host=host, port=port)

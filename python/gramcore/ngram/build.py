@@ -121,6 +121,7 @@ def build_index(
         check_int("memory_limit", memory_limit, low=1)
     form = TextFormat(width, version == 5, check_int("shards", shards, low=1), metadata)
     workers = _core.num_threads() if threads is None else check_int("threads", threads, low=1)
+    encode = load_encoder(tokenizer)
     directory = Path(out)
     if directory.exists() and not directory.is_dir():
         raise FileExistsError(f"{directory}: out must be a directory, got a file; choose another name")
@@ -130,7 +131,6 @@ def build_index(
     skipped = Skipped()
     if not plan.tokenized:
         records = read(source, text_key=text_key, on_error=on_error, skipped=skipped)
-        encode = load_encoder(tokenizer)
         write_text(_tokenize(records, encode, plan.num_documents, progress), directory, plan, form)
     sort_shards(directory, plan, width, memory_limit, workers, progress)
     if accel:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from gramcore.model import load
+from gramcore.model import load, open_model
 from gramcore.quant import QuantLinear, load_quantized_, scheme_names
 
 from tests.cli.command import gramcore
@@ -36,6 +36,31 @@ def test_a_run_reports_saves_and_plots(model: str, tmp_path: Path) -> None:
     read = load(model, bits=32)[0]
     load_quantized_(read, out)
     assert sum(isinstance(m, QuantLinear) for m in read.modules()) == 7
+
+
+@pytest.mark.parametrize("host", ["native", "transformers"])
+def test_what_was_written_generates(model: str, tmp_path: Path, host: str) -> None:
+    out, ids = tmp_path / "q.safetensors", torch.tensor([[5, 6, 7]])
+    assert gramcore("quantize", model, "--scheme", "int8", "--out", str(out)).returncode == 0
+    options = ("--model", model, "--host", host, "--raw", "--max-new-tokens", "4", "--stats")
+    done = gramcore("generate", "ab", *options, "--weights", str(out))
+    assert done.returncode == 0, done.stderr
+    assert f"{host} host, {out}" in done.stderr
+    read = load(model, bits=32)[0]
+    dense = read(ids).logits
+    load_quantized_(read, out)
+    opened = open_model(model, host=host, weights=out).host
+    if host == "transformers":  # whose activations are not rounded
+        for module in read.modules():
+            if hasattr(module, "activations"):
+                module.activations = "float32"
+        torch.testing.assert_close(opened(ids).logits, read(ids).logits)
+    else:
+        expected, found = read(ids).logits[0], torch.as_tensor(opened.decoder.forward([5, 6, 7]))
+        assert (found - expected).abs().max() < 0.5 * (dense - expected).abs().max()
+    done = gramcore("generate", "ab", *options, "--weights", str(tmp_path / "none.safetensors"))
+    assert done.returncode == 2
+    assert "none.safetensors" in done.stderr
 
 
 def test_schemes_are_listed_without_a_model() -> None:

@@ -20,6 +20,9 @@ def generate(
     draft: Annotated[str, typer.Option(help=DRAFT_HELP)] = "suffix",
     grammar: Annotated[str | None, typer.Option(help="json, or a .json, .regex, .gbnf, .ebnf or .lark file")] = None,
     bits: Annotated[int, typer.Option(help="weight bits: 4, 8 or 16")] = 4,
+    weights: Annotated[
+        Path | None, typer.Option(help="a file of `gramcore quantize --out`, whatever --bits is")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 0.0,
     top_k: Annotated[int, typer.Option(min=0, help="0 keeps all")] = 0,
@@ -39,7 +42,7 @@ def generate(
 
     check_choice("--bits", str(bits), ("4", "8", "16"))
     check_folders(tree_png=tree_png)
-    opened = functools.cache(lambda kind: models.open_model(model, bits=bits, host=kind))
+    opened = functools.cache(lambda kind: models.open_model(model, bits=bits, host=kind, weights=weights))
     drafter = make_drafter(draft, lambda: opened("transformers"))
     text = sys.stdin.read() if prompt == "-" else prompt
     pattern = _grammar_text(grammar) if grammar else None
@@ -64,7 +67,8 @@ def generate(
     )
     typer.echo()
     if stats:
-        typer.echo(f"{session.name} host, {bits} bits\n{result.stats}", err=True)
+        stored = f"{bits} bits" if weights is None else str(weights)
+        typer.echo(f"{session.name} host, {stored}\n{result.stats}", err=True)
     if show_tree or tree_png:
         show(recorder, session.tokenizer, tree_png)
 

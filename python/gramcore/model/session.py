@@ -36,7 +36,9 @@ class Session:
         return self.tokenizer(prompt, return_tensors="pt", add_special_tokens=False, verbose=False).input_ids
 
 
-def open_model(path_or_name: str | Path, *, bits: int = 4, host: str = "auto") -> Session:
+def open_model(
+    path_or_name: str | Path, *, bits: int = 4, host: str = "auto", weights: str | Path | None = None
+) -> Session:
     """Open a GGUF file, a packaged model or a folder written by ``save_pretrained``; nothing is downloaded.
 
     Args:
@@ -45,26 +47,30 @@ def open_model(path_or_name: str | Path, *, bits: int = 4, host: str = "auto") -
             dense bf16 and fp32.
         host: ``"native"`` is :class:`gramcore.model.Decoder`; ``"transformers"`` runs the modules of transformers;
             ``"auto"`` takes the native decoder where it supports the model.
+        weights: a file of :func:`gramcore.quant.save_quantized` (``gramcore quantize --out``) made from this model, run
+            in place of the model's own weights whatever ``bits`` is.
 
     Raises:
-        FileNotFoundError, FormatError, ValueError: as :func:`gramcore.model.load` and :class:`gramcore.model.Decoder`.
+        FileNotFoundError, FormatError, ValueError: as :func:`gramcore.model.load`, :class:`gramcore.model.Decoder` and
+            :func:`gramcore.quant.load_quantized_`.
     """
     check_choice("bits", str(bits), ("4", "8", "16", "32"))
     check_choice("host", host, ("auto", "native", "transformers"))
     path = Path(path_or_name)
     if (path / "config.json").is_file():
-        return _open_folder(path, bits, host)
-    return _open_gguf(path_or_name, bits, host)
+        return _open_folder(path, bits, host, weights)
+    return _open_gguf(path_or_name, bits, host, weights)
 
 
-def _open_gguf(path_or_name: str | Path, bits: int, host: str) -> Session:
+def _open_gguf(path_or_name: str | Path, bits: int, host: str, weights: str | Path | None) -> Session:
     from gramcore.model.decoder import Decoder
     from gramcore.model.hf import find_model, load, stop_tokens
     from gramcore.model.tokenizer import load_tokenizer
     from gramcore.quant.gguf import GgufFile
 
-    if host == "transformers" or bits >= 16:
-        model, tokenizer = load(path_or_name, bits=bits)
+    if host == "transformers" or bits >= 16 or weights is not None:
+        model, tokenizer = load(path_or_name, bits=bits if weights is None else 32)
+        _take(model, weights)
         stops = stop_tokens(model, tokenizer)
         if host == "transformers":
             return Session(model, tokenizer, stops, "transformers")
@@ -75,14 +81,14 @@ def _open_gguf(path_or_name: str | Path, bits: int, host: str) -> Session:
     return Session(decoder.host(), tokenizer, stop_tokens(decoder, tokenizer), "native")
 
 
-def _open_folder(folder: Path, bits: int, host: str) -> Session:
+def _open_folder(folder: Path, bits: int, host: str, weights: str | Path | None) -> Session:
     from gramcore.model.decoder import Decoder
     from gramcore.model.hf import stop_tokens
     from gramcore.model.native import ARCHITECTURES, supports
 
     transformers = require("transformers", "hf")
     torch = require("torch", "torch")
-    dtype = torch.bfloat16 if bits == 16 else torch.float32
+    dtype = torch.bfloat16 if bits == 16 and weights is None else torch.float32
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
         raise ValueError(
@@ -92,7 +98,8 @@ def _open_folder(folder: Path, bits: int, host: str) -> Session:
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     stops = stop_tokens(model, tokenizer)
-    dense = bits >= 16
+    _take(model, weights)
+    dense = bits >= 16 or weights is not None
     if host == "native" or (host == "auto" and dense and supports(model.config)):
         if not dense:
             raise ValueError(f"host must be transformers for a folder at {bits} bits, got native; use --bits 16 or 32")
@@ -102,3 +109,15 @@ def _open_folder(folder: Path, bits: int, host: str) -> Session:
 
         quantize_(model, f"int{bits}_g32" if bits == 4 else "int8", progress=False)
     return Session(model, tokenizer, stops, "transformers")
+
+
+def _take(model: Any, weights: str | Path | None) -> None:
+    """Quantised layers of a file in place of the dense ones; activations are not rounded."""
+    if weights is None:
+        return
+    from gramcore.quant import load_quantized_
+
+    load_quantized_(model, weights)
+    for module in model.modules():
+        if hasattr(module, "activations"):
+            module.activations = "float32"

@@ -36,3 +36,13 @@ def test_a_tokenizer_that_is_not_there(tmp_path: Path) -> None:
         assert name in built.stderr
         assert "tokenizer" in built.stderr
         assert not (tmp_path / "index").exists()
+
+
+def test_an_interrupted_build_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gramcore.ngram.build_index", interrupted)
+    built = gramcore("index", "build", str(tmp_path / "text.txt"), str(tmp_path / "index"))
+    assert built.returncode == 130
+    assert "the same command goes on" in built.stderr

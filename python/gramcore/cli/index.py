@@ -43,21 +43,25 @@ def build(
     """Build an index of text, JSON lines, Parquet or .npy token files."""
     from gramcore.ngram import build_index
 
-    report = build_index(
-        _files(source),
-        out,
-        tokenizer=_tokenizer(tokenizer),
-        token_dtype=token_dtype,
-        version=version,
-        shards=shards,
-        memory_limit=memory_limit or None,
-        threads=threads or None,
-        verify=verify,
-        accel=accel,
-        metadata=metadata,
-        text_key=text_key,
-        on_error=on_error,
-    )
+    try:
+        report = build_index(
+            _files(source),
+            out,
+            tokenizer=_tokenizer(tokenizer),
+            token_dtype=token_dtype,
+            version=version,
+            shards=shards,
+            memory_limit=memory_limit or None,
+            threads=threads or None,
+            verify=verify,
+            accel=accel,
+            metadata=metadata,
+            text_key=text_key,
+            on_error=on_error,
+        )
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; the same command goes on with what is in {out}", err=True)
+        raise typer.Exit(130) from None
     _tell(report)
 
 

@@ -96,7 +96,7 @@ def test_a_cut_run_goes_on_and_a_second_stage_reads_the_models_own_text(folder: 
 
 def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "h"
-    assert "--kind must be one of" in sentence(gramcore(*train(folder, out, "--kind", "eagle")))
+    assert "--kind must be one of" in sentence(gramcore(*train(folder, out, "--kind", "falcon")))
     assert "--loss must be one of" in sentence(gramcore(*train(folder, out, "--loss", "l2")))
     assert "must be regressive heads" in sentence(gramcore(*train(folder, out, "--kind", "block", "--loss", "hidden")))
     assert "2 pieces" in sentence(gramcore(*train(folder, out, "--length", "300")))

@@ -45,6 +45,7 @@ class Machine:
     ) -> tuple[float, list[int]]:
         """Time for so many tokens, and the nodes verified; ``acceptance(depth)``: the next token of a draft stands."""
         at, spent, used = 0, 0.0, []
+        policy.begin(self, self)  # a drafter that was asked before
         while at < tokens:
             ctx = Context(np.arange(1 + at, dtype=np.int32), 1, Sampling(), CounterRng(0))
             tree = self._draft(at, min(policy.budget(ctx), 16), acceptance, strength)
@@ -226,6 +227,18 @@ def test_shared_costs_live_as_long_as_their_model() -> None:
 
 def plain_step(token: int) -> StepRecord:
     return StepRecord(0, 0, 0, 1e-5, 1.0, 0.0, None, 0, (token,))
+
+
+def test_a_drafter_that_cannot_be_a_key_is_timed_by_the_policy_alone() -> None:
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]
+
+    policy = CostModelLength(costs=RowCosts())
+    policy.begin(Machine(CURVES["even"], 0), Unhashable())  # type: ignore[arg-type]
+    policy.cut(DraftTree.chain([1]))
+    policy.observe(plain_step(1))
+    assert policy.costs is not None
+    assert policy.costs.draft_seconds(policy) == pytest.approx(1e-5)
 
 
 def test_drafts_that_were_not_verified_teach_by_hindsight() -> None:

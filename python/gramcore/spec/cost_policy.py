@@ -162,7 +162,7 @@ class CostModelLength(LengthPolicy):
     def begin(self, host: Any, drafter: Drafter) -> None:
         if self.costs is None:
             self._used = row_costs(host)
-        self._drafter = drafter
+        self._drafter = drafter if type(drafter).__hash__ else self
         self._used.new_request()
         self._known_before = self._used.measured
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -162,7 +162,7 @@ class CostModelLength(LengthPolicy):
     def begin(self, host: Any, drafter: Drafter) -> None:
         if self.costs is None:
             self._used = row_costs(host)
-        self._drafter = drafter if type(drafter).__hash__ else self
+        self._drafter = drafter if isinstance(drafter, Hashable) else self
         self._used.new_request()
         self._known_before = self._used.measured
 

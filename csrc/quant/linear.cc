@@ -83,9 +83,10 @@ void add_panels(void (*kernel)(const Args&), Args a, const std::uint8_t* panel, 
   for (std::int64_t i = 0; i < outputs; ++i) total[i] += a.out[i];
 }
 
-// Whether to ask for weights ahead of time.  Processors of AMD stream panel after panel at full speed where a product does
-// little but read, and asking disturbs them: one row with 4 bits 409 us without, 475 with (4096 x 4096 from memory, 20th
-// percentiles); from more rows on arithmetic lies between the reads: two rows 482 and 412, eight 1,369 and 848.
+// Whether to ask for weights ahead of time.  Processors of AMD stream panel after panel at full speed where a product
+// does little but read, and asking disturbs them: one row with 4 bits 409 us without, 475 with (4096 x 4096 from
+// memory, 20th percentiles); from more rows on arithmetic lies between the reads: two rows 482 and 412, eight 1,369 and
+// 848.
 bool prefetch_pays(int bits, std::int64_t rows) {
   return !cpu_is_amd() || rows >= (bits > 4 ? 4 : 2);
 }

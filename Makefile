@@ -85,7 +85,7 @@ lint:
 	$(DEV_PYTHON) -m mypy
 	$(dir $(DEV_PYTHON))clang-format --dry-run --Werror $(CXX_FILES)
 
-#: make tidy        clang-tidy over the cores (minutes)
+#: make tidy        reports of clang-tidy over the cores (minutes)
 tidy: build/dev/build.ninja
 	cmake -S . -B build/dev -DCMAKE_EXPORT_COMPILE_COMMANDS=ON >/dev/null
 	git ls-files 'csrc/*.cc' ':!csrc/bind' ':!csrc/cuda_host' | xargs -n 1 -P $(JOBS) $(dir $(DEV_PYTHON))clang-tidy -p build/dev --quiet

@@ -92,6 +92,7 @@ void over_bands(const MatrixStep& s, bool moments, F&& fn) {
 
 RuleBlock block_of(float* p, const float* g, std::int64_t n, const float* c) {
   RuleBlock block{};
+  block.prefetch = true;
   block.p = p;
   block.g = g;
   block.n = n;

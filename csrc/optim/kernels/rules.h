@@ -16,7 +16,8 @@ struct NoiseKey {
   std::int64_t element;
 };
 
-// p: parameter, updated.  g: gradient, read.  s: moments, updated.  n: elements.  c: see rules.inl.h.
+// p: parameter, updated.  g: gradient, read.  s: moments, updated.  n: elements.  c: see rules.inl.h.  prefetch:
+// whether asking for them ahead of time pays.
 struct RuleBlock {
   void* p;
   const void* g;
@@ -24,6 +25,7 @@ struct RuleBlock {
   std::int64_t n;
   NoiseKey key;
   float c[kMaxCoefs];
+  bool prefetch;
 };
 
 using RuleFn = void (*)(const RuleBlock& block);

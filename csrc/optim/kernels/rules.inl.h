@@ -62,7 +62,7 @@ static void run(const RuleBlock& b) {
   const auto vector = Vector<Rule, P, S>::of(b);
   std::int64_t i = 0;
   for (; i + kLanes <= b.n; i += kLanes) {
-    vector.prefetch(i);
+    if (b.prefetch) vector.prefetch(i);
     vector.full(c, i, nullptr);
   }
   if (i < b.n) vector.part(c, i, nullptr);
@@ -77,7 +77,7 @@ static void run_stochastic(const RuleBlock& b) {
   std::int64_t i = 0;
   for (; i + kLanes <= b.n; i += kLanes) {
     const vu words = noise.words(i);
-    vector.prefetch(i);
+    if (b.prefetch) vector.prefetch(i);
     vector.full(c, i, &words);
   }
   if (i < b.n) {

@@ -30,20 +30,7 @@ const LookArounds::Look* LookArounds::look_of(ExprId e) const {
 }
 
 bool LookArounds::holds(ExprId e) const {
-  if (looks_.empty()) return false;
-  const Node n = pool_[e];
-  switch (n.kind) {
-    case Kind::kText: return look_of(e) != nullptr;
-    case Kind::kCat: return holds(n.a) || holds(n.b);
-    case Kind::kNot:
-    case Kind::kRepeat: return holds(n.a);
-    case Kind::kAlt:
-    case Kind::kAnd: {
-      const auto kids = pool_.kids(e);
-      return std::any_of(kids.begin(), kids.end(), [&](ExprId k) { return holds(k); });
-    }
-    default: return false;
-  }
+  return !looks_.empty() && any_part(pool_, e, [&](ExprId part) { return look_of(part) != nullptr; });
 }
 
 ExprId LookArounds::resolved(ExprId e, const Anchors& anchors) {

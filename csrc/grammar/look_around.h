@@ -11,6 +11,23 @@ namespace gramcore::grammar {
 // Anchors are parsed as bytes that UTF-8 never holds, then resolved where they stand at an end of the expression.
 constexpr std::uint8_t kStartMark = 0xFE, kEndMark = 0xFF;
 
+// Whether `is` holds of some part of `e` that has no parts itself: a text, a class.
+template <class F>
+bool any_part(const ExprPool& pool, ExprId e, const F& is) {
+  const Node n = pool[e];
+  switch (n.kind) {
+    case Kind::kCat: return any_part(pool, n.a, is) || any_part(pool, n.b, is);
+    case Kind::kNot:
+    case Kind::kRepeat: return any_part(pool, n.a, is);
+    case Kind::kAlt:
+    case Kind::kAnd: {
+      const auto kids = pool.kids(e);
+      return std::any_of(kids.begin(), kids.end(), [&](ExprId k) { return any_part(pool, k, is); });
+    }
+    default: return is(e);
+  }
+}
+
 // Resolves anchors at one end; what has none there is padded with `pad`.
 class Anchors {
  public:
@@ -42,19 +59,10 @@ class Anchors {
   // A start of the whole text that is resolved by at_start.
   ExprId start() const { return start_; }
   bool holds(ExprId e) const {
-    const Node n = pool_[e];
-    switch (n.kind) {
-      case Kind::kClass: return pool_.set_of(e).has(kStartMark) || pool_.set_of(e).has(kEndMark);
-      case Kind::kCat: return holds(n.a) || holds(n.b);
-      case Kind::kNot:
-      case Kind::kRepeat: return holds(n.a);
-      case Kind::kAlt:
-      case Kind::kAnd: {
-        const auto kids = pool_.kids(e);
-        return std::any_of(kids.begin(), kids.end(), [&](ExprId k) { return holds(k); });
-      }
-      default: return false;
-    }
+    return any_part(pool_, e, [&](ExprId part) {
+      return pool_[part].kind == Kind::kClass &&
+             (pool_.set_of(part).has(kStartMark) || pool_.set_of(part).has(kEndMark));
+    });
   }
 
  private:

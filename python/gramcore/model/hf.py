@@ -85,10 +85,15 @@ def load(path_or_name: str | Path, *, bits: int = 4, activations: str = "float32
     tokenizer = load_tokenizer(file)
     model = _empty_model(shape, tokenizer, bits)
     _fill(model, file, shape, bits)
+    set_activations(model, activations)
+    return model.eval(), tokenizer
+
+
+def set_activations(model: Any, activations: str) -> None:
+    """How the low-bit layers of ``model`` take their inputs: ``"float32"`` or ``"int8"``."""
     for module in model.modules():
         if hasattr(module, "activations"):
             module.activations = activations
-    return model.eval(), tokenizer
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:

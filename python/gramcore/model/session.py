@@ -115,9 +115,8 @@ def _take(model: Any, weights: str | Path | None) -> None:
     """Quantised layers of a file in place of the dense ones; activations are not rounded."""
     if weights is None:
         return
+    from gramcore.model.hf import set_activations
     from gramcore.quant import load_quantized_
 
     load_quantized_(model, weights)
-    for module in model.modules():
-        if hasattr(module, "activations"):
-            module.activations = "float32"
+    set_activations(model, "float32")

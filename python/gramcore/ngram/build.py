@@ -19,7 +19,7 @@ from gramcore.errors import FormatError
 from gramcore.ngram.corpus_text import TextFormat, write_text
 from gramcore.ngram.encoders import Encoder, load_encoder
 from gramcore.ngram.files import DESCRIPTION, Description, Plan, shard_file, shard_numbers, token_bytes
-from gramcore.ngram.sources import Record, Skipped, read
+from gramcore.ngram.sources import Reading, Record, read
 from gramcore.ngram.tables import sort_shards
 
 __all__ = ["BuildReport", "accelerate", "build_index", "suffix_array"]
@@ -86,7 +86,8 @@ def build_index(
 
     Args:
         source: files, a directory or a glob (text files, JSON lines plain or .gz or .zst, Parquet, .npy), a
-            ``datasets.Dataset``, an iterable of strings, dictionaries or integer arrays, or one integer array.
+            ``datasets.Dataset``, an iterable of strings, dictionaries or integer arrays, or one integer array. Text
+            files may be compressed (.gz, .zst).
         out: directory, made when missing; it must not hold a complete index already.
         tokenizer: see :func:`gramcore.ngram.encoders.load_encoder`; None encodes text as UTF-8 bytes.
         token_dtype: ``"u8"``, ``"u16"`` or ``"u32"``; ids must be below the largest value, which separates documents.
@@ -100,7 +101,7 @@ def build_index(
         accel: also write acceleration files, see :func:`accelerate`.
         verify: read the finished index back and check every rank, see :meth:`Index.verify`.
         metadata: also write ``metadata.N`` and ``metaoff.N``: path, line and other fields of each record.
-        text_key: field or column that holds the text.
+        text_key: field or column that holds the text, or its token ids.
         on_error: ``"raise"``, or ``"skip"`` to count records that cannot be read.
         progress: show progress bars when standard error is a terminal.
         resume: continue an interrupted build; False refuses a directory that holds one.
@@ -128,10 +129,10 @@ def build_index(
     directory.mkdir(parents=True, exist_ok=True)
     options = [token_dtype, version, shards, memory_limit, metadata, text_key, _tokenizer_name(tokenizer)]
     plan = Plan.start(directory, options, resume=resume)
-    skipped = Skipped()
+    reading = Reading()
     if not plan.tokenized:
-        records = read(source, text_key=text_key, on_error=on_error, skipped=skipped)
-        write_text(_tokenize(records, encode, plan.num_documents, progress), directory, plan, form)
+        records = read(source, text_key=text_key, on_error=on_error, reading=reading, metadata=metadata)
+        write_text(_tokenize(records, encode, plan.num_documents, reading, progress), directory, plan, form)
     sort_shards(directory, plan, width, memory_limit, workers, progress)
     if accel:
         for number in range(len(plan.shards)):
@@ -148,8 +149,8 @@ def build_index(
         num_tokens,
         len(plan.shards),
         size,
-        skipped.count,
-        skipped.first,
+        reading.num_skipped,
+        reading.first_skipped,
         perf_counter() - start,
     )
 
@@ -174,27 +175,33 @@ def _verify(directory: Path) -> None:
 
 
 def _tokenize(
-    records: Iterator[Record], encode: Encoder, skip: int, progress: bool
+    records: Iterator[Record], encode: Encoder, skip: int, reading: Reading, progress: bool
 ) -> Iterator[tuple[Record, npt.NDArray[np.integer]]]:
     """Documents as ids, encoded in batches, without the first ``skip``."""
     batch: list[Record] = []
-    bar = tqdm(unit=" documents", disable=None if progress else True)
 
     def encoded() -> Iterator[tuple[Record, npt.NDArray[np.integer]]]:
         texts = iter(encode([r.content for r in batch if isinstance(r.content, str)]))
         for record in batch:
-            bar.update()
             yield record, next(texts) if isinstance(record.content, str) else record.content
         batch.clear()
 
-    for number, record in enumerate(records):
-        if number < skip:
-            continue
-        batch.append(record)
-        if len(batch) >= _BATCH:
-            yield from encoded()
-    yield from encoded()
-    bar.close()
+    number = -1
+    with tqdm(desc="reading", unit_scale=True, disable=None if progress else True) as bar:
+        for number, record in enumerate(records):
+            bar.total, bar.unit = reading.total, reading.unit
+            if number >= skip:
+                batch.append(record)
+            if len(batch) >= _BATCH:
+                yield from encoded()
+                bar.update(reading.done - bar.n)
+        yield from encoded()
+        bar.update(reading.done - bar.n)
+    if number < 0 and reading.num_skipped:
+        raise ValueError(
+            f"source must hold at least one document, got {reading.num_skipped} that cannot be read, the first "
+            f"because: {reading.first_skipped}"
+        )
 
 
 def accelerate(path: str | os.PathLike[str], *, token_dtype: str | None = None) -> int:

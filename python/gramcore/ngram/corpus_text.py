@@ -105,7 +105,10 @@ class _Piece:
             shutil.rmtree(self._folder)
 
     def add(self, shard: int, record: Record, ids: npt.NDArray[np.integer]) -> None:
-        self._writers[shard].add(ids)
+        try:
+            self._writers[shard].add(ids)
+        except ValueError as error:
+            raise ValueError(f"{record.path}:{record.line + 1}: {error}" if record.path else str(error)) from None
         self.num_tokens += len(ids) + 1
         if self._lines:
             self._lines[shard].add(record)
@@ -131,7 +134,7 @@ class _Lines:
     def add(self, record: Record) -> None:
         self._offsets.append(self._file.tell())
         fields = {"path": record.path, "linenum": record.line, "metadata": record.metadata}
-        self._file.write(json.dumps(fields).encode() + b"\n")
+        self._file.write(json.dumps(fields, default=str).encode() + b"\n")
 
     def close(self) -> None:
         self._file.close()

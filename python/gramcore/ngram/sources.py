@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from gramcore._checks import check_choice, require
 from gramcore.errors import FormatError
 
-__all__ = ["Record", "Skipped", "expand", "read"]
+__all__ = ["Reading", "Record", "expand", "read"]
 
 _LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst", ".json")
 
@@ -34,16 +34,19 @@ class Record:
 
 
 @dataclass
-class Skipped:
-    """What ``on_error="skip"`` left out."""
+class Reading:
+    """How far reading has come, and what ``on_error="skip"`` left out."""
 
-    count: int = 0
-    first: str = ""
+    total: int | None = None  # bytes of all files, or documents; None: not known before the end
+    unit: str = " documents"  # or B: bytes of files as they lie on the disk
+    done: int = 0
+    num_skipped: int = 0
+    first_skipped: str = ""
 
-    def add(self, error: Exception) -> None:
+    def skip(self, error: Exception) -> None:
         """Count a record and remember the first reason."""
-        self.count += 1
-        self.first = self.first or str(error)
+        self.num_skipped += 1
+        self.first_skipped = self.first_skipped or str(error)
 
 
 def expand(source: Any) -> list[Path] | None:
@@ -65,8 +68,8 @@ def expand(source: Any) -> list[Path] | None:
     return None
 
 
-def read(source: Any, *, text_key: str, on_error: str, skipped: Skipped) -> Iterator[Record]:
-    """Records of a source, in order.
+def read(source: Any, *, text_key: str, on_error: str, reading: Reading, metadata: bool = False) -> Iterator[Record]:
+    """Records of a source, in order; ``metadata`` if their other fields are wanted too.
 
     Raises: FormatError naming path and line for one that cannot be read, unless ``on_error`` is ``"skip"``; TypeError
         for a document that is neither text nor an integer array.
@@ -74,90 +77,178 @@ def read(source: Any, *, text_key: str, on_error: str, skipped: Skipped) -> Iter
     check_choice("on_error", on_error, ("raise", "skip"))
     files = expand(source)
     if files is None:
-        records = _from_iterable(source, text_key)
+        reading.total = len(source) if hasattr(source, "__len__") and not _is_ids(source) else None
+        records = _from_iterable(source, text_key, reading)
     else:
-        records = (r for path in files for r in _from_file(path, text_key))
+        reading.total, reading.unit = sum(p.stat().st_size for p in files), "B"
+        records = _from_files(files, text_key, reading, metadata)
     for record in records:
         if isinstance(record, Record):
             yield record
         elif on_error == "skip":
-            skipped.add(record)
+            reading.skip(record)
         else:
             raise record
 
 
-def _from_iterable(source: Any, text_key: str) -> Iterator[Record | Exception]:
-    if isinstance(source, np.ndarray) and source.ndim == 1:
+def _is_ids(source: Any) -> bool:
+    """Whether a source is one document of token ids."""
+    if isinstance(source, np.ndarray):
+        return source.ndim == 1
+    return isinstance(source, (list, tuple)) and bool(source) and isinstance(source[0], (int, np.integer))
+
+
+def _from_iterable(source: Any, text_key: str, reading: Reading) -> Iterator[Record | Exception]:
+    if _is_ids(source):
         yield _ids_record(source)
         return
     if isinstance(source, bytes):
         raise TypeError("source must be documents or paths, got bytes")
-    if isinstance(source, (list, tuple)) and source and isinstance(source[0], (int, np.integer)):
-        yield _ids_record(source)
-        return
+    if isinstance(source, Mapping):
+        raise TypeError(f"source must be documents, got a mapping with keys {list(source)}; give one of its values")
     if not isinstance(source, Iterable):
         raise TypeError(f"source must be paths or an iterable of documents, got {type(source).__name__}")
     for number, item in enumerate(source):
         if isinstance(item, str):
-            yield Record(item, "", number)
-        elif isinstance(item, dict):
-            yield _from_dict(item, text_key, "", number)
+            yield _text_record(item, "", number, {})
+        elif isinstance(item, Mapping):
+            yield _from_fields(item, text_key, "", number)
         else:
-            yield _ids_record(item)
+            yield _ids_record(item, number)
+        reading.done = number + 1
 
 
-def _ids_record(ids: Any) -> Record:
+def _ids_record(ids: Any, number: int = 0) -> Record:
     array = np.asarray(ids)
     if array.size == 0:
         array = array.astype(np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise TypeError(
-            f"each document must be text or a one-dimensional integer array, got {array.dtype} of shape {array.shape}"
+            f"each document must be text or a one-dimensional integer array, got {array.dtype} of shape {array.shape} "
+            f"(document {number})"
         )
     if array.dtype in (np.int8, np.int16):
         array = array.astype(np.int32)
     return Record(np.ascontiguousarray(array))
 
 
-def _from_dict(item: dict[str, Any], text_key: str, path: str, number: int) -> Record | Exception:
-    text = item.get(text_key)
-    if not isinstance(text, str):
-        return FormatError(f"{path or 'source'}:{number + 1}: must hold text under {text_key!r}, got {sorted(item)}")
-    return Record(text, path, number, {k: v for k, v in item.items() if k != text_key})
+def _text_record(text: str, path: str, number: int, others: dict[str, Any]) -> Record | Exception:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return FormatError(f"{_place(path, number)}: must be valid Unicode, got {error}")
+    return Record(text, path, number, others)
 
 
-def _from_file(path: Path, text_key: str) -> Iterator[Record | Exception]:
+def _place(path: str, number: int) -> str:
+    return f"{path or 'source'}:{number + 1}"
+
+
+def _from_fields(item: Mapping[str, Any], text_key: str, path: str, number: int) -> Record | Exception:
+    """A record whose field ``text_key`` holds text, or token ids already."""
+    others = {k: v for k, v in item.items() if k != text_key}
+    if text_key not in item:
+        return FormatError(f"{_place(path, number)}: must hold text under {text_key!r}, got fields {sorted(item)}")
+    content = item[text_key]
+    if isinstance(content, str):
+        return _text_record(content, path, number, others)
+    ids = np.asarray(content) if isinstance(content, (list, np.ndarray)) else np.zeros((), object)
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        kind = type(content).__name__
+        return FormatError(f"{_place(path, number)}: must hold text or token ids under {text_key!r}, got {kind}")
+    record = _ids_record(ids)
+    record.path, record.line, record.metadata = path, number, others
+    return record
+
+
+def _from_files(files: list[Path], text_key: str, reading: Reading, metadata: bool) -> Iterator[Record | Exception]:
+    before = 0
+    for path in files:
+        try:
+            yield from _from_file(path, text_key, reading, metadata)
+        except OSError as error:
+            yield FormatError(f"{path}: must be readable to its end, got {error}")
+        before += path.stat().st_size if path.exists() else 0
+        reading.done = before
+
+
+def _from_file(path: Path, text_key: str, reading: Reading, metadata: bool) -> Iterator[Record | Exception]:
     name = path.name.lower()
     if name.endswith(".npy"):
-        try:
-            rows = np.atleast_2d(np.load(path, mmap_mode="r"))
-        except (ValueError, EOFError) as error:
-            yield FormatError(f"{path}: must be a .npy file of integers, got {error}")
-            return
-        for row in rows:
-            yield _ids_record(row)
+        yield from _from_npy(path)
     elif name.endswith(".parquet"):
-        yield from _from_parquet(path, text_key)
+        yield from _from_parquet(path, text_key, reading, metadata)
     elif name.endswith(_LINES):
-        yield from _from_lines(path, text_key)
+        yield from _from_lines(path, text_key, reading)
     else:
         try:
-            yield Record(path.read_bytes().decode(), str(path), 0)
+            with path.open("rb") as raw, _decompressed(raw, path.suffix) as file:
+                text = file.read().decode()
         except UnicodeDecodeError as error:
             yield FormatError(f"{path}: must be UTF-8 text, got {error}")
+        except Exception as error:  # a truncated or foreign compressed file: each codec has its own exception
+            yield FormatError(f"{path}: must be readable to its end, got {error}")
+        else:
+            yield Record(text, str(path), 0)
 
 
-def _open(path: Path) -> io.BufferedIOBase:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    if path.suffix == ".zst":
-        stream = require("zstandard", "index").ZstdDecompressor().stream_reader(path.open("rb"))
-        return io.BufferedReader(stream)
-    return path.open("rb")
+def _from_npy(path: Path) -> Iterator[Record | Exception]:
+    try:
+        rows = np.atleast_2d(np.load(path, mmap_mode="r"))
+    except (ValueError, EOFError) as error:
+        yield FormatError(f"{path}: must be a .npy file of integers, got {error}")
+        return
+    if rows.ndim != 2 or rows.dtype.kind not in "iu":
+        yield FormatError(f"{path}: must hold one or two dimensions of integers, got {rows.dtype} of {rows.shape}")
+        return
+    for number, row in enumerate(rows):
+        record = _ids_record(row)
+        record.path, record.line = str(path), number
+        yield record
 
 
-def _from_lines(path: Path, text_key: str) -> Iterator[Record | Exception]:
-    with _open(path) as file:
+class _ZstdFile(io.RawIOBase):
+    """Decompressed frames of a file, one behind the other; unlike zstandard's own reader it misses a truncated end."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        self._codec = require("zstandard", "index").ZstdDecompressor()
+        self._frame = self._codec.decompressobj()
+        self._begun = False  # the frame
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, to: Any) -> int:
+        while not self._ready:
+            more = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame, self._begun = self._codec.decompressobj(), False
+            more = more or self._file.read(1 << 17)
+            if not more:
+                if self._begun:
+                    raise EOFError("compressed file ended inside a frame")
+                return 0
+            self._begun = True
+            self._ready = memoryview(self._frame.decompress(more))
+        size = min(len(to), len(self._ready))
+        to[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        return size
+
+
+def _decompressed(raw: io.BufferedReader, suffix: str) -> Any:
+    """The bytes of a file; closing it leaves ``raw`` open."""
+    if suffix.lower() == ".gz":
+        return gzip.GzipFile(fileobj=raw)
+    return io.BufferedReader(_ZstdFile(raw), 1 << 17) if suffix.lower() == ".zst" else raw
+
+
+def _from_lines(path: Path, text_key: str, reading: Reading) -> Iterator[Record | Exception]:
+    before, size = reading.done, path.stat().st_size
+    with path.open("rb") as raw, _decompressed(raw, path.suffix) as file:
         lines = enumerate(file)
         while True:
             try:
@@ -177,10 +268,12 @@ def _from_lines(path: Path, text_key: str) -> Iterator[Record | Exception]:
             if not isinstance(item, dict):
                 yield FormatError(f"{path}:{number + 1}: must be a JSON object, got {type(item).__name__}")
                 continue
-            yield _from_dict(item, text_key, str(path), number)
+            yield _from_fields(item, text_key, str(path), number)
+            if number % 64 == 0:
+                reading.done = before + min(raw.tell(), size)
 
 
-def _from_parquet(path: Path, text_key: str) -> Iterator[Record | Exception]:
+def _from_parquet(path: Path, text_key: str, reading: Reading, metadata: bool) -> Iterator[Record | Exception]:
     parquet = require("pyarrow.parquet", "index")
     try:
         file = parquet.ParquetFile(path)
@@ -190,11 +283,12 @@ def _from_parquet(path: Path, text_key: str) -> Iterator[Record | Exception]:
     if text_key not in file.schema_arrow.names:
         yield FormatError(f"{path}: must have a column {text_key!r}, got {', '.join(file.schema_arrow.names)}")
         return
-    number = 0
+    before, number = reading.done, 0
     try:
-        for batch in file.iter_batches(columns=[text_key]):
-            for text in batch.column(0).to_pylist():
-                yield _from_dict({text_key: text}, text_key, str(path), number)
+        for batch in file.iter_batches(columns=None if metadata else [text_key]):
+            for item in batch.to_pylist():
+                yield _from_fields(item, text_key, str(path), number)
                 number += 1
+            reading.done = before + path.stat().st_size * number // max(file.metadata.num_rows, 1)
     except (OSError, ValueError) as error:
         yield FormatError(f"{path}: must be readable to its end, got {error}")

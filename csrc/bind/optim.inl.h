@@ -329,6 +329,7 @@ inline double sum_squares(const py::object& tensors) {
 }  // namespace gramcore
 
 #include "bind/optim_matrix.inl.h"
+#include "bind/optim_product.inl.h"
 
 namespace gramcore {
 
@@ -353,6 +354,7 @@ inline void bind_optim(pybind11::module_& parent) {
   m.def("scaled_squares", &optim_bind::scaled_squares, py::arg("x"), py::arg("row") = py::none(),
         py::arg("column") = py::none(), py::arg("scale") = 1.0, "Sum of (scale x row column)^2.");
   optim_bind::bind_matrix_steps(m);
+  optim_bind::bind_products(m);
   m.def("sum_squares", &optim_bind::sum_squares, py::arg("tensors"),
         "Sum of squares of a list of CPU tensors; infinite or NaN when an element is.");
 }

@@ -325,47 +325,6 @@ inline double project_line(const TensorArg& x, const TensorArg& weights, const T
   return optim::project_line(p, r.data());
 }
 
-// Elements from a row of a part of a matrix to the next; the rows themselves have no gaps.
-inline std::int64_t row_stride(const TensorView& v, const char* name) {
-  GC_CHECK(v.rank == 2 && (v.shape[1] <= 1 || v.stride[1] == 1), name,
-           " must be a matrix whose rows have no gaps, got ", shape_string(v));
-  return v.stride[0];
-}
-
-inline void step_lifted(const TensorArg& param, const TensorArg& grad, const TensorArg& lifted, const py::object& phi,
-                        bool by_row, double lr, const std::pair<double, double>& decay, const py::object& remainder,
-                        const NoiseName& noise, const std::pair<std::int64_t, std::int64_t>& place) {
-  const TensorView &p = param.view(), &g = grad.view(), &u = lifted.view();
-  check_matrix(u, "lifted");
-  GC_CHECK(p.rank == 2 && g.rank == 2 && p.shape[0] == u.shape[0] && p.shape[1] == u.shape[1] &&
-               g.shape[0] == u.shape[0] && g.shape[1] == u.shape[1],
-           "param and grad must have the shape of lifted ", shape_string(u), ", got ", shape_string(p), " and ",
-           shape_string(g));
-  GC_CHECK(place.first >= 0 && place.second >= 0 && place.second % 128 == 0,
-           "place must be a row and a multiple of 128, got ", place.first, " and ", place.second);
-  MatrixArgs a;
-  a.step.rows = p.shape[0];
-  a.step.cols = p.shape[1];
-  a.step.grad = g.data;
-  a.step.grad_storage = float_storage(g, "grad");
-  take_param(a, param, param, remainder, noise);
-  optim::LiftedStep lift;
-  lift.stride = row_stride(p, "param");
-  lift.grad_stride = row_stride(g, "grad");
-  lift.lifted = u.data;
-  lift.lifted_storage = float_storage(u, "lifted");
-  Lists lists;
-  lift.phi = factor_of(lists, phi, by_row ? a.step.rows : a.step.cols, "phi");
-  lift.by_row = by_row;
-  lift.lr = static_cast<float>(lr);
-  lift.decay[0] = static_cast<float>(decay.first);
-  lift.decay[1] = static_cast<float>(decay.second);
-  lift.first_row = place.first;
-  lift.first_column = place.second;
-  const pybind11::gil_scoped_release release;
-  optim::step_lifted(a.step, lift);
-}
-
 inline void bind_matrix_steps(pybind11::module_& m) {
   namespace py = pybind11;
   m.def("step_rows", &step_rows, py::arg("rule"), py::arg("hyper"), py::arg("param"), py::arg("grad"), py::arg("slots"),
@@ -391,12 +350,6 @@ inline void bind_matrix_steps(pybind11::module_& m) {
       "A step of matrices with factored second moments. state: row and column means; with a momentum also the moment "
       "and the row and column means of its instability. numbers: scale, lr, weight_decay, clip, least_rms (< 0: none), "
       "weight1 to weight3 (of what is new in the moment, the means and the instability), eps, eps2.");
-  m.def("step_lifted", &step_lifted, py::arg("param"), py::arg("grad"), py::arg("lifted"), py::arg("phi"),
-        py::arg("by_row"), py::arg("lr"), py::arg("decay") = std::pair<double, double>{0.0, 0.0},
-        py::arg("remainder") = py::none(), py::arg("noise") = py::none(),
-        py::arg("place") = std::pair<std::int64_t, std::int64_t>{0, 0},
-        "p += decay[0] p; p -= lr (lifted + phi grad); p += decay[1] p, for a part of a matrix that begins at `place` "
-        "(row, column); phi holds a number per row, or per column, or is None for zeros.");
   m.def("project_line", &project_line, py::arg("x"), py::arg("weights"), py::arg("result"), py::arg("along_rows"),
         "result = x weights, or its transpose times weights; returns the sum of squares of x.");
   m.def("rule_norms", &rule_norms, py::arg("hyper"), py::arg("r"), py::arg("moments"), py::arg("inputs"),

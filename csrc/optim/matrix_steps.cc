@@ -233,44 +233,6 @@ void haar_step(const MatrixStep& s, int level, const HaarLift& lift) {
   });
 }
 
-void step_lifted(const MatrixStep& s, const LiftedStep& step) {
-  const RowsKernels& rows = rows_kernels();
-  const RulesKernels& rules = rules_kernels();
-  const FloatSpans spans;
-  float c[kMaxCoefs] = {};
-  c[0] = 1.0f;
-  c[1] = step.decay[0];
-  c[2] = step.decay[1];
-  c[7] = step.lr;
-  const auto run = [&](std::int64_t i, std::int64_t j, std::int64_t n) {
-    alignas(64) float params[kBlock], grads[kBlock], update[kBlock];
-    const std::int64_t at = i * step.stride + j;
-    const float* const u = spans.load(step.lifted, step.lifted_storage, i * s.cols + j, n, update);
-    if (u != update) std::memcpy(update, u, static_cast<std::size_t>(n) * sizeof(float));
-    if (step.phi) {
-      const float* const g = spans.load(s.grad, s.grad_storage, i * step.grad_stride + j, n, grads);
-      rows.add_scaled(g, step.by_row ? nullptr : step.phi + j, step.by_row ? step.phi[i] : 1.0f, update, n);
-    }
-    float* const p = s.param_low ? spans.load_pair(s.param, s.param_low, at, n, params)
-                                 : spans.load(s.param, s.param_storage, at, n, params);
-    rules.rule[kF32][kSgd](block_of(p, update, n, c));
-    if (s.param_low) return spans.store_pair(p, s.param, s.param_low, at, n);
-    NoiseKey key = s.noise;
-    key.tensor += static_cast<std::uint32_t>(step.first_row + i) << 16;
-    key.element = step.first_column + j;
-    spans.store(p, s.param, s.param_storage, at, n, s.stochastic ? &key : nullptr, 0);
-  };
-  const std::int64_t height = std::max<std::int64_t>(1, kChunk / std::max<std::int64_t>(1, s.cols));
-  parallel_chunks((s.rows + height - 1) / height, [&](std::int64_t band) {
-    for (std::int64_t i = band * height; i < std::min(s.rows, (band + 1) * height); ++i) {
-      for (std::int64_t j = 0, n = 0; j < s.cols; j += n) {  // no block of the larger matrix's rows is left half-way
-        n = std::min(kBlock - (step.first_column + j) % kBlock, s.cols - j);
-        run(i, j, n);
-      }
-    }
-  });
-}
-
 void step_blocks(const MatrixStep& s, float* v, const BlockAdam& a) {
   const RowsKernels& rows = rows_kernels();
   const RulesKernels& rules = rules_kernels();

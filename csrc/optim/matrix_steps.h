@@ -45,19 +45,6 @@ struct HaarLift {
 };
 void haar_step(const MatrixStep& step, int level, const HaarLift& lift);
 
-// A step along a matrix lifted from a subspace and multiples of the gradient: p += decay[0] p;  p -= lr (lifted + phi
-// grad);  p += decay[1] p.  Param, its remainder and grad are parts of larger matrices; moments are not looked at.
-struct LiftedStep {
-  const void* lifted = nullptr;  // (rows, cols), contiguous
-  Storage lifted_storage = Storage::f32;
-  const float* phi = nullptr;  // a number per row, or per column; null for zeros
-  bool by_row = true;
-  float lr = 0, decay[2] = {};
-  std::int64_t stride = 0, grad_stride = 0;      // elements from a row to the next: param and remainder, grad
-  std::int64_t first_row = 0, first_column = 0;  // in the larger matrix, names random bits; the column is 128 k
-};
-void step_lifted(const MatrixStep& s, const LiftedStep& step);
-
 // Adam with one second moment per block of s.cols elements (s.rows blocks; v one number each, the first moment as
 // param).  A block is folded into its moments and stepped while it is in the second-level cache.
 struct BlockAdam {

@@ -32,8 +32,8 @@ def measure_compute(passes: typing.SupportsInt | typing.SupportsIndex) -> tuple[
     """
 def num_threads() -> int:
     """
-    Threads that take part in a call: what `set_num_threads` asked for, else `torch.get_num_threads()` once torch is
-    loaded, else OMP_NUM_THREADS, else the processors this process may run on.
+    Threads that take part in a call: what `set_num_threads` asked for, else `torch.get_num_threads()` once
+    torch is loaded, else OMP_NUM_THREADS, else the processors this process may run on.
     """
 def philox4x32(seed: typing.SupportsInt | typing.SupportsIndex, counter_lo: typing.SupportsInt | typing.SupportsIndex, counter_hi: typing.SupportsInt | typing.SupportsIndex = 0) -> tuple[int, int, int, int]:
     ...

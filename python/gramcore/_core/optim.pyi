@@ -4,13 +4,25 @@ Step engine of the optimizers.
 from __future__ import annotations
 import collections.abc
 import typing
-__all__: list[str] = ['Noise', 'factored_pass', 'factored_step', 'haar_moments', 'haar_step', 'project_line', 'rule_norms', 'scaled_squares', 'step', 'step_blocks', 'step_columns', 'step_lifted', 'step_rows', 'sum_squares']
+__all__: list[str] = ['Noise', 'PackedFactor', 'best_product', 'factored_pass', 'factored_step', 'haar_moments', 'haar_step', 'multiply', 'project_line', 'rule_norms', 'scaled_squares', 'step', 'step_blocks', 'step_columns', 'step_lifted', 'step_product', 'step_rows', 'sum_squares']
 class Noise:
     """
     Directions of a zeroth-order step: the sum over draws (id, amount) of amount times standard normal values that are a function of (seed, id, parameter, element).
     """
     def __init__(self, seed: typing.SupportsInt | typing.SupportsIndex, draws: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex]], keep: typing.SupportsFloat | typing.SupportsIndex = 1.0) -> None:
         ...
+class PackedFactor:
+    """
+    The right side of products, in the order of their tiles.
+    """
+    def __init__(self, x: typing.Any, narrow: bool = False) -> None:
+        """
+        x: (inner, columns). narrow: round both sides to bf16 and multiply pairs; sums are fp32 always.
+        """
+def best_product(like: typing.Any) -> str:
+    """
+    What multiplies matrices stored as `like` fastest here: 'library', or a PackedFactor, 'wide' or 'narrow'.
+    """
 def factored_pass(x: typing.Any, row_means: typing.Any, column_means: typing.Any, moment: typing.Any = None, row: typing.Any = None, column: typing.Any = None, scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, weight: typing.SupportsFloat | typing.SupportsIndex = 0.0, eps: typing.SupportsFloat | typing.SupportsIndex = 0.0, residual: bool = False) -> None:
     """
     With u = scale x row column: moment += weight (u - moment), then row and column means of u^2 + eps, or of (u - moment)^2 + eps with `residual`.
@@ -26,6 +38,10 @@ def haar_moments(hyper: collections.abc.Mapping[str, typing.SupportsFloat | typi
 def haar_step(param: typing.Any, grad: typing.Any, moments: collections.abc.Sequence[typing.Any], level: typing.SupportsInt | typing.SupportsIndex, lr: typing.SupportsFloat | typing.SupportsIndex, factor: typing.SupportsFloat | typing.SupportsIndex, eps: typing.SupportsFloat | typing.SupportsIndex, grad_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0, decay: tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex] = (0.0, 0.0), remainder: typing.Any = None, noise: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] | None = None) -> None:
     """
     p += decay[0] p; p -= lr factor (g - up(r) + up(m)) / (sqrt(v) + eps), run by run; p += decay[1] p.
+    """
+def multiply(a: typing.Any, b: PackedFactor, result: typing.Any) -> None:
+    """
+    result = a b, in fp32.
     """
 def project_line(x: typing.Any, weights: typing.Any, result: typing.Any, along_rows: bool) -> float:
     """
@@ -54,6 +70,10 @@ def step_columns(inside: collections.abc.Mapping[str, typing.SupportsFloat | typ
 def step_lifted(param: typing.Any, grad: typing.Any, lifted: typing.Any, phi: typing.Any, by_row: bool, lr: typing.SupportsFloat | typing.SupportsIndex, decay: tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex] = (0.0, 0.0), remainder: typing.Any = None, noise: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] | None = None, place: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] = (0, 0)) -> None:
     """
     p += decay[0] p; p -= lr (lifted + phi grad); p += decay[1] p, for a part of a matrix that begins at `place` (row, column); phi holds a number per row, or per column, or is None for zeros.
+    """
+def step_product(param: typing.Any, grad: typing.Any, a: typing.Any, b: PackedFactor, phi: typing.Any, by_row: bool, lr: typing.SupportsFloat | typing.SupportsIndex, decay: tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex] = (0.0, 0.0), remainder: typing.Any = None, noise: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] | None = None, place: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex] = (0, 0)) -> None:
+    """
+    As step_lifted with lifted = a b, which is never formed as a whole.
     """
 def step_rows(rule: str, hyper: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], param: typing.Any, grad: typing.Any, slots: collections.abc.Sequence[typing.Any], index: typing.Any, step: typing.SupportsInt | typing.SupportsIndex, id: typing.SupportsInt | typing.SupportsIndex = 0, stochastic: bool = False, seed: typing.SupportsInt | typing.SupportsIndex = 0, remainder: typing.Any = None) -> None:
     """

@@ -113,7 +113,7 @@ class DropResidual(PanelLift, ViewLift):
         return True
 
     def step_panels(self, panels: PanelStep, norm: torch.Tensor) -> None:
-        if not panels.direct:  # the update of a panel is formed
+        if panels.forms:
             panels.resize(panels.basis.shape[0])
         for s in panels:
             panels.add(s, panels.step_rule(panels.project(s), s), self.scale * panels.correction)
@@ -128,9 +128,9 @@ class ScaledResidual(PanelLift):
         self.scale = scale
 
     def step_panels(self, panels: PanelStep, norm: torch.Tensor) -> None:
-        # In halves the update of a panel is formed; in fp32 only the rule's step, beside all of R.
-        panels.resize(4 * panels.rank if panels.w.dtype is torch.float32 else panels.basis.shape[0])
-        r = torch.empty(panels.channels, panels.rank, dtype=panels.g.dtype)
+        # Where no update of a panel is formed, only the rule's step is, beside all of R.
+        panels.resize(panels.basis.shape[0] if panels.forms else 4 * panels.rank)
+        r = torch.empty(panels.channels, panels.rank, dtype=panels.low_dtype)
         kept = panels.state["exp_avg"].dtype is not torch.float32
         n = torch.empty(panels.channels if kept else panels.size, panels.rank)
         phi, inside = torch.empty(2, panels.channels)
@@ -158,7 +158,7 @@ def _skew(panels: PanelStep) -> torch.Tensor | None:
     wide = p.float()
     gram = panels.over_basis(wide.T @ wide)
     gram.diagonal().sub_(1.0)
-    return gram.to(p.dtype)
+    return gram.to(panels.low_dtype)
 
 
 class RescaledGradient(PanelLift):

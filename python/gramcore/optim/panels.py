@@ -60,8 +60,16 @@ class PanelStep:
         exact = self.p.dtype is torch.float32 or group["rounding"] == "nearest"
         #: Sum of squares of g, where projecting it gave that too.
         self.squares: float | None = None
-        #: Whether W += a product can be left to the matrix product, which rounds once.
-        self.direct = exact and self.p.dtype is g.dtype
+        kind = _core.optim.best_product(self.basis) if g.dtype is self.basis.dtype is self.p.dtype else "library"
+        #: Whether products are the engine's, and whether they round both sides to bf16; else they are torch's.
+        self.packs, self.narrow = kind != "library", kind == "narrow"
+        self._packed: dict[str, Any] = {}
+        #: Whether W += a product can be left to torch's product, which rounds once.
+        self.direct = exact and self.p.dtype is g.dtype and not self.packs
+        #: Whether a panel's update is formed before W takes it.
+        self.forms = not self.direct and not self.packs
+        #: How R is stored.
+        self.low_dtype = torch.float32 if self.packs else g.dtype
         self.resize(self.rank)
 
     def __enter__(self) -> PanelStep:
@@ -79,7 +87,7 @@ class PanelStep:
         self.size = self.channels if self.summed else min(self.channels, size)
         #: Whether R is one column, formed in fp32 in one pass that also gives `squares`.
         self.line = self.rank == 1 and self.size == self.channels and not self.rows.split and self.g.is_contiguous()
-        self._r = torch.empty(self.size, self.rank, dtype=torch.float32 if self.line else self.g.dtype)
+        self._r = torch.empty(self.size, self.rank, dtype=torch.float32 if self.line else self.low_dtype)
 
     def __iter__(self) -> Iterator[slice]:
         for begin in range(0, self.channels, self.size):
@@ -97,7 +105,11 @@ class PanelStep:
             self.squares = _core.optim.project_line(self.g, line, r, self.along_rows)
             return r if self.grad_scale == 1.0 else r.mul_(self.grad_scale)
         part = self.part(self.g, s)
-        torch.mm(part if self.along_rows else part.T, self.basis, out=r)
+        left = part if self.along_rows else part.T
+        if self.packs:
+            _core.optim.multiply(left, self._packed_basis("down"), r)
+        else:
+            torch.mm(left, self.basis, out=r)
         if self.summed:
             self.rows.sum(r)
         return r if self.grad_scale == 1.0 else r.mul_(self.grad_scale)
@@ -175,6 +187,19 @@ class PanelStep:
         """
         lr, decay = float(self.group["lr"]), self._decay()
         g, w = self.part(self.g, s), self.part(self.w, s)
+        rest: dict[str, Any] = {
+            "phi": None if phi is None else phi * self.grad_scale,
+            "by_row": self.along_rows,
+            "lr": lr * factor,
+            "decay": decay,
+            "remainder": None if self.remainder is None else self.part(self.remainder, s),
+            "noise": (self.group["seed"], self.index, self.t) if self.group["rounding"] == "stochastic" else None,
+            "place": (self.rows.begin + s.start, 0) if self.along_rows else (self.rows.begin, s.start),
+        }
+        rows = g if g.stride(1) == 1 else g.contiguous()
+        if self.packs:
+            _core.optim.step_product(w, rows, *self._packed_factors(low), **rest)
+            return
         first, second = self._factors(low)
         if self.direct and (phi is None or w.dtype is torch.float32):
             amount = -lr * factor * (1.0 + decay[1])
@@ -182,18 +207,19 @@ class PanelStep:
             if phi is not None:
                 w.addcmul_(g, phi.unsqueeze(1 if self.along_rows else 0) * self.grad_scale, value=amount)
             return
-        _core.optim.step_lifted(
-            w,
-            g if g.stride(1) == 1 else g.contiguous(),
-            torch.mm(first, second),
-            None if phi is None else phi * self.grad_scale,
-            self.along_rows,
-            lr * factor,
-            decay,
-            remainder=None if self.remainder is None else self.part(self.remainder, s),
-            noise=(self.group["seed"], self.index, self.t) if self.group["rounding"] == "stochastic" else None,
-            place=(self.rows.begin + s.start, 0) if self.along_rows else (self.rows.begin, s.start),
-        )
+        _core.optim.step_lifted(w, rows, torch.mm(first, second), **rest)
+
+    def _packed_basis(self, way: str) -> Any:
+        """P (``"down"``) or its transpose (``"up"``) as the engine's products take it, made once per step."""
+        if way not in self._packed:
+            basis = self.basis if way == "down" else self.basis.T
+            self._packed[way] = _core.optim.PackedFactor(basis, self.narrow)
+        return self._packed[way]
+
+    def _packed_factors(self, low: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        if self.along_rows:
+            return low, self._packed_basis("up")
+        return self.basis, _core.optim.PackedFactor(low.T, self.narrow)
 
     def _factors(self, low: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         low = low.to(self.basis.dtype)

@@ -242,6 +242,11 @@ def test_unreadable_records_name_path_and_line(tmp_path: Path) -> None:
         build_index(path, tmp_path / "c.txt")
     with pytest.raises(ValueError, match="on_error must be one of"):
         build_index(path, tmp_path / "a", on_error="ignore")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="must name files, got an empty directory"):
+        build_index(tmp_path / "empty", tmp_path / "a")
+    assert not (tmp_path / "a").exists()  # nothing of a refused build is left
+    assert (tmp_path / "empty").exists()
 
 
 def test_full_disk_is_said_before_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def test_random_damage_never_crashes_and_verify_finds_it(tmp_path: Path) -> None
 def test_directories_that_are_no_index(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="must exist"):
         Index(tmp_path / "missing")
-    with pytest.raises(FormatError, match="is it an index"):
+    with pytest.raises(FormatError, match=r"got no table\.0; is it an index"):
         Index(tmp_path)
     path = build(tmp_path / "index")
     with pytest.raises(FileExistsError, match="must not hold an index"):
@@ -138,7 +138,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
     for bad, dtype in ((65535, "u16"), (-1, "u16"), (255, "u8"), (2**32 - 1, "u32")):
         with pytest.raises(ValueError, match=r"token ids must be in \[0"):
             build_index([[0, bad]], tmp_path / "a", token_dtype=dtype)
-    assert not list((tmp_path / "a").iterdir())
+    assert not (tmp_path / "a").exists()
     with pytest.raises(ValueError, match="version must be 4 or 5"):
         build_index([[1]], tmp_path / "a", version=3)
     with pytest.raises(ValueError, match="token_dtype must be one of"):

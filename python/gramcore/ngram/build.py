@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -126,13 +127,20 @@ def build_index(
     directory = Path(out)
     if directory.exists() and not directory.is_dir():
         raise FileExistsError(f"{directory}: out must be a directory, got a file; choose another name")
+    made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     options = [token_dtype, version, shards, memory_limit, metadata, text_key, _tokenizer_name(tokenizer)]
     plan = Plan.start(directory, options, resume=resume)
     reading = Reading()
     if not plan.tokenized:
         records = read(source, text_key=text_key, on_error=on_error, reading=reading, metadata=metadata)
-        write_text(_tokenize(records, encode, plan.num_documents, reading, progress), directory, plan, form)
+        try:
+            write_text(_tokenize(records, encode, plan.num_documents, reading, progress), directory, plan, form)
+        except BaseException:
+            if made:
+                with suppress(OSError):  # it holds a checkpoint
+                    directory.rmdir()
+            raise
     sort_shards(directory, plan, width, memory_limit, workers, progress)
     if accel:
         for number in range(len(plan.shards)):

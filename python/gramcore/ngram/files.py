@@ -138,7 +138,7 @@ def shard_numbers(directory: Path, described: Description | None = None) -> list
             )
         numbers = [WHOLE]
     elif not numbers:
-        raise FormatError(f"{directory}: must hold table.0, tokenized.0 and offset.0, found none; is it an index?")
+        raise FormatError(f"{directory}: must hold table.0, tokenized.0 and offset.0, got no table.0; is it an index?")
     elif numbers != list(range(len(numbers))):
         raise FormatError(f"{directory}: shards must be numbered 0 to {len(numbers) - 1}, got {numbers}")
     if described is not None and described.shards != len(numbers):

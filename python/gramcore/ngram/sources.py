@@ -56,6 +56,8 @@ def expand(source: Any) -> list[Path] | None:
         path = Path(text)
         if path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.is_file())
+            if not found:
+                raise FileNotFoundError(f"{text}: source must name files, got an empty directory")
         elif path.exists():
             found = [path]
         else:
@@ -186,7 +188,8 @@ def _from_file(path: Path, text_key: str, reading: Reading, metadata: bool) -> I
             with path.open("rb") as raw, _decompressed(raw, path.suffix) as file:
                 text = file.read().decode()
         except UnicodeDecodeError as error:
-            yield FormatError(f"{path}: must be UTF-8 text, got {error}")
+            bad = error.object[error.start]
+            yield FormatError(f"{path}: must be UTF-8 text, got byte 0x{bad:02x} at {error.start}; convert the file")
         except Exception as error:  # a truncated or foreign compressed file: each codec has its own exception
             yield FormatError(f"{path}: must be readable to its end, got {error}")
         else:
@@ -262,8 +265,9 @@ def _from_lines(path: Path, text_key: str, reading: Reading) -> Iterator[Record 
                 continue
             try:
                 item = json.loads(line)
-            except ValueError as error:
-                yield FormatError(f"{path}:{number + 1}: must be a JSON object, got {error}")
+            except ValueError:
+                start = line.strip()[:40].decode(errors="replace")
+                yield FormatError(f"{path}:{number + 1}: must be a JSON object, got a line that starts {start!r}")
                 continue
             if not isinstance(item, dict):
                 yield FormatError(f"{path}:{number + 1}: must be a JSON object, got {type(item).__name__}")

@@ -72,10 +72,10 @@ def test_schemes_are_listed_without_a_model() -> None:
     [
         (["--scheme", "int9"], "scheme must be one of"),
         (["--scheme", "billm"], "--text must be given for scheme billm"),
-        (["--text", "none.txt"], "text must be a file, got 'none.txt'"),
-        (["--out", "none/q.safetensors"], "--out must lie in a folder that exists"),
+        (["--text", "none.txt"], "text must be a file that exists, got 'none.txt'"),
+        (["--out", "none/q.safetensors"], "--out must name a file in a folder that exists"),
         (["--out", "."], "--out must name a file, got the folder '.'"),
-        (["--plot", "none/e.png"], "--plot must lie in a folder that exists"),
+        (["--plot", "none/e.png"], "--plot must name a file in a folder that exists"),
         (["--plot", "e.docx"], "--plot must end in one of"),
         (["--max-tokens", "1"], "Invalid value for '--max-tokens'"),
     ],

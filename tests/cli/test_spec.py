@@ -98,4 +98,5 @@ def test_bench_writes_rows_and_a_plot(tmp_path: Path) -> None:
 def test_files_that_cannot_be_written_are_named_before_the_work(command: tuple[str, ...], tmp_path: Path) -> None:
     result = gramcore(*command, str(tmp_path / "nowhere" / "file"))
     assert f"{command[-1]} must name a file in a folder that exists" in sentence(result)
+    assert f"{command[-1]} must name a file, got the folder" in sentence(gramcore(*command, str(tmp_path)))
     assert not result.stdout

@@ -10,6 +10,7 @@ import importlib
 import os
 import pkgutil
 import sys
+from typing import Annotated
 
 import typer
 
@@ -17,15 +18,26 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="gramcore",
-    help="Native cores for language-model engineers.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from gramcore import __version__
+
+        typer.echo(f"gramcore {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
     """Native cores for language-model engineers. Add --debug to any command for a traceback."""
 
 
@@ -49,6 +61,14 @@ def main(argv: list[str] | None = None) -> None:
     except _USER_ERRORS as error:
         if debug:
             raise
-        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        typer.echo(f"error: {text or type(error).__name__}", err=True)
+        typer.echo(f"error: {_sentence(error) or type(error).__name__}", err=True)
         sys.exit(2)
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, without quotes around keys and numbers of system errors."""
+    if isinstance(error, KeyError) and error.args:
+        return str(error.args[0])
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)

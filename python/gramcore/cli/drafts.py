@@ -69,14 +69,6 @@ def target_of(drafter: Any, session: Any) -> Any:
     return session.host if heads is None else heads.target(session.host)
 
 
-def check_folders(**files: Path | None) -> None:
-    """Raise before the work unless every file to write, by the name of its option, is in a folder that exists."""
-    for option, path in files.items():
-        if path is not None and not path.parent.is_dir():
-            name = option.replace("_", "-")
-            raise FileNotFoundError(f"--{name} must name a file in a folder that exists, got {str(path)!r}")
-
-
 def show(recorder: Any, tokenizer: Any, png: Path | None) -> None:
     """Print the recorded tree to standard output and write the picture if asked for."""
     from gramcore import spec

@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gramcore.cli import app
-from gramcore.cli.drafts import DRAFT_HELP, check_folders, make_drafter, show, target_of
+from gramcore.cli._files import check_targets, naming, read_file
+from gramcore.cli.drafts import DRAFT_HELP, make_drafter, show, target_of
+
+if TYPE_CHECKING:
+    from gramcore.grammar import Grammar, GrammarMatcher
 
 
 @app.command()
@@ -38,16 +42,21 @@ def generate(
     """Stream an answer. With --temperature 0 or a fixed --seed the text equals plain decoding's, token for token."""
     from gramcore import model as models
     from gramcore import spec
-    from gramcore._checks import check_choice
+    from gramcore._checks import check_choice, check_real
 
     check_choice("--bits", str(bits), ("4", "8", "16"))
-    check_folders(tree_png=tree_png)
+    check_real("--top-p", top_p, low=0.0, low_open=True, high=1.0)
+    check_targets(tree_png=tree_png)
+    if weights is not None and not weights.exists():
+        raise FileNotFoundError(f"--weights must name a file of gramcore quantize --out, got {str(weights)!r}")
+    if stop and not all(stop):
+        raise ValueError("--stop must be a text of at least one character, got an empty one")
     opened = functools.cache(lambda kind: models.open_model(model, bits=bits, host=kind, weights=weights))
     drafter = make_drafter(draft, lambda: opened("transformers"))
     text = sys.stdin.read() if prompt == "-" else prompt
-    pattern = _grammar_text(grammar) if grammar else None
+    pattern = _grammar(grammar) if grammar else None
     session = opened(host)
-    matcher = _matcher(session.tokenizer, *pattern) if pattern else None
+    matcher = _matcher(session.tokenizer, pattern, grammar) if pattern and grammar else None
     recorder = spec.RecordingVerifier(_rule(stats, temperature))
     streamer = TokenPrinter(session.tokenizer)
     result = spec.generate(
@@ -112,21 +121,23 @@ _GRAMMARS = {
 }
 
 
-def _grammar_text(source: str) -> tuple[str, str]:
-    """(constructor, text) of ``--grammar``; read before the model is loaded, so that mistakes show at once."""
+def _grammar(source: str) -> Grammar:
+    """What ``--grammar`` names; read before the model is loaded, so that mistakes show at once."""
+    from gramcore.grammar import Grammar
+
     if source == "json":
-        return "from_json_schema", "{}"
+        return Grammar.from_json_schema("{}")
     path = Path(source)
     if path.suffix not in _GRAMMARS:
         raise ValueError(f"--grammar must be 'json' or a file ending in {', '.join(_GRAMMARS)}, got {source!r}")
-    if not path.exists():
-        raise FileNotFoundError(f"--grammar file must exist, got {source!r}; give the path of a schema or a pattern")
-    return _GRAMMARS[path.suffix], path.read_text().strip()
+    text = read_file("--grammar", path).strip()
+    with naming(path):
+        return getattr(Grammar, _GRAMMARS[path.suffix])(text)
 
 
-def _matcher(tokenizer: Any, constructor: str, text: str) -> Any:
-    from gramcore import grammar as g
+def _matcher(tokenizer: Any, grammar: Grammar, source: str) -> GrammarMatcher:
+    from gramcore.grammar import GrammarCompiler, GrammarMatcher, TokenizerInfo
 
-    made = getattr(g.Grammar, constructor)(text)
-    compiler = g.GrammarCompiler(g.TokenizerInfo.from_huggingface(tokenizer))
-    return g.GrammarMatcher(compiler.compile(made))
+    compiler = GrammarCompiler(TokenizerInfo.from_huggingface(tokenizer))
+    with naming(source):
+        return GrammarMatcher(compiler.compile(grammar))

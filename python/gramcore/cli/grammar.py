@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gramcore.cli import app
-from gramcore.errors import LimitError
+from gramcore.cli._files import naming, read_file
 
 if TYPE_CHECKING:
     from gramcore.grammar import CompiledGrammar, GrammarMatcher
@@ -31,6 +31,7 @@ def check(
     from rich.table import Table
 
     compiled = _compile(schema, strict=strict, any_order=any_order)
+    data = b"" if instance is None else read_file("--instance", instance).strip().encode()
     report = compiled.grammar.report
     assert report is not None
     table = Table("place", "keyword", "status", "detail")
@@ -41,7 +42,6 @@ def check(
     console.print("every keyword is enforced exactly" if report.is_exact else "some keywords are approximated")
     if instance is None:
         return
-    data = instance.read_bytes().strip()
     matcher, taken = _follow(compiled, data)
     if taken == len(data) and matcher.can_terminate():
         console.print(f"{instance}: matches")
@@ -62,11 +62,10 @@ def _compile(schema: Path, *, strict: bool, any_order: bool) -> CompiledGrammar:
     """Over a vocabulary of the 256 bytes; errors name the file."""
     from gramcore.grammar import Grammar, GrammarCompiler, TokenizerInfo
 
-    try:
-        grammar = Grammar.from_json_schema(schema.read_text(encoding="utf-8"), strict=strict, any_order=any_order)
+    text = read_file("schema", schema)
+    with naming(schema):
+        grammar = Grammar.from_json_schema(text, strict=strict, any_order=any_order)
         return GrammarCompiler(TokenizerInfo([bytes([b]) for b in range(256)])).compile(grammar)
-    except (ValueError, LimitError) as error:
-        raise ValueError(f"{schema}: {error}") from error
 
 
 def _follow(compiled: CompiledGrammar, data: bytes) -> tuple[GrammarMatcher, int]:

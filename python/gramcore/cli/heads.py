@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gramcore._checks import check_choice
+from gramcore.cli._files import check_targets, read_file
 from gramcore.cli.spec import spec_app
 
 _KINDS = ("block", "koala", "eagle", "mlp_speculator", "clover", "prompt_tokens")
@@ -32,15 +34,17 @@ def train_heads(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Train draft heads on the CPU; the model stays as it is. The same command goes on with a run that was cut."""
+    check_choice("--kind", kind, _KINDS)
+    check_choice("--loss", loss, _LOSSES)
+    check_targets(out=out)
+    texts = [read_file("text", path, errors="replace") for path in text]
+
     from gramcore import model as models
-    from gramcore._checks import check_choice
     from gramcore.spec import FrequencyVocabulary
     from gramcore.spec.heads import own_text, read_text, save_heads
     from gramcore.spec.heads.kinds import kinds
 
-    made: Any = kinds()[check_choice("--kind", kind, _KINDS)]
-    check_choice("--loss", loss, _LOSSES)
-    texts = [path.read_text(errors="replace") for path in text]
+    made: Any = kinds()[kind]
     session = models.open_model(model, bits=32, host="transformers")
     lm, tokenizer = session.host, session.tokenizer
     tokens = _cut([tokenizer(t, verbose=False)["input_ids"] for t in texts], max_tokens)

@@ -178,7 +178,7 @@ def serve(
     path: Annotated[list[Path], typer.Argument(help="index directories")],
     tokenizer: Annotated[str, typer.Option(help="as for build, or ids")] = "bytes",
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port to listen on")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: any that is free")] = 8000,
     max_tokens: Annotated[int, typer.Option(help="longest query")] = 2048,
     max_concurrent: Annotated[int, typer.Option(help="requests at once")] = 16,
     max_seconds: Annotated[float, typer.Option(help="longest answer")] = 10.0,

@@ -36,8 +36,11 @@ def memory(
     from gramcore.optim.by_name import names, state_bytes
 
     check_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
-    if config.startswith((".", "/", "~")) and not Path(config).expanduser().exists():
-        raise ValueError(f"config must be a model directory, config.json or model name, got {config}: no such file")
+    is_path = config.startswith((".", "/", "~")) or config.endswith((".json", ".gguf"))
+    if is_path and not Path(config).expanduser().exists():
+        raise FileNotFoundError(
+            f"config must be a model directory, config.json or model name, got {config}: no such file"
+        )
     transformers = require("transformers", "hf")
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(config))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gramcore.cli import app
+from gramcore.cli._files import check_targets, read_file
 
 
 @app.command()
@@ -38,10 +38,8 @@ def quantize(
     if codec.needs_inputs and text is None and not self_calibrate:
         raise ValueError(f"--text must be given for scheme {scheme}, which is calibrated; or pass --self-calibrate")
     content = _read(text) if text else None
-    if out is not None:
-        _check_target("--out", out)
+    check_targets(out=out, plot=plot)
     if plot is not None:
-        _check_target("--plot", plot)
         _check_picture(plot)
 
     import copy
@@ -77,16 +75,6 @@ def quantize(
         typer.echo(f"wrote {plot}")
 
 
-def _check_target(option: str, path: Path) -> None:
-    """A file that can be written as far as one can tell before."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{option} must name a file, got the folder {str(path)!r}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{option} must lie in a folder that exists, got {str(path)!r}; make the folder first")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"{option} must lie in a folder that can be written to, got {str(path)!r}")
-
-
 def _check_picture(path: Path) -> None:
     """matplotlib is there and knows the kind of picture."""
     from gramcore._checks import require
@@ -98,9 +86,7 @@ def _check_picture(path: Path) -> None:
 
 
 def _read(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"text must be a file, got {str(path)!r}")
-    content = path.read_text(errors="replace")
+    content = read_file("text", path, errors="replace")
     if not content.strip():
         raise ValueError(f"text must not be empty, got {str(path)!r}")
     return content

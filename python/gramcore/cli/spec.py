@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from gramcore._checks import require
+from gramcore._checks import check_choice, require
 from gramcore._files import replacing
 from gramcore.cli import app
-from gramcore.cli.drafts import NAMES, check_folders, make_drafter, show, target_of
+from gramcore.cli._files import check_targets
+from gramcore.cli.drafts import NAMES, make_drafter, show, target_of
 
 spec_app = typer.Typer(help="Speculative decoding: measure drafters, look at draft trees.", no_args_is_help=True)
 app.add_typer(spec_app, name="spec")
@@ -69,12 +70,12 @@ def bench(
     plot: Annotated[Path | None, typer.Option(help="write a bar chart to this PNG (needs matplotlib)")] = None,
 ) -> None:
     """Every drafter on every task: tokens per step and speed against plain decoding, and whether the text is equal."""
-    check_folders(csv=csv, plot=plot)
+    check_targets(csv=csv, plot=plot)
+    tasks = {check_choice("--task", name, tuple(TASKS)): TASKS[name] for name in task or TASKS}
+    check_choice("--bits", str(bits), ("4", "8", "16", "32"))
     from gramcore import model as models
-    from gramcore._checks import check_choice
     from gramcore.spec import generate
 
-    tasks = {check_choice("--task", name, tuple(TASKS)): TASKS[name] for name in task or TASKS}
     opened = functools.cache(lambda kind: models.open_model(model, bits=bits, host=kind))
     drafters = {name: make_drafter(name, lambda: opened("transformers")) for name in draft or NAMES}
     session = opened(host)
@@ -141,7 +142,7 @@ def tree(
     png: Annotated[Path | None, typer.Option(help="also write a picture here (needs matplotlib)")] = None,
 ) -> None:
     """Show the draft tree of the step that accepted most: accepted path and the target's probabilities."""
-    check_folders(png=png)
+    check_targets(png=png)
     from gramcore import model as models
     from gramcore import spec
 

@@ -65,6 +65,15 @@ def test_system_errors_name_the_file_without_numbers(monkeypatch: pytest.MonkeyP
     assert sentence(gramcore("grammar", "check", "ok.json")) == "error: text.txt: Permission denied"
 
 
+def test_a_package_that_is_missing_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise ModuleNotFoundError("No module named 'transformers'", name="transformers")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert "transformers must be installed for this" in sentence(gramcore("grammar", "check", "ok.json"))
+    assert "pip install 'gramcore[hf]'" in sentence(gramcore("grammar", "check", "ok.json"))
+
+
 def test_a_byte_order_mark_is_no_part_of_a_schema(tmp_path: Path) -> None:
     (tmp_path / "mark.json").write_bytes(b'\xef\xbb\xbf{"const": 1}')
     (tmp_path / "one.json").write_bytes(b"\xef\xbb\xbf1")

@@ -41,6 +41,8 @@ def _root(
     """Native cores for language-model engineers. Add --debug to any command for a traceback."""
 
 
+#: What the extra ``hf`` installs.
+_HF_MODULES = ("torch", "transformers", "safetensors", "gguf", "tokenizers")
 #: What a user can cause: reported in one sentence with exit status 2. Anything else is our bug and shows a traceback.
 _USER_ERRORS = (ValueError, TypeError, IndexError, KeyError, OSError, ImportError, RuntimeError)
 
@@ -71,4 +73,6 @@ def _sentence(error: Exception) -> str:
         return str(error.args[0])
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, ModuleNotFoundError) and error.name in _HF_MODULES:
+        return f"{error.name} must be installed for this, got none; pip install 'gramcore[hf]'"
     return str(error)

@@ -15,6 +15,7 @@ from gramcore.optim import (
     gwt,
     panels,
 )
+from gramcore.optim import subspace as subspace_module
 from gramcore.optim.coordinates import ColumnSubspace, EntrySubspace, HaarSubspace, RowSampleSubspace
 from gramcore.optim.subspace import (
     HeadSubspace,
@@ -61,17 +62,23 @@ def test_haar_is_undone_by_its_inverse() -> None:
     torch.testing.assert_close(haar.compose(a, details, 19), g)
 
 
-@pytest.mark.parametrize("shape", [(200, 96), (96, 96)])
+@pytest.mark.parametrize("shape", [(200, 96), (96, 96), (300, 200)])  # the last is wide enough to skip the Gram matrix
 @pytest.mark.parametrize("method", ["iterate", "gram"])
 def test_cheap_bases_capture_the_energy_of_the_svd(shape: tuple[int, int], method: str) -> None:
     generator = torch.Generator().manual_seed(3)
-    u, _ = torch.linalg.qr(torch.randn(shape[0], 96, generator=generator))
-    v, _ = torch.linalg.qr(torch.randn(96, 96, generator=generator))
-    g = u @ torch.diag(1.0 / torch.arange(1, 97)) @ v.T  # spectrum of gradients: a power law
+    u, _ = torch.linalg.qr(torch.randn(shape, generator=generator))
+    v, _ = torch.linalg.qr(torch.randn(shape[1], shape[1], generator=generator))
+    g = u @ torch.diag(1.0 / torch.arange(1, shape[1] + 1)) @ v.T  # spectrum of gradients: a power law
     exact = (g @ top_basis(g, 24, "svd", generator)).norm() ** 2
     cheap = (g @ top_basis(g, 24, method, generator_for(0, 0, 0))).norm() ** 2
     assert cheap >= 0.995 * exact
     assert cheap <= 1.001 * exact
+
+
+@pytest.mark.parametrize("columns", [1, 127, 128, 300])
+def test_gram_matrices_by_halves(columns: int) -> None:
+    g = torch.randn(50, columns, generator=torch.Generator().manual_seed(columns))
+    torch.testing.assert_close(subspace_module._gram(g), g.T @ g, rtol=1e-5, atol=1e-4)
 
 
 def test_weighted_row_sampling_is_unbiased() -> None:

@@ -169,8 +169,12 @@ static void multiply_tile(const std::uint32_t* a, const std::uint32_t* b, std::i
   }
   for (std::int64_t k = 0; k < words; ++k) {
     vf right[kTileVectors];
-    __builtin_memcpy(right, b + k * kTileColumns, sizeof right);
-    for (int v = 0; v < kTileVectors; ++v) __builtin_prefetch(b + (k + 8) * kTileColumns + v * kLanes);
+#pragma GCC unroll 2
+    for (int v = 0; v < kTileVectors; ++v) {
+      const std::uint32_t* const at = b + k * kTileColumns + v * kLanes;
+      __builtin_memcpy(&right[v], at, sizeof(vf));  // not the array at once, which would then live on the stack
+      __builtin_prefetch(at + 8 * kTileColumns);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < kTileRows; ++i) {
       const std::uint32_t left = a[k * kTileRows + i];

@@ -82,8 +82,9 @@ class PanelStep:
             self.state["remainder"].copy_(self.remainder)
 
     def resize(self, numbers: int) -> None:
-        """Let a panel hold so many channels that ``numbers`` per channel are about a hundred thousand."""
-        size = max(1, _ELEMENTS // numbers // _CHANNELS) * _CHANNELS
+        """Let a panel hold so many channels that ``numbers`` per channel are some hundred thousand."""
+        elements = _ELEMENTS if self.packs else 4 * _ELEMENTS  # torch packs P again for every panel
+        size = max(1, elements // numbers // _CHANNELS) * _CHANNELS
         self.size = self.channels if self.summed else min(self.channels, size)
         #: Whether R is one column, formed in fp32 in one pass that also gives `squares`.
         self.line = self.rank == 1 and self.size == self.channels and not self.rows.split and self.g.is_contiguous()

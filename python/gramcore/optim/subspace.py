@@ -56,13 +56,32 @@ def top_basis(g: torch.Tensor, rank: int, method: str, generator: torch.Generato
         g = g.double()
         return fix_signs(torch.linalg.eigh(g.T @ g).eigenvectors[:, -rank:].flip(1).float()).contiguous()
     g = g.float()
-    width = min(rank + 8, g.shape[1])
-    q = torch.randn(g.shape[1], width, generator=generator)
+    rows, columns = g.shape
+    width = min(rank + 8, columns)
+    # Operations: half of GᵀG and three products with it, or five products with G.
+    once = 1.2 * rows * columns**2 + 6.0 * columns**2 * width < 10.0 * rows * columns * width
+    gram = _gram(g) if once else None
+    q = torch.randn(columns, width, generator=generator)
     for _ in range(2):
-        q = torch.linalg.qr(g.T @ (g @ q)).Q
-    small = g @ q
-    vectors = torch.linalg.eigh(small.T @ small).eigenvectors[:, -rank:].flip(1)
+        q = torch.linalg.qr(g.T @ (g @ q) if gram is None else gram @ q).Q
+    if gram is None:
+        small = g @ q
+        gram = small.T @ small
+    else:
+        gram = q.T @ (gram @ q)
+    vectors = torch.linalg.eigh(gram).eigenvectors[:, -rank:].flip(1)
     return fix_signs(q @ vectors).contiguous()
+
+
+def _gram(g: torch.Tensor) -> torch.Tensor:
+    """GᵀG, of which the blocks above the diagonal are copied from below."""
+    size, step = g.shape[1], 128
+    gram = g.new_empty(size, size)
+    for i in range(0, size, step):
+        rows = slice(i, min(i + step, size))
+        torch.mm(g[:, rows].T, g[:, : rows.stop], out=gram[rows, : rows.stop])
+        gram[:i, rows] = gram[rows, :i].T
+    return gram
 
 
 class Subspace(ABC):

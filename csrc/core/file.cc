@@ -132,6 +132,20 @@ void AtomicFile::write(const void* data, std::size_t num_bytes) {
   }
 }
 
+void AtomicFile::write_at(std::uint64_t offset, const void* data, std::size_t num_bytes) const {
+  const auto* from = static_cast<const unsigned char*>(data);
+  while (num_bytes > 0) {
+    const ssize_t n = ::pwrite(fd_, from, num_bytes, static_cast<off_t>(offset));
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      throw_io(temp_path_, "write");
+    }
+    from += n;
+    offset += static_cast<std::uint64_t>(n);
+    num_bytes -= static_cast<std::size_t>(n);
+  }
+}
+
 void AtomicFile::commit() {
   flush();
   if (::fsync(fd_) != 0) throw_io(temp_path_, "sync");

@@ -52,6 +52,8 @@ class AtomicFile {
     write(values.data(), values.size() * sizeof(T));
   }
   std::uint64_t bytes_written() const { return written_ + used_; }
+  // Writes at a place of its own, whatever write() does; by several threads at once.
+  void write_at(std::uint64_t offset, const void* data, std::size_t num_bytes) const;
   void commit();
 
  private:

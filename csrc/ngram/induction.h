@@ -7,12 +7,14 @@
 // Position 0 has no predecessor, so 0 also serves as "empty".
 //
 // What costs time is waiting for memory: the text at j - 1, then the cell.  With several threads a scan goes block by
-// block.  They gather what a block induces, one thread alone moves the buckets' cursors, which are all it touches, and
-// they scatter the suffixes to their cells.  Where a suffix falls into its own block, the one thread also looks up what
-// that induces.
+// block, each of which passes three stages: threads gather what it induces, one thread alone moves the buckets'
+// cursors, which are all it touches, and threads scatter the suffixes to their cells.  While the one thread is at a
+// block, the others scatter the block before and gather the block behind; so what a block induces into itself or into
+// the next is looked up by the one thread.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -31,24 +33,30 @@ class Induction {
   Induction(const Char* text, Int* sa, Int n, const std::vector<Int>& counts, std::vector<Int>& cursors, Int block)
       : text_(text), sa_(sa), n_(n), counts_(counts), cursors_(cursors), block_(block) {}
 
-  void run() {
+  // done(low, high): sa[low, high) is final.  Called once for every rank, by any thread, several at once.
+  template <class Done>
+  void run(Done&& done) {
     const bool blocks = num_threads() > 1 && n_ > block_;
-    if (blocks) puts_ = make_big_array<Put>(static_cast<std::size_t>(block_));
+    for (auto& puts : puts_) puts = blocks ? make_big_array<Put>(static_cast<std::size_t>(block_)) : nullptr;
     starts();
     const Int last = n_ - 1;
     sa_[cursors_[at(last)]++] = text_[last - 1] < text_[last] ? ~last : last;
-    blocks ? scan_blocks<true>() : scan<true>();
+    const auto nothing = [](Int, Int) {};
+    blocks ? scan_blocks<true>(nothing) : scan<true>(nothing);
     ends();
-    blocks ? scan_blocks<false>() : scan<false>();
+    blocks ? scan_blocks<false>(done) : scan<false>(done);
   }
 
  private:
+  static constexpr int kPieces = 4;  // of a block, shared by threads
   static constexpr Int kAhead = 24;  // entries between prefetching the text, the bucket cell, and the use
 
   struct Put {
     Int suffix;  // as it is written
-    Int to;      // symbol, later cell; negative: nothing is induced
+    Int to;      // symbol, later cell; or one of:
   };
+  static constexpr Int kNone = -1;   // nothing is induced
+  static constexpr Int kLater = -2;  // what `suffix`, which lies here, induces is yet to be looked up
 
   std::size_t at(Int i) const { return static_cast<std::size_t>(text_[i]); }
   void starts() {
@@ -67,7 +75,7 @@ class Induction {
   }
   template <bool kUp>
   Put induced(Int entry) const {
-    if (entry <= 0) return {0, -1};
+    if (entry <= 0) return {0, kNone};
     const Int p = entry - 1;
     const Char c = text_[p];
     const bool not_again = kUp ? p > 0 && text_[p - 1] < c : p == 0 || text_[p - 1] > c;
@@ -79,18 +87,22 @@ class Induction {
     return kUp ? cursor++ : --cursor;
   }
 
-  template <bool kUp>
-  void scan() {
+  template <bool kUp, class Done>
+  void scan(Done&& done) {
     constexpr Int step = kUp ? 1 : -1;
-    for (Int left = n_, i = kUp ? 0 : n_ - 1; left > 0; --left, i += step) {
-      if (left > 2 * kAhead) {
-        touch_text(i + 2 * step * kAhead);
-        touch_cell(i + step * kAhead);
+    for (Int left = n_, i = kUp ? 0 : n_ - 1; left > 0;) {
+      const Int first = i;
+      for (const Int stop = std::max<Int>(left - kBlock, 0); left > stop; --left, i += step) {
+        if (left > 2 * kAhead) {
+          touch_text(i + 2 * step * kAhead);
+          touch_cell(i + step * kAhead);
+        }
+        const Int entry = sa_[i];
+        sa_[i] = passed<kUp>(entry);
+        const Put put = induced<kUp>(entry);
+        if (put.to >= 0) sa_[next_cell<kUp>(put.to)] = put.suffix;
       }
-      const Int entry = sa_[i];
-      sa_[i] = passed<kUp>(entry);
-      const Put put = induced<kUp>(entry);
-      if (put.to >= 0) sa_[next_cell<kUp>(put.to)] = put.suffix;
+      if (!kUp) done(i + 1, first + 1);
     }
   }
   void touch_text(Int i) const { __builtin_prefetch(text_ + std::max<Int>(sa_[i], 2) - 2); }
@@ -99,47 +111,81 @@ class Induction {
     if (j > 1) __builtin_prefetch(sa_ + std::min(cursors_[at(j - 1)], n_ - 1), 1);
   }
 
-  template <bool kUp>
-  void scan_blocks() {
-    for (Int done = 0; done < n_; done += block_) {
-      const Int size = std::min(block_, n_ - done), low = kUp ? done : n_ - done - size;
-      in_pieces(size, [&](Int begin, Int end) { gather<kUp>(low, begin, end); });
-      assign<kUp>(low, size);
-      in_pieces(size, [&](Int begin, Int end) { scatter(begin, end); });
+  Put* puts(Int block) const { return puts_[static_cast<std::size_t>(block % 3)].get(); }
+
+  template <bool kUp, class Done>
+  void scan_blocks(Done&& done) {
+    const Int blocks = (n_ + block_ - 1) / block_;
+    const auto each = [&](Int block, std::int64_t piece, auto&& fn) {  // fn(block's first cell, part of the block)
+      if (block < 0 || block >= blocks) return;
+      const Int low = first<kUp>(block), size = size_of(block);
+      const Int part = (size + kPieces - 1) / kPieces, begin = std::min(size, static_cast<Int>(piece) * part);
+      fn(low, begin, std::min(size, begin + part));
+    };
+    late_.clear();
+    for (Int b = -1; b < blocks + 2; ++b) {
+      std::atomic<int> scattered{0};
+      parallel_chunks(1 + 3 * kPieces, [&](std::int64_t chunk) {
+        const std::int64_t stage = (chunk - 1) / kPieces, piece = (chunk - 1) % kPieces;
+        if (chunk == 0) {
+          if (b >= 0 && b < blocks) assign<kUp>(b);
+        } else if (stage == 0) {
+          each(b - 1, piece, [&](Int, Int begin, Int end) { scatter(puts(b - 1), begin, end); });
+          scattered.fetch_add(1, std::memory_order_release);
+        } else if (stage == 1) {
+          // Chunks are taken in turn: those waited for are under way.
+          while (scattered.load(std::memory_order_acquire) < kPieces) cpu_pause();
+          each(b + 1, piece, [&](Int low, Int begin, Int end) { gather<kUp>(puts(b + 1), low, begin, end); });
+        } else if (!kUp) {
+          each(b - 2, piece, [&](Int low, Int begin, Int end) { done(low + begin, low + end); });
+        }
+      });
     }
   }
-  template <class F>
-  static void in_pieces(Int size, F&& fn) {
-    const Int pieces = static_cast<Int>(num_threads()), each = (size + pieces - 1) / pieces;
-    parallel_chunks(pieces, [&](std::int64_t piece) {
-      const Int begin = std::min(size, static_cast<Int>(piece) * each);
-      fn(begin, std::min(size, begin + each));
-    });
+  Int size_of(Int block) const { return std::min(block_, n_ - block * block_); }
+  template <bool kUp>
+  Int first(Int block) const {  // cell of a block, the lowest
+    return kUp ? block * block_ : n_ - block * block_ - size_of(block);
   }
   template <bool kUp>
-  void gather(Int low, Int begin, Int end) {
+  void gather(Put* puts, Int low, Int begin, Int end) {
     Int* const entries = sa_ + low;
     for (Int i = begin; i < end; ++i) {
       if (i + kAhead < end) touch_text(low + i + kAhead);
-      puts_[i] = induced<kUp>(entries[i]);
+      puts[i] = induced<kUp>(entries[i]);
       entries[i] = passed<kUp>(entries[i]);
     }
   }
   template <bool kUp>
-  void assign(Int low, Int size) {
+  void assign(Int block) {
+    Put* const puts = this->puts(block);
+    const Int low = first<kUp>(block), size = size_of(block);
+    // Cells from `near` on, in the direction of the scan, are of this block or of the next.
+    const Int next = (block + 1) * block_ < n_ ? size_of(block + 1) : 0;
+    const Int near_low = kUp ? low : low - next, near_high = kUp ? low + size + next : low + size;
+    for (const Put& put : late_) puts[put.to] = {put.suffix, kLater};
+    late_.clear();
     for (Int left = size, i = kUp ? 0 : size - 1; left > 0; --left, i += kUp ? 1 : -1) {
-      Put& put = puts_[i];
+      Put& put = puts[i];
+      if (put.to == kLater) put = induced<kUp>(put.suffix);
       if (put.to < 0) continue;
       put.to = next_cell<kUp>(put.to);
-      if (put.to < low || put.to >= low + size) continue;
-      puts_[put.to - low] = induced<kUp>(put.suffix);
+      if (put.to < near_low || put.to >= near_high) continue;
+      if (put.suffix > 0) {
+        __builtin_prefetch(text_ + std::max<Int>(put.suffix, 2) - 2);
+        if (put.to >= low && put.to < low + size) {
+          puts[put.to - low] = {put.suffix, kLater};
+        } else {
+          late_.push_back({put.suffix, kUp ? put.to - low - size : put.to - near_low});
+        }
+      }
       put.suffix = passed<kUp>(put.suffix);
     }
   }
-  void scatter(Int begin, Int end) {
+  void scatter(const Put* puts, Int begin, Int end) {
     for (Int i = begin; i < end; ++i) {
-      if (i + kAhead < end) __builtin_prefetch(sa_ + std::max<Int>(puts_[i + kAhead].to, 0), 1);
-      if (puts_[i].to >= 0) sa_[puts_[i].to] = puts_[i].suffix;
+      if (i + kAhead < end) __builtin_prefetch(sa_ + std::max<Int>(puts[i + kAhead].to, 0), 1);
+      if (puts[i].to >= 0) sa_[puts[i].to] = puts[i].suffix;
     }
   }
 
@@ -149,7 +195,8 @@ class Induction {
   const std::vector<Int>& counts_;  // by symbol
   std::vector<Int>& cursors_;
   Int block_;
-  BigArray<Put> puts_;
+  BigArray<Put> puts_[3];  // of the blocks scattered, assigned and gathered at one time
+  std::vector<Put> late_;  // what a block induces into the next: suffix, and place in that block
 };
 
 }  // namespace gramcore::ngram

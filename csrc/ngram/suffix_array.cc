@@ -13,8 +13,9 @@
 namespace gramcore::ngram {
 namespace {
 
-template <class Char, class T, class Int>
-BigArray<Int> sort_as(Span<const T> tokens, const Alphabet<T>& alphabet) {
+// Positions of suffixes in order; done(sa, low, high): those of sa[low, high) are final, see SuffixSort.
+template <class Char, class T, class Int, class Done>
+BigArray<Int> sort_as(Span<const T> tokens, const Alphabet<T>& alphabet, Done&& done) {
   using Sort = SuffixSort<Char, Int>;
   const std::size_t n = tokens.size(), cells = n + static_cast<std::size_t>(Sort::kSpare);
   const auto text = make_big_array<Char>(cells);
@@ -25,31 +26,34 @@ BigArray<Int> sort_as(Span<const T> tokens, const Alphabet<T>& alphabet) {
   });
   std::fill(text.get() + n, text.get() + cells, Char{0});
   auto sa = make_big_array<Int>(cells);
-  Sort::sort(text.get(), sa.get(), static_cast<Int>(n), static_cast<Int>(alphabet.size()));
+  Sort::sort(text.get(), sa.get(), static_cast<Int>(n), static_cast<Int>(alphabet.size()), {},
+             [&](Int low, Int high) { done(sa.get(), static_cast<std::size_t>(low), static_cast<std::size_t>(high)); });
   return sa;
 }
 
-template <class T, class Int>
-BigArray<Int> sort_tokens(Span<const T> tokens) {
+template <class Int, class T, class Done>
+BigArray<Int> sort_tokens(Span<const T> tokens, Done&& done) {
   const Alphabet<T> alphabet(tokens);
-  if (alphabet.size() < 256) return sort_as<std::uint8_t, T, Int>(tokens, alphabet);
-  if (alphabet.size() < 65536) return sort_as<std::uint16_t, T, Int>(tokens, alphabet);
-  return sort_as<std::uint32_t, T, Int>(tokens, alphabet);
+  if (alphabet.size() < 256) return sort_as<std::uint8_t, T, Int>(tokens, alphabet, done);
+  if (alphabet.size() < 65536) return sort_as<std::uint16_t, T, Int>(tokens, alphabet, done);
+  return sort_as<std::uint32_t, T, Int>(tokens, alphabet, done);
 }
 
+// Ranks are written while others are still being sorted.
 template <class T, class Int>
-void write_table(Span<const T> tokens, AtomicFile& file, int width) {
-  const auto sa = sort_tokens<T, Int>(tokens);
-  constexpr std::size_t kBatch = 8192;
-  std::vector<unsigned char> batch(kBatch * 8 + 8);
-  for (std::size_t begin = 0; begin < tokens.size(); begin += kBatch) {
-    const std::size_t n = std::min(kBatch, tokens.size() - begin);
-    for (std::size_t i = 0; i < n; ++i) {
-      const std::uint64_t pointer = static_cast<std::uint64_t>(sa[begin + i]) * sizeof(T);
-      std::memcpy(batch.data() + i * static_cast<std::size_t>(width), &pointer, 8);  // the next entry covers the rest
+void write_table(Span<const T> tokens, const AtomicFile& file, std::size_t width) {
+  sort_tokens<Int>(tokens, [&](const Int* sa, std::size_t low, std::size_t high) {
+    constexpr std::size_t kBatch = 8192;
+    unsigned char batch[kBatch * 8 + 8];
+    for (std::size_t begin = low; begin < high; begin += kBatch) {
+      const std::size_t n = std::min(kBatch, high - begin);
+      for (std::size_t i = 0; i < n; ++i) {
+        const std::uint64_t pointer = static_cast<std::uint64_t>(sa[begin + i]) * sizeof(T);
+        std::memcpy(batch + i * width, &pointer, 8);  // the next entry covers the rest
+      }
+      file.write_at(begin * width, batch, n * width);
     }
-    file.write(batch.data(), n * static_cast<std::size_t>(width));
-  }
+  });
 }
 
 }  // namespace
@@ -58,7 +62,7 @@ template <class T, class Int>
 std::vector<Int> suffix_array(Span<const T> tokens) {
   GC_CHECK_AS(LimitError, tokens.size() < static_cast<std::size_t>(std::numeric_limits<Int>::max()),
               "tokens must number < ", std::numeric_limits<Int>::max(), ", got ", tokens.size());
-  const auto sa = sort_tokens<T, Int>(tokens);
+  const auto sa = sort_tokens<Int>(tokens, [](const Int*, std::size_t, std::size_t) {});
   return std::vector<Int>(sa.get(), sa.get() + tokens.size());
 }
 
@@ -78,7 +82,7 @@ void build_table(const std::string& tokenized_path, const std::string& table_pat
   with_token_type(token_bytes, [&](auto token) {
     using T = decltype(token);
     const Span<const T> tokens(reinterpret_cast<const T*>(source.bytes().data()), source.size() / sizeof(T));
-    const int width = pointer_bytes(source.size());
+    const auto width = static_cast<std::size_t>(pointer_bytes(source.size()));
     if (tokens.size() < (std::size_t{1} << 31)) {
       write_table<T, std::int32_t>(tokens, table, width);
     } else {

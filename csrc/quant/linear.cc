@@ -5,15 +5,19 @@
 
 #include "core/cpu.h"
 #include "core/thread_pool.h"
+#include "quant/columns.h"
 #include "quant/kernels/fgemm.h"
 #include "quant/kernels/qgemm.h"
-#include "quant/shared.h"
 
 namespace gramcore::quant {
 namespace {
 
-constexpr std::int64_t kRowsAtOnce = 128;      // rows whose codes stay in L2 while panels stream by
-constexpr std::int64_t kOutputsAtOnce = 2048;  // of a kernel call: 8 KiB that are stored while in L1
+constexpr std::int64_t kOutputsAtOnce = 4096;  // of a kernel call: 16 KiB that are stored while in L1
+
+// A number of panels from `least` on that kernels take in groups without a rest.
+std::int64_t whole_groups(std::int64_t least) {
+  return (std::max<std::int64_t>(1, least) + 1) / 2 * 2;
+}
 
 }  // namespace
 
@@ -66,43 +70,12 @@ void store_rows(const float* from, std::int64_t rows, std::int64_t row0, std::in
 
 namespace {
 
-const std::uint8_t* panel_of(const PackedLinear& w, std::int64_t n) {
-  return w.packed.data() + n / kPanelRows * w.spec.panel_bytes();
-}
-
-// Adds the product of `panels` other panels, without minima, to a.out.
-template <class Args>
-void add_panels(void (*kernel)(const Args&), Args a, const std::uint8_t* panel, std::int64_t panels,
-                std::vector<float>* buffer) {
-  const std::int64_t outputs = panels * a.rows * kPanelRows;
-  float* const total = a.out;
-  a.panel = panel;
-  a.has_min = 0;
-  a.out = scratch(buffer, outputs);
-  kernel(a);
-  for (std::int64_t i = 0; i < outputs; ++i) total[i] += a.out[i];
-}
-
 // Whether to ask for weights ahead of time.  Processors of AMD stream panel after panel at full speed where a product
 // does little but read, and asking disturbs them: one row with 4 bits 409 us without, 475 with (4096 x 4096 from
 // memory, 20th percentiles); from more rows on arithmetic lies between the reads: two rows 482 and 412, eight 1,369 and
 // 848.
 bool prefetch_pays(int bits, std::int64_t rows) {
   return !cpu_is_amd() || rows >= (bits > 4 ? 4 : 2);
-}
-
-// What a kernel needs to know of the weights.
-PanelArgs panels_of(const PackSpec& s, std::int64_t rows, const PackedLinear* second) {
-  PanelArgs a{};
-  a.groups = s.groups();
-  a.blocks_per_group = static_cast<int>(s.group / kBlock);
-  a.scale_f32 = s.scale == ScaleType::f32;
-  a.has_min = s.has_min;
-  a.zero = s.zero;
-  a.panel_bytes = s.panel_bytes();
-  a.second_bytes = second ? second->spec.panel_bytes() : 0;
-  a.prefetch = prefetch_pays(s.bits, rows);
-  return a;
 }
 
 }  // namespace
@@ -117,18 +90,20 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
                     const MutableRowsView& y, const PackedLinear* second) {
   static thread_local LineVector<std::uint8_t> expanded;
   static thread_local LineVector<float> results;
-  static thread_local std::vector<float> more;
   const PackSpec& s = w.spec;
   GC_DCHECK(n0 % kPanelRows == 0 && n0 >= 0 && n1 <= s.n && x.cols_ == s.k);
   const QuantizedRows::Prepared& prepared = x.prepared(s);
   const QgemmKernels& kernels = qgemm_kernels();
-  PanelArgs a = panels_of(s, x.rows_, second);
+  PanelArgs a = panels_of<PanelArgs>(s);
+  a.panel_bytes = s.panel_bytes();
+  a.second_bytes = second ? second->spec.panel_bytes() : 0;
+  a.prefetch = prefetch_pays(s.bits, x.rows_);
   a.x_blocks = x.blocks_;
   a.tile_rows = kTile;
   const std::int64_t outputs = std::min(x.rows_, kRowsAtOnce) * kPanelRows;
-  const std::int64_t panels = std::max<std::int64_t>(1, kOutputsAtOnce / std::max<std::int64_t>(1, outputs));
+  const std::int64_t panels = whole_groups(kOutputsAtOnce / std::max<std::int64_t>(1, outputs) - 1);
   a.out = scratch(&results, panels * outputs);
-  a.scratch = scratch(&expanded, 10240 + kRowsAtOnce / kTile * 2048);
+  a.scratch = scratch(&expanded, 10240 + std::max<std::int64_t>(10240, kRowsAtOnce / kTile * 2048));
   // The level may have been lowered since x was prepared.
   const bool tables = s.bits == 1 && x.tables_current_ && kernels.pair1 && prepared.planes == 0;
   a.tables = tables ? x.tables_.data() : nullptr;
@@ -152,7 +127,7 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
         if (second) {
           PanelArgs other = a;
           other.panel_bytes = a.second_bytes;
-          add_panels(kernel, other, a.second, a.panels, &more);
+          add_panels(kernel, other, a.second, a.panels);
         }
       }
       store_rows(a.out, a.rows, row, n, w.bias, y, a.panels);
@@ -162,29 +137,8 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
 
 void linear_columns(const PackedLinear& w, const FloatRows& x, std::int64_t n0, std::int64_t n1,
                     const MutableRowsView& y, const PackedLinear* second) {
-  static thread_local std::vector<float> expanded, results, more;
-  const PackSpec& s = w.spec;
-  GC_DCHECK(n0 % kPanelRows == 0 && n0 >= 0 && n1 <= s.n && x.cols_ == s.k);
-  const auto kernel = fgemm_kernels().panel[s.bits];
-  FloatPanelArgs a{};
-  a.groups = s.groups();
-  a.blocks_per_group = static_cast<int>(s.group / kBlock);
-  a.scale_f32 = s.scale == ScaleType::f32;
-  a.has_min = s.has_min;
-  a.zero = s.zero;
-  a.x_stride = x.stride_;
-  a.out = scratch(&results, std::min(x.rows_, kRowsAtOnce) * kPanelRows);
-  a.scratch = scratch(&expanded, 4096 + 64 * kRowsAtOnce);
-  for (std::int64_t row = 0; row < x.rows_; row += kRowsAtOnce) {
-    a.rows = std::min(kRowsAtOnce, x.rows_ - row);
-    a.x = x.values_.data() + row * x.stride_;
-    for (std::int64_t n = n0; n < n1; n += kPanelRows) {
-      a.panel = panel_of(w, n);
-      kernel(a);
-      if (second) add_panels(kernel, a, panel_of(*second, n), 1, &more);
-      store_rows(a.out, a.rows, row, n, w.bias, y);
-    }
-  }
+  GC_DCHECK(n0 % kPanelRows == 0 && n0 >= 0 && n1 <= w.spec.n && x.cols() == w.spec.k);
+  float_columns(fgemm_kernels().panel[w.spec.bits], panels_of<FloatPanelArgs>(w.spec), w, x.view(), n0, n1, y, second);
 }
 
 namespace {
@@ -193,9 +147,8 @@ template <class Rows>
 void all_columns(const PackedLinear& w, const Rows& x, const MutableRowsView& y) {
   const PackSpec& s = w.spec;
   // Pieces of at least 64 KB of weights, and enough of them to share out evenly.
-  const std::int64_t wanted = std::max<std::int64_t>(1, (std::int64_t{1} << 16) / s.panel_bytes());
-  const std::int64_t even = std::max<std::int64_t>(1, s.panels() / (std::int64_t{num_threads()} * 8));
-  const std::int64_t panels_each = std::min(std::max(wanted, even), s.panels());
+  const std::int64_t wanted = (std::int64_t{1} << 16) / s.panel_bytes(), even = s.panels() / (num_threads() * 8);
+  const std::int64_t panels_each = std::min(whole_groups(std::max(wanted, even)), s.panels());
   parallel_chunks(ceil_div(s.panels(), panels_each), [&](std::int64_t piece) {
     const std::int64_t n0 = piece * panels_each * kPanelRows;
     linear_columns(w, x, n0, std::min(s.n, n0 + panels_each * kPanelRows), y);

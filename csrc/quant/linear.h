@@ -88,7 +88,7 @@ class QuantizedRows {
   std::vector<float> scales_;       // [tile][block][row]
   std::vector<std::int32_t> sums_;  // the same
   std::vector<Prepared> prepared_;
-  std::vector<std::uint8_t> tables_;  // of one-bit weights: [block][row][256]
+  LineVector<std::uint8_t> tables_;  // of one-bit weights: [block][row][256]
   bool tables_current_ = false;
   std::vector<std::uint32_t> planes_;  // [tile][block][row]: see PanelArgs::planes
   bool planes_current_ = false;
@@ -106,12 +106,9 @@ class FloatRows {
   void set(const RowsView& x);
   std::int64_t rows() const { return rows_; }
   std::int64_t cols() const { return cols_; }
-  std::int64_t stride() const { return stride_; }
-  const float* row(std::int64_t i) const { return values_.data() + i * stride_; }
+  RowsView view() const { return {values_.data(), DType::f32, rows_, cols_, stride_}; }
 
  private:
-  friend void linear_columns(const PackedLinear&, const FloatRows&, std::int64_t, std::int64_t, const MutableRowsView&,
-                             const PackedLinear*);
   std::int64_t rows_ = 0, cols_ = 0, stride_ = 0;
   std::vector<float> values_;
 };

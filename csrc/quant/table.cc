@@ -5,6 +5,7 @@
 
 #include "core/half.h"
 #include "core/thread_pool.h"
+#include "quant/columns.h"
 
 namespace gramcore::quant {
 
@@ -33,31 +34,9 @@ void TableLinear::validate() const {
 
 void linear_columns(const TableLinear& w, const RowsView& x, std::int64_t n0, std::int64_t n1,
                     const MutableRowsView& y) {
-  constexpr std::int64_t kRowsAtOnce = 128;  // whose sums stay in L1
-  static thread_local std::vector<float> memory;
-  const PackSpec& s = w.spec;
-  const std::int64_t most = std::min(x.rows, kRowsAtOnce);
-  const std::size_t needed = static_cast<std::size_t>(4096 + (80 + kPanelRows) * most);
-  if (memory.size() < needed) memory.resize(needed);
-  const auto kernel = tgemm_kernels().panel[s.bits];
-  TablePanelArgs a{};
-  a.groups = s.groups();
-  a.blocks_per_group = static_cast<int>(s.group / kBlock);
-  a.scale_f32 = s.scale == ScaleType::f32;
-  a.halves = s.has_min;
+  auto a = panels_of<TablePanelArgs>(w.spec);
   a.table = w.table;
-  a.x_stride = x.stride;
-  a.scratch = memory.data();
-  a.out = memory.data() + 4096 + 80 * most;
-  for (std::int64_t row = 0; row < x.rows; row += kRowsAtOnce) {
-    a.rows = std::min(kRowsAtOnce, x.rows - row);
-    a.x = static_cast<const float*>(x.data) + row * x.stride;
-    for (std::int64_t n = n0; n < n1; n += kPanelRows) {
-      a.panel = w.packed.data() + n / kPanelRows * s.panel_bytes();
-      kernel(a);
-      store_rows(a.out, a.rows, row, n, w.bias, y);
-    }
-  }
+  float_columns(tgemm_kernels().panel[w.spec.bits], a, {w.spec, w.packed, w.bias}, x, n0, n1, y);
 }
 
 void linear(const TableLinear& w, const RowsView& x, const MutableRowsView& y) {
@@ -68,7 +47,7 @@ void linear(const TableLinear& w, const RowsView& x, const MutableRowsView& y) {
   GC_CHECK(x.cols == s.k && y.rows == x.rows && y.cols == s.n, "x and y must have shapes (M, ", s.k, ") and (M, ", s.n,
            "), got (", x.rows, ", ", x.cols, ") and (", y.rows, ", ", y.cols, ")");
   if (x.rows == 0) return;
-  const RowsView padded{rows.row(0), DType::f32, rows.rows(), rows.cols(), rows.stride()};  // not the workers' own
+  const RowsView padded = rows.view();  // not the workers' own
   const std::int64_t each = std::max<std::int64_t>(1, s.panels() / (std::int64_t{num_threads()} * 8)) * kPanelRows;
   parallel_chunks((s.n + each - 1) / each, [&](std::int64_t piece) {
     linear_columns(w, padded, piece * each, std::min(s.n, (piece + 1) * each), y);

@@ -104,6 +104,15 @@ def test_levels_with_fused_multiply_add_agree_bit_for_bit(bits: int, rows: int) 
     assert_fused_levels_agree(q, rows)
 
 
+@pytest.mark.parametrize(
+    "fmt", [(4, 32, True, False), (4, None, False, False), (3, 96, True, True), (8, 32, True, True)]
+)
+@pytest.mark.parametrize("rows", [5, 8, 16, 17, 40])
+def test_levels_agree_where_kernels_take_several_panels_and_columns_in_turn(fmt: tuple, rows: int) -> None:
+    q, _ = make(83, 1300, *fmt)
+    assert_fused_levels_agree(q, rows)
+
+
 def test_unpack_and_save_round_trip_exactly() -> None:
     for fmt in FORMATS:
         q, weight = make(18, 70, *fmt)

@@ -3,8 +3,8 @@
 // Four partial sums per output, over k mod 4, added pairwise at the end: one fixed order for every number of rows, so a
 // row's result does not depend on its neighbours.  Few rows dequantise in registers; more expand some blocks to fp32
 // (scratch, L1), add them to all rows, and go on.
+#include "quant/kernels/codes.inl.h"
 #include "quant/kernels/fgemm.h"
-#include "quant/kernels/simd.inl.h"
 
 namespace gramcore::quant {
 namespace GC_ISA_NS {
@@ -23,10 +23,6 @@ GC_INLINE Floats column(Bytes v) {
   const Bytes codes = kBits == 8 && kSigned8 ? flip(v, fill_bytes(0x80)) : v;
   const Lanes shifted = (Lanes)codes >> (8 * i);
   return (Floats) __builtin_convertvector((SignedLanes)(shifted & 255u), FloatLanes);
-}
-
-GC_INLINE Floats load_floats(const float* p) {
-  return load_f32(reinterpret_cast<const std::uint8_t*>(p));
 }
 
 struct Affine {

@@ -118,7 +118,8 @@ struct PlaneProduct {
   GC_INLINE PlaneProduct at(const PanelArgs& a, std::int64_t r0) { return {a.planes + kWords * r0}; }
   GC_INLINE void next(PlaneProduct* p, std::int64_t stride) { p->x += kWords * stride; }
 
-  GC_INLINE void block(const PlaneProduct& at, const std::uint8_t* p, const std::int32_t* init, Ints* sums) {
+  GC_INLINE void block(const PlaneProduct& at, const std::uint8_t* p, std::int64_t, const std::int32_t* init,
+                       Ints (*sums)[kRows]) {
     Bytes w[3];
     load_planes<kBits>(p, w);
     unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
@@ -138,7 +139,7 @@ struct PlaneProduct {
       });
       Ints counts = lane_counts(total);
       if (kBits == 1) counts = plus(counts, counts);  // codes stand for -1 and +1, two apart
-      sums[r.value] = less(fill_int(init[r.value]), counts);
+      sums[0][r.value] = less(fill_int(init[r.value]), counts);
     });
   }
 };
@@ -146,7 +147,8 @@ struct PlaneProduct {
 template <int kBits, int kPlanes>
 struct ByPlanes {
   static_assert(((1 << kBits) - 1) * ((1 << kPlanes) - 1) <= kMostPlaneProducts, "counts of a byte must fit it");
-  static constexpr int kMost = 4;  // rows at once
+  static constexpr int kPanels = 1, kMost = 4;  // panels and rows at once
+  using Alone = ByPlanes;
   template <int kRows>
   using Rows = PlaneProduct<kBits, kRows, kPlanes>;
 };

@@ -3,154 +3,163 @@
 //
 // The inner sums are exact integers and the outer ones have one fixed order, so a row's result does not depend on how
 // many rows are computed with it, and vector and tile (AMX) kernels give the same bits.  A panel is read once per
-// `kMaxRows` rows; activations are read from cache.  No alignment is needed; loads never pass the panel's end.
+// some rows, or expanded once for all; activations are read from cache.  No alignment is needed; loads never pass the
+// end of a panel.
 #include "core/tiles.h"
+#include "quant/kernels/codes.inl.h"
 #include "quant/kernels/qgemm.h"
-#include "quant/kernels/simd.inl.h"
 
 namespace gramcore::quant {
 namespace GC_ISA_NS {
 
-constexpr int kVectors = 8;  // code vectors of a block
-// Into the second-level cache, then the first: alone, the nearer one waits for memory with too few lines in flight.
-constexpr int kPrefetchFar = 8192, kPrefetchNear = 2048;
-
-// A block's lines and the one that its scales reach into.
-template <int kBits>
-GC_INLINE void prefetch_block(const std::uint8_t* p) {
-  for (int line = 0; line <= kBits; ++line) {
-    __builtin_prefetch(p + kPrefetchFar + 64 * line, 0, 2);
-    __builtin_prefetch(p + kPrefetchNear + 64 * line, 0, 3);
+// A block's lines and the one that its scales reach into.  One panel: into the second-level cache, then the first;
+// alone, the nearer one waits for memory with too few lines in flight.  Two have twice as many, and no time to ask
+// twice.
+template <int kBits, int kPanels>
+GC_INLINE void prefetch_block(const std::uint8_t* p, std::int64_t panel_bytes) {
+  constexpr int kFar = 8192, kNear = kPanels == 1 ? 2048 : 4096;
+  for (int i = 0; i < kPanels; ++i, p += panel_bytes) {
+    for (int line = 0; line <= kBits; ++line) {
+      if (kPanels == 1) __builtin_prefetch(p + kFar + 64 * line, 0, 2);
+      __builtin_prefetch(p + kNear + 64 * line, 0, 3);
+    }
   }
 }
 
-// sums[r] = init[r] + the block at p times row r of x, 32 bytes apart.
-template <int kBits, int kRows>
-GC_INLINE void dot_block(const std::uint8_t* p, const std::int8_t* x, const std::int32_t* init, Ints* sums) {
-  for (int r = 0; r < kRows; ++r) sums[r] = fill_int(kBits == 8 && kSigned8 ? 0 : init[r]);
-  if constexpr (kInPlace && (kBits == 4 ? kRows <= 2 : kBits == 2 && kRows == 1)) {
-    unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
-      sums[r.value] = dot_in_place<kBits>(sums[r.value], p, x + 32 * r.value);
-    });
-    return;
+// The same for the packed blocks that will be expanded after these.
+template <int kPanels>
+GC_INLINE void prefetch_packed(const PanelArgs& a, const std::uint8_t** ahead) {
+  if (!*ahead) return;
+  for (int i = 0; i < kPanels; ++i) {
+    for (int line = 0; line < a.ahead_lines; ++line) __builtin_prefetch(*ahead + i * a.ahead_apart + 64 * line, 0, 2);
   }
-  Bytes v[kVectors];
-  unpack<kBits>(p, v);
-  unrolled<kVectors>([&](auto j) __attribute__((always_inline)) {
-    unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
-      const Ints four = fill_int(load_i32(x + 32 * r.value + 4 * j.value));
-      sums[r.value] = kBits == 8 ? dot8(sums[r.value], v[j.value], four) : dot(sums[r.value], v[j.value], four);
-    });
-  });
+  *ahead += 64 * a.ahead_lines;
 }
 
-// What a panel is multiplied with, and how, in blocks of 32 columns: here kRows rows of int8, by dot products.
-template <int kBits, int kRows>
-struct DotProduct {
-  const std::int8_t* x;
-
-  GC_INLINE DotProduct at(const PanelArgs& a, std::int64_t r0) { return {a.xq + r0 * 32}; }
-  GC_INLINE void next(DotProduct* at, std::int64_t stride) { at->x += 32 * stride; }
-  GC_INLINE void block(const DotProduct& at, const std::uint8_t* p, const std::int32_t* init, Ints* sums) {
-    dot_block<kBits, kRows>(p, at.x, init, sums);
-  }
-};
-
-template <int kBits>
-struct ByDots {
-  static constexpr int kMost = kMaxRows;  // rows at once
-  template <int kRows>
-  using Rows = DotProduct<kBits, kRows>;
-};
-
+#include "quant/kernels/dots.inl.h"
 #include "quant/kernels/popcount.inl.h"
 
-// kRows rows of one tile that has `stride` rows, from row r0; lanes first .. first + kLanes - 1 of the panel.
-template <class Product, int kBits, int kRows>
+// Scales or minima of the lanes from `first` on.
+GC_INLINE Floats load_values(const PanelArgs& a, const std::uint8_t* p, int first) {
+  return a.scale_f32 ? load_f32(p + 4 * first) : load_f16(p + 2 * first);
+}
+
+// Sums so far of kPanels panels and kRows rows, kept in the result.
+template <int kPanels, int kRows>
+GC_INLINE void load_sums(const PanelArgs& a, const float* out, Floats (&sums)[kPanels][kRows]) {
+  for (int i = 0; i < kPanels; ++i) {
+    for (int r = 0; r < kRows; ++r) {
+      sums[i][r] = a.go_on ? load_floats(out + 16 * (i * a.rows + r)) : zero_floats();
+    }
+  }
+}
+
+template <int kPanels, int kRows>
+GC_INLINE void store_sums(const PanelArgs& a, const Floats (&sums)[kPanels][kRows], float* out) {
+  for (int i = 0; i < kPanels; ++i) {
+    for (int r = 0; r < kRows; ++r) store(out + 16 * (i * a.rows + r), sums[i][r]);
+  }
+}
+
+// kRows rows of one tile that has `stride` rows, from row r0, and kPanels panels; lanes first .. first + kLanes - 1.
+template <class Product, int kBits, int kPanels, int kRows>
 static void lanes_times_rows(const PanelArgs& a, std::int64_t stride, std::int64_t r0, int first, float* out) {
-  const std::int64_t value_bytes = a.scale_f32 ? 4 : 2;
+  const std::int64_t value_bytes = a.scale_f32 ? 64 : 32, apart = a.panel_bytes;
   Product x = Product::at(a, r0);
   const float *xs = a.xs + r0, *gsum = a.gsum + r0;
   const std::int32_t* init = a.init + r0;
-  const std::uint8_t* p = a.panel;
-  Floats acc[kRows];
-  for (int r = 0; r < kRows; ++r) acc[r] = zero_floats();
+  const std::uint8_t *p = a.panel, *ahead = r0 == 0 ? a.ahead : nullptr;
+  Floats acc[kPanels][kRows], t[kPanels][kRows];
+  load_sums(a, out + first, acc);
+  // The next scales or minima times term(panel, row).
+  const auto add = [&](auto term) __attribute__((always_inline)) {
+    unrolled<kPanels>([&](auto i) __attribute__((always_inline)) {
+      const Floats factor = load_values(a, p + i.value * apart, first);
+      for (int r = 0; r < kRows; ++r) acc[i.value][r] = fma(factor, term(i.value, r), acc[i.value][r]);
+    });
+    p += value_bytes;
+  };
   for (std::int64_t g = 0; g < a.groups; ++g) {
-    Floats t[kRows];
-    for (int r = 0; r < kRows; ++r) t[r] = zero_floats();
+    for (int i = 0; i < kPanels; ++i) {
+      for (int r = 0; r < kRows; ++r) t[i][r] = zero_floats();
+    }
     for (int b = 0; b < a.blocks_per_group; ++b) {
-      if (first == 0 && a.prefetch) prefetch_block<kBits>(p);
-      Ints sums[kRows];
-      Product::block(x, p + 4 * first, init, sums);
-      for (int r = 0; r < kRows; ++r) t[r] = fma(to_floats(sums[r]), fill_float(xs[r]), t[r]);
+      if (first == 0 && a.prefetch) prefetch_block<kBits, kPanels>(p, apart);
+      if constexpr (kBits == 8) prefetch_packed<kPanels>(a, &ahead);
+      Ints sums[kPanels][kRows];
+      Product::block(x, p + 4 * first, apart, init, sums);
+      unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
+        const Floats scale = fill_float(xs[r.value]);
+        for (int i = 0; i < kPanels; ++i) t[i][r.value] = fma(to_floats(sums[i][r.value]), scale, t[i][r.value]);
+      });
       p += 64 * kBits;
       Product::next(&x, stride);
       xs += stride;
       init += stride;
     }
-    const Floats scale = a.scale_f32 ? load_f32(p + 4 * first) : load_f16(p + 2 * first);
-    for (int r = 0; r < kRows; ++r) acc[r] = fma(scale, t[r], acc[r]);
-    p += 16 * value_bytes;
-    if (a.has_min) {
-      const Floats min = a.scale_f32 ? load_f32(p + 4 * first) : load_f16(p + 2 * first);
-      for (int r = 0; r < kRows; ++r) acc[r] = fma(min, fill_float(gsum[r]), acc[r]);
-      p += 16 * value_bytes;
-    }
+    add([&](int i, int r) __attribute__((always_inline)) { return t[i][r]; });
+    if (a.has_min) add([&](int, int r) __attribute__((always_inline)) { return fill_float(gsum[r]); });
     gsum += stride;
   }
-  for (int r = 0; r < kRows; ++r) store(out + 16 * r + first, acc[r]);
+  store_sums(a, acc, out + first);
 }
 
-// The same for groups of one block with fp16 values, the format of one-row products that should wait for nothing but
-// memory: the loop keeps what it needs in registers.
-template <class Product, int kBits, int kRows, bool kMin>
+// The same for groups of one block, the format of one-row products that should wait for nothing but memory: the loop
+// keeps what it needs in registers.
+template <class Product, int kBits, int kPanels, int kRows, bool kMin>
 static void single_blocks_times_rows(const PanelArgs& a, std::int64_t stride, std::int64_t r0, int first, float* out) {
   const int lane = kLanes == 16 ? 0 : first;
+  const std::int64_t value_bytes = a.scale_f32 ? 64 : 32, apart = a.panel_bytes;
   Product x = Product::at(a, r0);
   const float *xs = a.xs + r0, *gsum = a.gsum + r0;
   const std::int32_t* init = a.init + r0;
-  const std::uint8_t* p = a.panel;
-  Floats acc[kRows];
-  for (int r = 0; r < kRows; ++r) acc[r] = zero_floats();
+  const std::uint8_t *p = a.panel, *ahead = r0 == 0 ? a.ahead : nullptr;
+  Floats acc[kPanels][kRows];
+  load_sums(a, out + lane, acc);
   const std::int64_t groups = a.groups, end = groups * stride;
   for (std::int64_t at = 0; at < end; at += stride) {
-    if (lane == 0 && a.prefetch) prefetch_block<kBits>(p);
-    Ints sums[kRows];
-    Product::block(x, p + 4 * lane, init + at, sums);
-    const Floats scale = load_f16(p + 64 * kBits + 2 * lane);
-    for (int r = 0; r < kRows; ++r) acc[r] = fma(scale, times(to_floats(sums[r]), fill_float(xs[at + r])), acc[r]);
-    if constexpr (kMin) {
-      const Floats min = load_f16(p + 64 * kBits + 32 + 2 * lane);
-      for (int r = 0; r < kRows; ++r) acc[r] = fma(min, fill_float(gsum[at + r]), acc[r]);
+    if (lane == 0 && a.prefetch) prefetch_block<kBits, kPanels>(p, apart);
+    if constexpr (kBits == 8) prefetch_packed<kPanels>(a, &ahead);
+    Ints sums[kPanels][kRows];
+    Product::block(x, p + 4 * lane, apart, init + at, sums);
+    Floats scale[kPanels], min[kPanels];
+    for (int i = 0; i < kPanels; ++i) {
+      const std::uint8_t* const values = p + i * apart + 64 * kBits;
+      scale[i] = load_values(a, values, lane);
+      if constexpr (kMin) min[i] = load_values(a, values + value_bytes, lane);
     }
-    p += 64 * kBits + (kMin ? 64 : 32);
+    unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
+      const Floats row_scale = fill_float(xs[at + r.value]);
+      for (int i = 0; i < kPanels; ++i) {
+        Floats& sum = acc[i][r.value];
+        sum = fma(scale[i], times(to_floats(sums[i][r.value]), row_scale), sum);
+        if constexpr (kMin) sum = fma(min[i], fill_float(gsum[at + r.value]), sum);
+      }
+    });
+    p += 64 * kBits + (kMin ? 2 : 1) * value_bytes;
     Product::next(&x, stride);
   }
-  for (int r = 0; r < kRows; ++r) store(out + 16 * r + lane, acc[r]);
+  store_sums(a, acc, out + lane);
 }
 
 template <class By, int kBits, int kRows>
 static void rows_of_tile(const PanelArgs& a, std::int64_t stride, std::int64_t r0, float* out) {
   using Product = typename By::template Rows<kRows>;
-  const bool single = a.blocks_per_group == 1 && !a.scale_f32;
-  const auto lanes = !single     ? lanes_times_rows<Product, kBits, kRows>
-                     : a.has_min ? single_blocks_times_rows<Product, kBits, kRows, true>
-                                 : single_blocks_times_rows<Product, kBits, kRows, false>;
+  constexpr int kPanels = By::kPanels;
+  const bool single = a.blocks_per_group == 1;
+  const auto lanes = !single     ? lanes_times_rows<Product, kBits, kPanels, kRows>
+                     : a.has_min ? single_blocks_times_rows<Product, kBits, kPanels, kRows, true>
+                                 : single_blocks_times_rows<Product, kBits, kPanels, kRows, false>;
   for (int first = 0; first < 16; first += kLanes) lanes(a, stride, r0, first, out);
 }
 
 template <class By, int kBits>
-static void tile_times_panel(const PanelArgs& a, std::int64_t rows, float* out) {
+static void tile_times_panels(const PanelArgs& a, std::int64_t rows, float* out) {
   std::int64_t r = 0;
-  if constexpr (By::kMost >= 8) {
-    for (; r + 8 <= rows; r += 8) rows_of_tile<By, kBits, 8>(a, rows, r, out + 16 * r);
-  }
-  for (; r + 4 <= rows; r += 4) rows_of_tile<By, kBits, 4>(a, rows, r, out + 16 * r);
-  if (r + 2 <= rows) {
-    rows_of_tile<By, kBits, 2>(a, rows, r, out + 16 * r);
-    r += 2;
-  }
-  if (r < rows) rows_of_tile<By, kBits, 1>(a, rows, r, out + 16 * r);
+  for (; r + By::kMost <= rows; r += By::kMost) rows_of_tile<By, kBits, By::kMost>(a, rows, r, out + 16 * r);
+  unrolled<By::kMost - 1>([&](auto i) __attribute__((always_inline)) {
+    if (rows - r == i.value + 1) rows_of_tile<By, kBits, i.value + 1>(a, rows, r, out + 16 * r);
+  });
 }
 
 // The same panel with the activations moved on by one tile of `rows` rows.
@@ -169,23 +178,29 @@ GC_INLINE void next_tile(PanelArgs* a, std::int64_t rows) {
 #include "quant/kernels/lut.inl.h"
 #endif
 
+#if defined(__AVX512VNNI__)
+#include "quant/kernels/expand.inl.h"
+#endif
+
 template <class By, int kBits>
-static void one_panel(const PanelArgs& args) {
-  PanelArgs a = args;
-  for (std::int64_t done = 0; done < args.rows; done += args.tile_rows) {
-    const std::int64_t left = args.rows - done, rows = left < args.tile_rows ? left : args.tile_rows;
-    tile_times_panel<By, kBits>(a, rows, args.out + 16 * done);
+static void panels_times_rows(PanelArgs a) {
+  float* out = a.out;
+  for (std::int64_t left = a.rows; left > 0; left -= a.tile_rows) {
+    const std::int64_t rows = left < a.tile_rows ? left : a.tile_rows;
+    tile_times_panels<By, kBits>(a, rows, out);
     next_tile(&a, rows);
+    out += 16 * rows;
   }
 }
 
 template <class By, int kBits>
 static void each_panel(const PanelArgs& args) {
   PanelArgs a = args;
-  for (std::int64_t p = 0; p < args.panels; ++p) {
-    one_panel<By, kBits>(a);
-    a.panel += a.panel_bytes;
-    a.out += 16 * a.rows;
+  for (std::int64_t left = args.panels, here; left > 0; left -= here) {
+    here = left < By::kPanels ? 1 : By::kPanels;
+    (here == By::kPanels ? panels_times_rows<By, kBits> : panels_times_rows<typename By::Alone, kBits>)(a);
+    a.panel += here * a.panel_bytes;
+    a.out += here * 16 * a.rows;
   }
 }
 
@@ -196,6 +211,11 @@ static void panel(const PanelArgs& args) {
 #endif
 #if defined(__AVX512VBMI__)
   if (kBits == 1 && args.tables) return lut<false>(args);
+#endif
+#if defined(__AVX512VNNI__)
+  if (kBits < 8 && args.rows >= kExpandRows<kBits> && args.blocks_per_group <= kExpandBlocks) {
+    return expanded<kBits>(args);
+  }
 #endif
   each_panel<ByDots<kBits>, kBits>(args);
 }
@@ -218,26 +238,39 @@ GC_INLINE float even_codes(const float* v, float absmax, std::int8_t* q) {
   return absmax / 127.0f;
 }
 
-// The same with odd numbers within 2^bits - 1, bits <= 7, for the first `count` columns and 0 for others.  One bit:
-// signs, under the mean magnitude.
-GC_INLINE float odd_codes(const float* v, float absmax, int bits, std::int64_t count, std::int8_t* q) {
+// The same with odd numbers within 2^bits - 1, 2 <= bits <= 7, for the first `count` columns and 0 for others.
+GC_INLINE float odd_codes(const float* v, float absmax, int bits, int count, std::int8_t* q) {
   const float top = static_cast<float>((1 << bits) - 1), inverse = 0.5f * top / absmax;
+  std::int32_t code[32];
+  for (int i = 0; i < 32; ++i) {
+    const float half = v[i] * inverse;
+    const std::int32_t cut = static_cast<std::int32_t>(half), above = static_cast<float>(cut) > half;
+    code[i] = 2 * (cut - above) + 1;
+  }
+  for (int i = 0; i < 32; ++i) q[i] = static_cast<std::int8_t>(code[i] & (i < count ? -1 : 0));
+  return absmax / top;
+}
+
+// Signs, under the mean magnitude.
+GC_INLINE float sign_codes(const float* v, int count, std::int8_t* q) {
   float sum = 0;
   for (int i = 0; i < 32; ++i) {
-    const float half = bits > 1 ? v[i] * inverse : (v[i] >= 0 ? 0.0f : -1.0f);
-    const std::int32_t cut = static_cast<std::int32_t>(half), floor = cut - (static_cast<float>(cut) > half ? 1 : 0);
-    q[i] = static_cast<std::int8_t>(i < count ? 2 * floor + 1 : 0);
+    q[i] = static_cast<std::int8_t>(i < count ? (v[i] >= 0 ? 1 : -1) : 0);
     sum += (v[i] < 0 ? -v[i] : v[i]) * 0.03125f;
   }
-  return bits > 1 ? absmax / top : sum * (32.0f / static_cast<float>(count));
+  return sum * (32.0f / static_cast<float>(count));
 }
 
 static void quantize_row(const float* x, std::int64_t k, int bits, std::int64_t blocks, std::int8_t* xq,
                          std::int64_t x_stride, float* xs, std::int32_t* xsum, std::int64_t s_stride) {
   for (std::int64_t b = 0; b < blocks; ++b) {
     float v[32];
-    const std::int64_t left = k - 32 * b;
-    for (int i = 0; i < 32; ++i) v[i] = i < left ? x[32 * b + i] : 0.0f;
+    const int count = static_cast<int>(k - 32 * b < 32 ? (k < 32 * b ? 0 : k - 32 * b) : 32);
+    if (count == 32) {
+      for (int i = 0; i < 32; ++i) v[i] = x[32 * b + i];
+    } else {
+      for (int i = 0; i < 32; ++i) v[i] = i < count ? x[32 * b + i] : 0.0f;
+    }
     std::uint32_t largest = 0;  // magnitudes compare like their bit patterns, NaN above all
     for (int i = 0; i < 32; ++i) {
       const std::uint32_t magnitude = gramcore::bits::of(v[i]) & 0x7fffffffu;
@@ -248,9 +281,11 @@ static void quantize_row(const float* x, std::int64_t k, int bits, std::int64_t 
     std::int8_t* const q = xq + b * x_stride;
     float scale = finite ? 0.0f : gramcore::bits::to_float(0x7fc00000u);
     if (!finite || tiny) {
-      for (int i = 0; i < 32; ++i) q[i] = static_cast<std::int8_t>(bits < 8 && i < left ? 1 : 0);
+      for (int i = 0; i < 32; ++i) q[i] = static_cast<std::int8_t>(bits < 8 && i < count ? 1 : 0);
     } else {
-      scale = bits < 8 ? odd_codes(v, absmax, bits, left < 32 ? left : 32, q) : even_codes(v, absmax, q);
+      scale = bits == 8   ? even_codes(v, absmax, q)
+              : bits == 1 ? sign_codes(v, count, q)
+                          : odd_codes(v, absmax, bits, count, q);
     }
     std::int32_t sum = 0;
     for (int i = 0; i < 32; ++i) sum += q[i];

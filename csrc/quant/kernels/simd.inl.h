@@ -8,7 +8,7 @@ namespace GC_ISA_NS {
 
 #if defined(__AVX512VNNI__)
 
-constexpr int kLanes = 16, kMaxRows = 8;
+constexpr int kLanes = 16;
 constexpr __mmask16 kAll = 0xffff;  // the unmasked forms of two conversions warn about their own undefined operand
 constexpr bool kSigned8 = false;
 typedef __m512i Bytes;
@@ -87,7 +87,7 @@ GC_INLINE Ints divided(Ints a) {
 
 #elif defined(GC_ISA_IS_avx2) || defined(GC_ISA_IS_avx2_vnni)
 
-constexpr int kLanes = 8, kMaxRows = 4;
+constexpr int kLanes = 8;
 typedef __m256i Bytes;
 typedef __m256i Ints;
 typedef __m256 Floats;
@@ -182,7 +182,7 @@ GC_INLINE Ints divided(Ints a) {
 
 #else  // 128-bit vectors of the compiler; NEON adds its dot product
 
-constexpr int kLanes = 4, kMaxRows = 4;
+constexpr int kLanes = 4;
 constexpr bool kSigned8 = true;
 typedef std::uint8_t Bytes __attribute__((vector_size(16)));
 typedef std::int32_t Ints __attribute__((vector_size(16)));
@@ -299,87 +299,14 @@ GC_INLINE void unrolled(F f) {
   }
 }
 
+GC_INLINE Floats load_floats(const float* p) {
+  return load_f32(reinterpret_cast<const std::uint8_t*>(p));
+}
+
 GC_INLINE std::int32_t load_i32(const void* p) {
   std::int32_t x;
   __builtin_memcpy(&x, p, 4);
   return x;
-}
-
-// kWidth bits of every byte, from bit kFrom on, at bit kTo of the result.
-template <int kFrom, int kTo, int kWidth>
-GC_INLINE Bytes field(Bytes v) {
-  const Bytes mask = fill_bytes(((1 << kWidth) - 1) << kTo);
-  if constexpr (kFrom > kTo) {
-    return both(right<kFrom - kTo>(v), mask);
-  } else if constexpr (kFrom < kTo) {
-    return both(left<kTo - kFrom>(v), mask);
-  } else {
-    return both(v, mask);
-  }
-}
-
-// acc + the block at p times the 32 bytes at x, codes multiplied where they lie in their bytes: sums of codes at bit s
-// come out 2^s times as large and are divided exactly, one shift for all vectors in place of one for each.  Needs dot
-// products that take any unsigned bytes (kInPlace).
-template <int kBits>
-GC_INLINE Ints dot_in_place(Ints acc, const std::uint8_t* p, const std::int8_t* x) {
-  static_assert(kBits == 2 || kBits == 4, "two, four bits: 4, 2 codes in a byte");
-  constexpr int kLoads = kBits, kCodes = 8 / kBits;
-  Bytes w[kLoads];
-  for (int i = 0; i < kLoads; ++i) w[i] = load_bytes(p + 64 * i);
-  const auto add = [&](Ints sum, auto at) __attribute__((always_inline)) {
-    const Bytes mask = fill_bytes(((1 << kBits) - 1) << (kBits * at.value));
-    unrolled<kLoads>([&](auto i) __attribute__((always_inline)) {
-      // Vector j of a block: two bits 4 i + at, four bits i + 4 at.
-      constexpr int j = kBits == 4 ? i.value + 4 * at.value : 4 * i.value + at.value;
-      sum = dot(sum, both(w[i.value], mask), fill_int(load_i32(x + 4 * j)));
-    });
-    return sum;
-  };
-  const Ints none = fill_int(0);
-  Ints upper = add(none, Index<kCodes - 1>{});
-  if constexpr (kBits == 2) {
-    upper = add(divided<2>(upper), Index<2>{});
-    acc = plus(acc, divided<2>(add(none, Index<1>{})));
-  }
-  return plus(add(acc, Index<0>{}), divided<4>(upper));
-}
-
-// The eight code vectors of one block, restricted to the lanes at `p` (block start + first lane * 4).  One-bit codes
-// come as 0 and 2, so that they stand for -1 and +1 once their zero, 1, is subtracted.
-template <int kBits>
-GC_INLINE void unpack(const std::uint8_t* p, Bytes* v) {
-  if constexpr (kBits == 8) {
-    for (int j = 0; j < 8; ++j) {
-      v[j] = load_bytes(p + 64 * j);
-      if constexpr (kSigned8) v[j] = flip(v[j], fill_bytes(0x80));
-    }
-    return;
-  }
-  constexpr bool kNibbles = (kBits & 4) != 0, kPairs = (kBits & 2) != 0, kPlane = (kBits & 1) != 0;
-  constexpr int kPairsAt = kNibbles ? 256 : 0, kPlaneAt = kPairsAt + (kPairs ? 128 : 0);
-  constexpr int kPairTo = kNibbles ? 4 : 0, kPlaneTo = kBits == 1 ? 1 : kPairTo + (kPairs ? 2 : 0);
-  if constexpr (kNibbles) {
-    unrolled<4>([&](auto j) __attribute__((always_inline)) {
-      const Bytes two = load_bytes(p + 64 * j.value);
-      v[j.value] = field<0, 0, 4>(two);
-      v[j.value + 4] = field<4, 0, 4>(two);
-    });
-  }
-  if constexpr (kPairs) {
-    const Bytes four[2] = {load_bytes(p + kPairsAt), load_bytes(p + kPairsAt + 64)};
-    unrolled<8>([&](auto j) __attribute__((always_inline)) {
-      const Bytes pair = field<2 * (j.value % 4), kPairTo, 2>(four[j.value / 4]);
-      v[j.value] = kNibbles ? either(v[j.value], pair) : pair;
-    });
-  }
-  if constexpr (kPlane) {
-    const Bytes eight = load_bytes(p + kPlaneAt);
-    unrolled<8>([&](auto j) __attribute__((always_inline)) {
-      const Bytes bit = field<j.value, kPlaneTo, 1>(eight);
-      v[j.value] = kBits > 1 ? either(v[j.value], bit) : bit;
-    });
-  }
 }
 
 }  // namespace GC_ISA_NS

@@ -3,7 +3,7 @@
 // t has four partial sums, over k mod 4, added pairwise at the end of a group: one fixed order for every number of
 // rows, so a row's result does not depend on its neighbours.  Few rows look values up in registers; more expand some
 // blocks to fp32 (scratch, L1), add them to all rows, and go on.
-#include "quant/kernels/simd.inl.h"
+#include "quant/kernels/codes.inl.h"
 #include "quant/kernels/tgemm.h"
 
 namespace gramcore::quant {
@@ -32,10 +32,6 @@ struct Held {
   Floats values[2];
 #endif
 };
-
-GC_INLINE Floats load_floats(const float* p) {
-  return load_f32(reinterpret_cast<const std::uint8_t*>(p));
-}
 
 GC_INLINE Held hold(const ValueTable& t) {
   Held h;
@@ -113,7 +109,7 @@ GC_INLINE void close(const TablePanelArgs& a, const std::uint8_t* scales, int wh
 }
 
 GC_INLINE std::int64_t scale_bytes(const TablePanelArgs& a) {
-  return (a.scale_f32 ? 64 : 32) * (a.halves ? 2 : 1);
+  return (a.scale_f32 ? 64 : 32) * (a.has_min ? 2 : 1);
 }
 
 template <int kBits, int kRows, bool kHalves>
@@ -215,7 +211,7 @@ static void expanded(const TablePanelArgs& a, int first) {
           });
         });
       }
-      if (a.halves) {
+      if (a.has_min) {
         all_rows(a, a.scratch, {k, 16, p, 0}, first, partial);
         all_rows(a, a.scratch + 16 * kLanes, {k + 16, 16, p, 1}, first, partial);
       } else {
@@ -234,7 +230,7 @@ template <int kBits>
 static void table_panel(const TablePanelArgs& a) {
   if (a.rows >= kExpandRows) {
     for (int first = 0; first < 16; first += kLanes) expanded<kBits>(a, first);
-  } else if (a.halves) {
+  } else if (a.has_min) {
     a.rows == 2 ? in_registers<kBits, 2, true>(a, 0) : in_registers<kBits, 1, true>(a, 0);
   } else {
     a.rows == 2 ? in_registers<kBits, 2, false>(a, 0) : in_registers<kBits, 1, false>(a, 0);

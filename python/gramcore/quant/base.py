@@ -102,7 +102,7 @@ def linear(
     """
     if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise TypeError(f"x must be float32, bfloat16 or float16, got {x.dtype}")
-    if x.shape[-1:] != (weight.shape[1],):
+    if x.dim() == 0 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"x must have {weight.shape[1]} columns, got shape {tuple(x.shape)}")
     return weight.matmul(x, bias, check_choice("activations", activations, ACTIVATIONS))
 

@@ -128,25 +128,26 @@ class PackedTensor(QTensor):
             return self.matmul(x.float(), bias, activations).to(torch.float16)
         low = None if bias is None else bias.float().contiguous()
         int8 = activations == "int8"
-        if not torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
             native_ops()  # compiled code finds the operators registered: weights are made before it runs
-        if _unwatched(x, self.packed, low):
+        if not compiling and _unwatched(x, self.packed, low):
             # The same computation without torch's dispatcher, which takes as long as a small product.
-            y = x.new_empty((*x.shape[:-1], self.shape[0]))
+            rows = (x.shape[0],) if x.dim() == 2 else x.shape[:-1]
+            y = x.new_empty((*rows, self.shape[0]))
             _core.quant.linear(self.spec, self.packed, x.contiguous(), None if low is None else low.detach(), y, int8)
             return y
         return torch.ops.gramcore.linear_packed(x.contiguous(), self.packed, low, *self.numbers, int8)
 
 
 def _unwatched(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> bool:
-    """Whether a call on plain CPU tensors is seen by nobody: no gradient, compiler, tracer, mode or transform."""
+    """Whether a call on plain CPU tensors is seen by nobody: no gradient, tracer, mode or transform."""
     return (
         type(x) is torch.Tensor
         and type(packed) is torch.Tensor
         and x.is_cpu
         and packed.is_cpu
         and not (torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)))
-        and not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._get_tracing_state() is None

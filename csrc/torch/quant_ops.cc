@@ -226,14 +226,24 @@ void launch(OpCall& call, const TensorView& x, Args* args, std::int64_t (*worksp
   cuda::check_status(launcher(args, stream.get()));
 }
 
-void linear_packed_cuda(OpCall& call) {
+void launch_packed(OpCall& call, int bits) {
   const LinearOperands o = read_linear(call);
   o.w.validate();
   auto args = product_args<quant::LinearPackedArgs>(o, o.w.spec.n, o.w.spec.k);
   args.packed = o.w.packed.data();
   args.spec = o.w.spec;
-  args.int8_activations = call.boolean(10) ? 1 : 0;
+  args.activation_bits = bits;
   launch(call, o.x, &args, gc_cuda_linear_packed_workspace, gc_cuda_linear_packed);
+}
+
+void linear_packed_cuda(OpCall& call) {
+  launch_packed(call, call.boolean(10) ? 8 : 0);
+}
+
+void linear_bipolar_cuda(OpCall& call) {
+  const std::int64_t bits = call.integer(10);
+  GC_CHECK(bits >= 1 && bits <= 8, "bits of activations must be in [1, 8], got ", bits);
+  launch_packed(call, static_cast<int>(bits));
 }
 
 void linear_binary_cuda(OpCall& call) {
@@ -299,7 +309,7 @@ const Ops ops{
     {"linear_packed(Tensor x, Tensor packed, Tensor? bias, " GC_SPEC ", bool int8_activations) -> Tensor",
      boxed<linear_packed_cpu>, GC_TWIN(linear_packed)},
     {"linear_bipolar(Tensor x, Tensor packed, Tensor? bias, " GC_SPEC ", int activation_bits) -> Tensor",
-     boxed<linear_bipolar_cpu>, nullptr},
+     boxed<linear_bipolar_cpu>, GC_TWIN(linear_bipolar)},
     {"linear_binary(Tensor x, Tensor planes, Tensor order, Tensor? bias, int n, int k, int blocks, int salient_group, "
      "int plain_group, bool scale_f32, bool int8_activations) -> Tensor",
      boxed<linear_binary_cpu>, GC_TWIN(linear_binary)},

@@ -8,10 +8,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from gramcore.quant.bipolar import BipolarTensor
 from gramcore.quant.packed import PackedTensor
 
 from tests.cuda.test_apply_bitmask import DTYPES
 from tests.reference.cuda import round_blocks
+from tests.reference.quant import bipolar_activations
 
 
 class Spec(ctypes.Structure):
@@ -34,7 +36,7 @@ class LinearArgs(ctypes.Structure):
         ("workspace_bytes", ctypes.c_int64),
         ("spec", Spec),
         ("dtype", ctypes.c_int32),
-        ("int8_activations", ctypes.c_int32),
+        ("activation_bits", ctypes.c_int32),
     )
 
 
@@ -95,7 +97,7 @@ def linear(
     w: PackedTensor,
     x: torch.Tensor,
     bias: torch.Tensor | None = None,
-    int8: bool = True,
+    activation_bits: int = 8,
     changes: dict[str, int | None] | None = None,
 ) -> tuple[torch.Tensor, str]:
     """Output and message of the launcher, which may use exactly the workspace it asks for."""
@@ -104,7 +106,7 @@ def linear(
     y = torch.full((x.shape[0], w.shape[0]), 7.0, dtype=x.dtype)
     args = LinearArgs(x.data_ptr(), packed.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr())
     args.rows, args.x_stride, args.y_stride = x.shape[0], x.stride(0), y.stride(0)
-    args.spec, args.dtype, args.int8_activations = Spec(*w.numbers), DTYPES.get(x.dtype, 1), int8
+    args.spec, args.dtype, args.activation_bits = Spec(*w.numbers), DTYPES.get(x.dtype, 1), activation_bits
     workspace = aligned(torch.full((library.gc_cuda_linear_packed_workspace(ctypes.byref(args)),), 255).byte())
     args.workspace, args.workspace_bytes = workspace.data_ptr(), workspace.numel()
     for name, value in (changes or {}).items():
@@ -116,13 +118,16 @@ def linear(
 
 
 def check(
-    library: ctypes.CDLL, w: PackedTensor, x: torch.Tensor, bias: torch.Tensor | None = None, int8: bool = True
+    library: ctypes.CDLL, w: PackedTensor, x: torch.Tensor, bias: torch.Tensor | None = None, activation_bits: int = 8
 ) -> torch.Tensor:
-    y, message = linear(library, w, x, bias, int8)
+    y, message = linear(library, w, x, bias, activation_bits)
     assert message == ""
     rows = x.float().numpy()
-    rows = round_blocks(rows) if int8 else rows.astype(np.float64)
-    matrix = w.dequantize().double().numpy()
+    if activation_bits == 8:
+        rows = round_blocks(rows)
+    elif activation_bits:
+        rows = np.multiply(*bipolar_activations(rows, activation_bits))
+    rows, matrix = rows.astype(np.float64), w.dequantize().double().numpy()
     want = rows @ matrix.T + (0.0 if bias is None else bias.double().numpy())
     # Fewer than 64 roundings of partial sums of size at most sum |x| |w|, then one of the result.
     unit = {torch.float32: 2**-23, torch.float16: 2**-11, torch.bfloat16: 2**-8}[x.dtype]
@@ -131,12 +136,32 @@ def check(
     return y
 
 
-@pytest.mark.parametrize("int8", [True, False])
+@pytest.mark.parametrize("activation_bits", [8, 0])
 @pytest.mark.parametrize("f", FORMATS, ids=str)
-def test_matches_reference(emulated: ctypes.CDLL, f: Format, int8: bool) -> None:
+def test_matches_reference(emulated: ctypes.CDLL, f: Format, activation_bits: int) -> None:
     for rows, n, k in [(1, 1, 1), (1, 17, 33), (2, 33, 1050), (8, 16, 96), (9, 65, 128), (33, 70, 161)]:
         torch.manual_seed(n)
-        check(emulated, weight(n, k, f), torch.randn(rows, k), torch.randn(n), int8)
+        check(emulated, weight(n, k, f), torch.randn(rows, k), torch.randn(n), activation_bits)
+
+
+@pytest.mark.parametrize("activation_bits", range(1, 8))
+def test_bipolar_activations(emulated: ctypes.CDLL, activation_bits: int) -> None:
+    for f in (Format(1, 96), Format(2, 64, minima=True), Format(4), Format(8, 32, minima=True)):
+        for rows, n, k in [(1, 17, 33), (3, 5, 1), (9, 40, 161)]:
+            torch.manual_seed(n)
+            check(emulated, weight(n, k, f), torch.randn(rows, k), torch.randn(n), activation_bits)
+
+
+@pytest.mark.parametrize("activation_bits", [1, 3])
+def test_bipolar_activations_equal_the_processor_operator(emulated: ctypes.CDLL, activation_bits: int) -> None:
+    """Zeros, tiny numbers and NaN included: products are alike but for the order of sums."""
+    torch.manual_seed(5)
+    w, x = weight(20, 100, Format(2, 32, minima=True)), torch.randn(5, 100)
+    x[1], x[2, :32], x[3, 70], x[4, ::2] = 0, 1e-33, float("nan"), 0
+    cpu = BipolarTensor(w, activation_bits).matmul(x, None, "int8")
+    gpu, message = linear(emulated, w, x, activation_bits=activation_bits)
+    assert message == ""
+    torch.testing.assert_close(gpu, cpu, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", list(DTYPES))
@@ -146,14 +171,17 @@ def test_dtypes_and_strides(emulated: ctypes.CDLL, dtype: torch.dtype) -> None:
         check(emulated, weight(20, 70, Format(4)), torch.randn(rows, 75).to(dtype)[:, 2:72])
 
 
-@pytest.mark.parametrize("int8", [True, False])
+@pytest.mark.parametrize("activation_bits", [8, 0])
 @pytest.mark.parametrize("f", [Format(4), Format(8, 0), Format(3, 128, minima=True)], ids=str)
-def test_a_row_has_the_same_bits_in_every_kernel(emulated: ctypes.CDLL, f: Format, int8: bool) -> None:
+def test_a_row_has_the_same_bits_in_every_kernel(emulated: ctypes.CDLL, f: Format, activation_bits: int) -> None:
     torch.manual_seed(2)
     w, x = weight(40, 1100, f), torch.randn(35, 1100)
-    tiles = check(emulated, w, x, int8=int8)
+    tiles = check(emulated, w, x, activation_bits=activation_bits)
     for first, count in [(0, 1), (34, 1), (3, 2), (20, 8), (5, 30)]:
-        assert torch.equal(linear(emulated, w, x[first : first + count], int8=int8)[0], tiles[first : first + count])
+        assert torch.equal(
+            linear(emulated, w, x[first : first + count], activation_bits=activation_bits)[0],
+            tiles[first : first + count],
+        )
 
 
 def test_close_to_the_processor_operator(emulated: ctypes.CDLL) -> None:
@@ -164,12 +192,12 @@ def test_close_to_the_processor_operator(emulated: ctypes.CDLL) -> None:
     torch.testing.assert_close(linear(emulated, w, x)[0], cpu, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("int8", [True, False])
-def test_nan_and_zero_rows(emulated: ctypes.CDLL, int8: bool) -> None:
+@pytest.mark.parametrize("activation_bits", [8, 0])
+def test_nan_and_zero_rows(emulated: ctypes.CDLL, activation_bits: int) -> None:
     x = torch.zeros(3, 64)
     x[1, 40] = float("nan")
     x[2, 3] = float("inf")
-    y = linear(emulated, weight(5, 64, Format(4)), x, int8=int8)[0]
+    y = linear(emulated, weight(5, 64, Format(4)), x, activation_bits=activation_bits)[0]
     assert (y[0] == 0).all()
     assert y[1].isnan().all()
     assert not y[2].isfinite().any()
@@ -196,6 +224,7 @@ def test_gathered_rows_are_dequantized_rows(emulated: ctypes.CDLL, f: Format) ->
     ("changes", "rule"),
     [
         ({"bits": 9}, "bits must be in [1, 8], got 9"),
+        ({"activation_bits": 9}, "activation_bits must be in [0, 8], got 9"),
         ({"group": 48}, "group_size must be 32, 64, 96, 128 or 64 (one group per row), got 48"),
         ({"zero": 16}, "zero must be a code, 128 for 8 bits and 1 for one bit, got 16 (4 bits)"),
         ({"n": 0}, "weight must have 1 to 2^31 - 256 rows and columns on a CUDA device, got (0, 40)"),

@@ -16,6 +16,7 @@ from gramcore.torch_ops import ops
         "tree_attention_ragged",
         "kv_compact_",
         "linear_packed",
+        "linear_bipolar",
         "linear_binary",
         "linear_table",
         "dequantize_table",

@@ -60,12 +60,12 @@ int run(const LinearBinaryArgs& a, cudaStream_t stream) {
   l.salient = part_of<Rows>(a.salient, a.planes);
   l.plain = part_of<Rows>(a.plain, a.planes + salient_planes);
   l.product = product_of(a, a.salient.n);
-  if (const int status = prepare(a, a.workspace, blocks_of(a.salient), a.k, a.order, stream, &l.salient.x);
+  if (const int status = prepare(a, a.workspace, {blocks_of(a.salient), a.k}, a.order, stream, &l.salient.x);
       status != cuda::kOk) {
     return status;
   }
   void* const behind = static_cast<char*>(a.workspace) + salient_bytes<Rows>(a);
-  if (const int status = prepare(a, behind, blocks_of(a.plain), a.k, a.order + a.salient.k, stream, &l.plain.x);
+  if (const int status = prepare(a, behind, {blocks_of(a.plain), a.k}, a.order + a.salient.k, stream, &l.plain.x);
       status != cuda::kOk) {
     return status;
   }

@@ -9,6 +9,9 @@ using Policy = LinearPackedPolicy;
 int check(const LinearPackedArgs& a) {
   if (const int status = check_spec(a.spec, a.packed); status != cuda::kOk) return status;
   const std::int64_t blocks = a.spec.k_padded() / kBlock;
+  if (a.activation_bits < 0 || a.activation_bits > 8) {
+    return cuda::invalid("activation_bits must be in [0, 8], got ", a.activation_bits);
+  }
   return check_product(a, {a.spec.n, a.spec.k, blocks, gc_cuda_linear_packed_workspace(&a), Policy::kTileRows});
 }
 
@@ -34,7 +37,7 @@ int run(const LinearPackedArgs& a, cudaStream_t stream) {
   l.packed = a.packed;
   l.product = product_of(a, a.spec.n);
   l.blocks_per_segment = blocks_per_segment(l.shape.blocks);
-  const int status = prepare(a, a.workspace, l.shape.blocks, a.spec.k, nullptr, stream, &l.x);
+  const int status = prepare(a, a.workspace, {l.shape.blocks, a.spec.k, a.activation_bits}, nullptr, stream, &l.x);
   if (status != cuda::kOk) return status;
   switch (a.spec.bits) {
     case 1: return multiply<Rows, 1>(l, stream);
@@ -61,8 +64,8 @@ int gather(const GatherPackedArgs& a, cudaStream_t stream) {
 std::int64_t gc_cuda_linear_packed_workspace(const gramcore::quant::LinearPackedArgs* args) {
   using namespace gramcore::quant;
   const std::int64_t blocks = args->spec.k_padded() / kBlock;
-  return args->int8_activations != 0 ? prepared_bytes<Int8Blocks>(args->rows, blocks)
-                                     : prepared_bytes<FloatBlocks>(args->rows, blocks);
+  return args->activation_bits != 0 ? prepared_bytes<Int8Blocks>(args->rows, blocks)
+                                    : prepared_bytes<FloatBlocks>(args->rows, blocks);
 }
 
 int gc_cuda_linear_packed(const gramcore::quant::LinearPackedArgs* args, void* stream) {
@@ -70,8 +73,8 @@ int gc_cuda_linear_packed(const gramcore::quant::LinearPackedArgs* args, void* s
   if (const int status = quant::check(*args); status != cuda::kOk) return status;
   if (args->rows == 0) return cuda::set_status(cuda::kOk, "");
   const cudaStream_t s = static_cast<cudaStream_t>(stream);
-  return args->int8_activations != 0 ? quant::run<quant::Int8Blocks>(*args, s)
-                                     : quant::run<quant::FloatBlocks>(*args, s);
+  return args->activation_bits != 0 ? quant::run<quant::Int8Blocks>(*args, s)
+                                    : quant::run<quant::FloatBlocks>(*args, s);
 }
 
 int gc_cuda_gather_packed(const gramcore::quant::GatherPackedArgs* args, void* stream) {

@@ -1,13 +1,14 @@
 // y[m, n] = sum_k x[m, k] W[n, k] + bias[n],  W[n, k] = scale[n, g] (code[n, k] - zero) + min[n, g]
 //
-// x is first written to a workspace in whole blocks of 32 columns (prepare): as int8 with a scale and a sum per block,
-// rounded as the CPU kernel rounds, or as float with a sum per block.  A thread then owns one weight row (a column of
-// y) and up to eight rows of x.  Per block: an exact integer product by dp4a, or fused multiply-adds in column order;
-// blocks of a group in order, then the scale; groups of a segment in order; segments of the columns (a sixteenth each)
-// in order. This order is fixed, so a row of y has the same bits in the vector and the tile kernel and beside any other
-// rows. Vector kernel: block = panel of 16 weight rows, half-warp = segment.  Tile kernel: block = 4 panels x 32 rows
-// of x, x staged in shared memory.  Neither uses tensor cores. Reads: a panel once per eight (thirty-two) rows; half a
-// warp reads 64 neighbouring bytes.  The last panel may be partly padding (read, not stored).
+// x is first written to a workspace in whole blocks of 32 columns (prepare): as int8 or odd numbers of fewer bits with
+// a scale and a sum per block, rounded as the CPU kernel rounds, or as float with a sum per block.  A thread then owns
+// one weight row (a column of y) and up to eight rows of x.  Per block: an exact integer product by dp4a, or fused
+// multiply-adds in column order; blocks of a group in order, then the scale; groups of a segment in order; segments of
+// the columns (a sixteenth each) in order. This order is fixed, so a row of y has the same bits in the vector and the
+// tile kernel and beside any other rows. Vector kernel: block = panel of 16 weight rows, half-warp = segment.  Tile
+// kernel: block = 4 panels x 32 rows of x, x staged in shared memory.  Neither uses tensor cores. Reads: a panel once
+// per eight (thirty-two) rows; half a warp reads 64 neighbouring bytes.  The last panel may be partly padding (read,
+// not stored).
 #pragma once
 
 #include <cstdint>
@@ -46,6 +47,7 @@ struct PrepareLaunch {
   std::int64_t source_stride;
   std::uint32_t rows, cols, source_cols;  // columns from cols on are zeros
   DType dtype;
+  int bits;  // see LinearPackedArgs::activation_bits
 };
 
 // Where results go.
@@ -73,21 +75,42 @@ __device__ __forceinline__ T warp_reduce(T x, Combine combine) {
   return x;
 }
 
-// One warp's block of 32 columns, lane = column.
-__device__ __forceinline__ void prepare_block(const Int8Blocks& x, std::int64_t at, int lane, float v) {
+// Codes that a warp's block of finite values up to absmax is rounded to.  Eight bits: integers within 127.
+__device__ __forceinline__ int even_code(float v, float absmax) {
+  return __float2int_rn(__fmul_rn(v, 127.0f / absmax));
+}
+// Fewer: odd numbers within top = 2^bits - 1; one bit: signs.
+__device__ __forceinline__ int odd_code(float v, float absmax, int top) {
+  if (top == 1) return v >= 0.0f ? 1 : -1;
+  const float half = __fmul_rn(v, 0.5f * static_cast<float>(top) / absmax);
+  const int cut = static_cast<int>(half);
+  return 2 * (cut - (static_cast<float>(cut) > half ? 1 : 0)) + 1;
+}
+
+// One warp's block of 32 columns, lane = column; `real`: not padding.
+__device__ __forceinline__ void prepare_block(const Int8Blocks& x, std::int64_t at, int lane, float v, int bits,
+                                              bool real) {
   // Magnitudes compare like their bit patterns, NaN above all; such a block gets scale NaN.
   const std::uint32_t largest =
       warp_reduce(bits::of(v) & 0x7fffffffu, [](std::uint32_t a, std::uint32_t b) { return a > b ? a : b; });
   const float absmax = bits::to_float(largest);
-  const bool finite = largest < 0x7f800000u, tiny = absmax < 1e-30f;
-  const float inverse = finite && !tiny ? 127.0f / absmax : 0.0f;
-  const int code = __float2int_rn(finite ? __fmul_rn(v, inverse) : 0.0f);
+  const bool finite = largest < 0x7f800000u, tiny = absmax < 1e-30f, even = bits == 8;
+  const int top = even ? 127 : (1 << bits) - 1;
+  int code = even ? 0 : 1;
+  if (finite && !tiny) code = even ? even_code(v, absmax) : odd_code(v, absmax, top);
+  if (!real) code = 0;
   x.values[32 * at + lane] = static_cast<std::int8_t>(code);
-  const int sum = warp_reduce(code, [](int a, int b) { return a + b; });
-  if (lane == 0) x.scales[at] = finite ? (tiny ? 0.0f : absmax / 127.0f) : bits::to_float(0x7fc00000u);
+  const auto add = [](auto a, auto b) { return a + b; };
+  const int sum = warp_reduce(code, add);
+  float scale = absmax / static_cast<float>(top);
+  if (bits == 1) {  // the mean magnitude
+    const float total = warp_reduce(fabsf(v), [](float a, float b) { return __fadd_rn(a, b); });
+    scale = total / static_cast<float>(warp_reduce(real ? 1 : 0, add));
+  }
+  if (lane == 0) x.scales[at] = finite ? (tiny ? 0.0f : scale) : bits::to_float(0x7fc00000u);
   if (lane == 0) x.sums[at] = sum;
 }
-__device__ __forceinline__ void prepare_block(const FloatBlocks& x, std::int64_t at, int lane, float v) {
+__device__ __forceinline__ void prepare_block(const FloatBlocks& x, std::int64_t at, int lane, float v, int, bool) {
   x.values[32 * at + lane] = v;
   const float sum = warp_reduce(v, [](float a, float b) { return __fadd_rn(a, b); });
   if (lane == 0) x.sums[at] = sum;
@@ -105,7 +128,7 @@ __global__ void __launch_bounds__(32 * LinearPackedPolicy::kPrepareWarps)
   if (column < -1 || column >= launch.source_cols) __trap();
   const std::int64_t from = row * launch.source_stride + column;
   const float v = column >= 0 ? cuda::load_any(launch.source, launch.dtype, from) : 0.0f;
-  prepare_block(launch.x, at, static_cast<int>(lane), v);
+  prepare_block(launch.x, at, static_cast<int>(lane), v, launch.bits, column >= 0);
 }
 
 // One column of y against kRows rows of x: the running sums of a group and of a segment.

@@ -17,8 +17,8 @@ struct LinearPackedArgs {
   void* workspace;  // gc_cuda_linear_packed_workspace bytes, 16-byte aligned
   std::int64_t workspace_bytes;
   PackSpec spec;
-  std::int32_t dtype;             // gramcore::DType of x and y
-  std::int32_t int8_activations;  // 1: x is rounded to int8 in blocks of 32 columns; 0: fp32 products
+  std::int32_t dtype;            // gramcore::DType of x and y
+  std::int32_t activation_bits;  // 8: x is rounded to int8 in blocks of 32 columns; 1 to 7: to odd numbers; 0: not
 };
 
 // out[i] = row ids[i] of W as fp32, (rows, k) dense; ids null: rows 0 .. rows - 1.

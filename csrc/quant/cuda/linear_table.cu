@@ -53,7 +53,7 @@ int run(const LinearTableArgs& a, cudaStream_t stream) {
   l.product = product_of(a, a.spec.n);
   l.blocks_per_segment = blocks_per_segment(l.shape.blocks);
   l.table = values_of(a.spec, a.values);
-  const int status = prepare(a, a.workspace, l.shape.blocks, a.spec.k, nullptr, stream, &l.x);
+  const int status = prepare(a, a.workspace, {l.shape.blocks, a.spec.k}, nullptr, stream, &l.x);
   if (status != cuda::kOk) return status;
   switch (a.spec.bits) {
     case 2: return multiply<2>(l, stream);

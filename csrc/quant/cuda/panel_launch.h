@@ -90,10 +90,17 @@ std::int64_t prepared_bytes(std::int64_t rows, std::int64_t blocks) {
   return rows * blocks * (kBlock * static_cast<std::int64_t>(sizeof(typename Rows::Value)) + 4 + scale);
 }
 
-// Prepares columns `order` of x (null: the first `cols`) in `workspace`.
+// Blocks of a prepared row, columns of x, and the bits that they are rounded to (where they are).
+struct PrepareShape {
+  std::int64_t blocks, cols;
+  int bits = 8;
+};
+
+// Prepares columns `order` of x (null: all) in `workspace`.
 template <class Rows, class Args>
-int prepare(const Args& a, void* workspace, std::int64_t blocks, std::int64_t cols, const std::int32_t* order,
-            cudaStream_t stream, Rows* rows) {
+int prepare(const Args& a, void* workspace, const PrepareShape& shape, const std::int32_t* order, cudaStream_t stream,
+            Rows* rows) {
+  const std::int64_t blocks = shape.blocks, cols = shape.cols;
   using Value = typename Rows::Value;
   using Sum = typename Rows::Sum;
   Value* const values = static_cast<Value*>(workspace);
@@ -108,6 +115,7 @@ int prepare(const Args& a, void* workspace, std::int64_t blocks, std::int64_t co
   l.rows = static_cast<std::uint32_t>(a.rows);
   l.cols = static_cast<std::uint32_t>(order == nullptr ? cols : blocks * kBlock);
   l.dtype = static_cast<DType>(a.dtype);
+  l.bits = shape.bits;
   constexpr int kWarps = LinearPackedPolicy::kPrepareWarps;
   GC_CUDA_LAUNCH((prepare_kernel<Rows>), static_cast<unsigned>(ceil_div(a.rows * blocks, kWarps)), 32 * kWarps, 0,
                  stream, l);

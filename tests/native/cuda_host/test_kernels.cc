@@ -201,7 +201,7 @@ void run_product(Args args, std::int64_t n, std::int64_t k, std::int64_t (*works
   for (const float value : y) EXPECT_EQ(value, 3.0f);
 }
 
-void run_linear(int bits, std::int64_t rows, std::int64_t n, std::int64_t k, bool has_min, bool int8) {
+void run_linear(int bits, std::int64_t rows, std::int64_t n, std::int64_t k, bool has_min, int activation_bits) {
   namespace quant = gramcore::quant;
   quant::PackSpec spec;
   spec.n = n, spec.k = k, spec.bits = bits, spec.zero = 1 << (bits - 1), spec.has_min = has_min;
@@ -210,7 +210,7 @@ void run_linear(int bits, std::int64_t rows, std::int64_t n, std::int64_t k, boo
   quant::LinearPackedArgs args{};
   args.packed = packed.data();
   args.rows = rows, args.spec = spec;
-  args.int8_activations = int8 ? 1 : 0;
+  args.activation_bits = activation_bits;
   run_product(args, n, k, gc_cuda_linear_packed_workspace, gc_cuda_linear_packed);
 
   std::vector<float> out(static_cast<std::size_t>(n * k), 5.0f);
@@ -276,10 +276,10 @@ GC_TEST(cuda_kernel_linear_binary_stays_in_bounds) {
 
 GC_TEST(cuda_kernel_linear_packed_stays_in_bounds) {
   for (const int bits : {2, 3, 4, 8}) {
-    for (const bool int8 : {false, true}) {
-      run_linear(bits, 1, 1, 1, false, int8);
-      run_linear(bits, 4, 17, 33, true, int8);
-      run_linear(bits, 9, 66, 161, bits == 3, int8);
+    for (const int activation_bits : {0, 1, 3, 8}) {
+      run_linear(bits, 1, 1, 1, false, activation_bits);
+      run_linear(bits, 4, 17, 33, true, activation_bits);
+      run_linear(bits, 9, 66, 161, bits == 3, activation_bits);
     }
   }
 }

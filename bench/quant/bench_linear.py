@@ -36,7 +36,7 @@ def run(bench: Bench) -> None:
                 continue
             x = torch.randn(m, k, generator=torch.Generator().manual_seed(m))
             peers = {
-                "int4 g32": [*peers_int4(weight, x), *peers_ggml(weight, x, ("Q4_0", "Q4_K"))],
+                "int4 g32": [*peers_int4(weight, x), *peers_ggml(weight, x, ("Q4_0", "Q4_K", "IQ4_NL"))],
                 "int8 g32": [*peers_int8(weight, x), *peers_ggml(weight, x, ("Q8_0",))],
             }
             for name, q in packed.items():

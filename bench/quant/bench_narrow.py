@@ -1,6 +1,7 @@
 """Products with weights of one to three bits: against own int4, and ggml in its formats of like width.
 
-TQ2_0 holds -1, 0 and 1 under one scale per 256 columns, a narrower format than ours: 2.06 bits per weight beside 2.5.
+TQ2_0 holds -1, 0 and 1 under one scale per 256 columns, a narrower format than groups of 32: 2.06 bits per weight
+beside 2.5, in groups of 128 2.125.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from bench.harness import Bench
 from bench.quant.peers import peers_ggml, product_case
 
 SHAPES = ((4096, 4096), (576, 1536))
-PEERS = {"int3 g32": ("Q3_K",), "int2 g32": ("Q2_K", "TQ2_0")}
+PEERS = {"int3 g32": ("Q3_K",), "int2 g32": ("Q2_K", "TQ2_0"), "int2 g128": ("Q2_K", "TQ2_0")}
 
 
 def run(bench: Bench) -> None:
@@ -24,6 +25,7 @@ def run(bench: Bench) -> None:
         packed: dict[str, QTensor] = {
             "int3 g32": IntCodec(bits=3).quantize(weight),
             "int2 g32": IntCodec(bits=2).quantize(weight),
+            "int2 g128": IntCodec(bits=2, group_size=128).quantize(weight),
             "bipolar one bit g32": BipolarInt(bits=1).quantize(weight),
             "bipolar one bit g128": BipolarInt(bits=1, group_size=128).quantize(weight),
             "BiLLM": BiLLM().quantize(weight, inputs),

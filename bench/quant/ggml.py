@@ -16,7 +16,18 @@ from bench.harness import Contender, peer_version
 __all__ = ["TYPES", "ggml_contenders", "ggml_quantize"]
 
 #: name of a format -> ggml's number for it
-TYPES = {"Q4_0": 2, "Q4_1": 3, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q6_K": 14, "TQ1_0": 34, "TQ2_0": 35}
+TYPES = {
+    "Q4_0": 2,
+    "Q4_1": 3,
+    "Q8_0": 8,
+    "Q2_K": 10,
+    "Q3_K": 11,
+    "Q4_K": 12,
+    "Q6_K": 14,
+    "IQ4_NL": 20,
+    "TQ1_0": 34,
+    "TQ2_0": 35,
+}
 F32 = npt.NDArray[np.float32]
 _P = c.c_void_p
 

@@ -67,10 +67,10 @@ class Floats {
 
 inline void set_packed(model::Decoder& d, const std::string& name, std::int64_t layer,
                        const py::typing::Dict<py::str, py::int_>& spec, TensorArg& packed, const py::object& values,
-                       const py::object& column_scale) {
+                       const py::object& column_scale, int activation_bits) {
   const Floats table(values, "values"), scale(column_scale, "column_scale");
   const model::PackedWeights weights{make_spec(spec), packed.span<const std::uint8_t>("packed"), table.span(),
-                                     scale.span()};
+                                     scale.span(), activation_bits};
   const py::gil_scoped_release unlocked;
   d.set_packed(name, layer, weights);
 }
@@ -87,7 +87,7 @@ inline void set_codes(model::Decoder& d, const std::string& name, std::int64_t l
   const py::gil_scoped_release unlocked;
   std::vector<std::uint8_t> packed(static_cast<std::size_t>(s.packed_bytes()));
   quant::pack(s, code_span, group_values, packed);
-  d.set_packed(name, layer, {s, packed, table.span(), {}});
+  d.set_packed(name, layer, {s, packed, table.span(), {}, 8});
 }
 
 // ids: per sequence; parents: None, or per sequence the parents of a tree's nodes or None for a chain.  Logits of all
@@ -185,7 +185,7 @@ inline void bind_model(pybind11::module_& parent) {
           },
           py::arg("name"), py::arg("layer"), py::arg("weights"))
       .def("set_packed", &set_packed, py::arg("name"), py::arg("layer"), py::arg("spec"), py::arg("packed"),
-           py::arg("values") = py::none(), py::arg("column_scale") = py::none())
+           py::arg("values") = py::none(), py::arg("column_scale") = py::none(), py::arg("activation_bits") = 8)
       .def("set_codes", &set_codes, py::arg("name"), py::arg("layer"), py::arg("spec"), py::arg("codes"),
            py::arg("scales"), py::arg("mins"), py::arg("values") = py::none())
       .def(

@@ -75,8 +75,8 @@ f16 narrow<f16>(float x) {
 }
 
 template <class T>
-void run_block(const AttentionProblem& p, std::int64_t batch, std::int64_t kv_head, std::int64_t first,
-               std::int64_t nodes) {
+void run_block(const AttentionProblem& p, std::int64_t out_node, std::int64_t batch, std::int64_t kv_head,
+               std::int64_t first, std::int64_t nodes) {
   const std::int64_t group = p.heads / p.kv_heads, rows = nodes * group;
   const std::int64_t start = p.starts ? p.starts[batch] : 0;
   const std::int64_t element = dtype_bytes(p.kv_dtype);
@@ -117,7 +117,7 @@ void run_block(const AttentionProblem& p, std::int64_t batch, std::int64_t kv_he
   tree_attention_kernels().attend(block);
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::int64_t head = kv_head * group + r % group, node = first + r / group;
-    T* to = static_cast<T*>(p.out) + ((batch * p.nodes + node) * p.heads + head) * p.head_dim;
+    T* to = static_cast<T*>(p.out) + (batch * p.nodes + node) * out_node + head * p.head_dim;
     for (std::int64_t d = 0; d < p.head_dim; ++d) to[d] = narrow<T>(block.out[r * p.head_dim + d]);
   }
 }
@@ -151,12 +151,13 @@ void check_attention(const AttentionProblem& p, std::int64_t first) {
   GC_CHECK(!p.key_tiles || !p.starts, "starts must not be given with keys in tiles, got both");
 }
 
-void AttentionItems::add(const AttentionProblem& p) {
+void AttentionItems::add(const AttentionProblem& p, std::int64_t out_node) {
   const std::int64_t nodes = p.nodes > 0 && p.batch > 0 ? nodes_per_item(p) : 1;
-  parts_.push_back({p, nodes, size() + p.batch * p.kv_heads * ((p.nodes + nodes - 1) / nodes)});
+  parts_.push_back({p, out_node ? out_node : p.heads * p.head_dim, nodes,
+                    size() + p.batch * p.kv_heads * ((p.nodes + nodes - 1) / nodes)});
 }
 
-void AttentionItems::run(std::int64_t item) const {
+AttentionItems::Done AttentionItems::run(std::int64_t item) const {
   const auto part = std::upper_bound(parts_.begin(), parts_.end(), item,
                                      [](std::int64_t i, const Part& candidate) { return i < candidate.end; });
   if (part != parts_.begin()) item -= std::prev(part)->end;
@@ -166,10 +167,11 @@ void AttentionItems::run(std::int64_t item) const {
   const std::int64_t kv_head = item / blocks % p.kv_heads, batch = item / blocks / p.kv_heads;
   const std::int64_t count = std::min(nodes, p.nodes - first);
   switch (p.query_dtype) {
-    case DType::bf16: return run_block<bf16>(p, batch, kv_head, first, count);
-    case DType::f16: return run_block<f16>(p, batch, kv_head, first, count);
-    default: return run_block<float>(p, batch, kv_head, first, count);
+    case DType::bf16: run_block<bf16>(p, part->out_node, batch, kv_head, first, count); break;
+    case DType::f16: run_block<f16>(p, part->out_node, batch, kv_head, first, count); break;
+    default: run_block<float>(p, part->out_node, batch, kv_head, first, count);
   }
+  return {static_cast<std::size_t>(part - parts_.begin()), batch, kv_head, first, count};
 }
 
 void tree_attention(Span<const AttentionProblem> problems) {

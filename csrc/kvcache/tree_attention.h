@@ -20,7 +20,7 @@ struct AttentionProblem {
   // An int8 cache has a factor per slot and head: (batch, kv_heads, capacity), dense along slots; null for other types.
   const float *key_scale = nullptr, *value_scale = nullptr;
   std::int64_t key_scale_batch = 0, key_scale_head = 0, value_scale_batch = 0, value_scale_head = 0;
-  bool key_tiles = false;  // a head\'s keys as [slot / 64][head_dim][64]; key_slot is not used, starts is null
+  bool key_tiles = false;  // a head's keys as [slot / 64][head_dim][64]; key_slot is not used, starts is null
   void* out = nullptr;     // (batch, nodes, heads, head_dim) dense
   DType query_dtype = DType::f32, kv_dtype = DType::f32;  // out has the query's
   const std::int64_t* lengths = nullptr;                  // (batch): slots before the new rows
@@ -59,13 +59,20 @@ void check_attention(const AttentionProblem& problem, std::int64_t first = 0);
 // item once.  Problems are not checked; what they point to must stay.
 class AttentionItems {
  public:
-  void add(const AttentionProblem& problem);
+  // out_node: elements between nodes of out, 0: they are dense.
+  void add(const AttentionProblem& problem, std::int64_t out_node = 0);
   std::int64_t size() const { return parts_.empty() ? 0 : parts_.back().end; }
-  void run(std::int64_t item) const;
+  // What an item has written: the heads of `kv_head` in nodes [first, first + nodes) of a sequence of a problem.
+  struct Done {
+    std::size_t problem;
+    std::int64_t batch, kv_head, first, nodes;
+  };
+  Done run(std::int64_t item) const;
 
  private:
   struct Part {
     AttentionProblem problem;
+    std::int64_t out_node;
     std::int64_t nodes, end;  // nodes per item; items of the problems so far, this one's included
   };
   std::vector<Part> parts_;

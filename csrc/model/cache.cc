@@ -48,16 +48,6 @@ float store_codes(const float* x, std::int64_t dim, std::int8_t* codes, std::int
 }
 
 template <class T>
-void store_head(T* keys, T* values, std::int64_t slot, std::int64_t dim, const float* key, const float* value) {
-  static thread_local std::vector<T> column;
-  column.resize(static_cast<std::size_t>(dim));
-  narrow(key, dim, column.data());
-  T* const k = key_at(keys, slot, dim);
-  for (std::int64_t d = 0; d < dim; ++d) k[d * kTile] = column[static_cast<std::size_t>(d)];
-  narrow(value, dim, values + slot * dim);
-}
-
-template <class T>
 void move_keys(T* head, std::int64_t from, std::int64_t to, std::int64_t dim) {
   const T* source = key_at(head, from, dim);
   T* target = key_at(head, to, dim);
@@ -92,16 +82,29 @@ Cache::Cache(std::int64_t layers, std::int64_t kv_heads, std::int64_t capacity, 
   if (dtype == DType::i8) scales_ = static_cast<float*>(arena_.take(2 * layers * kv_heads * slots_ * 4));
 }
 
-void Cache::store(std::int64_t layer, std::int64_t head, std::int64_t slot, const float* key, const float* value) {
+void Cache::store_key(std::int64_t layer, std::int64_t head, std::int64_t slot, const float* key) {
   with_type(dtype_, [&](auto zero) {
     using T = decltype(zero);
-    T* const k = static_cast<T*>(keys(layer)) + head * head_elements();
-    T* const v = static_cast<T*>(values(layer)) + head * head_elements();
+    T* const to = key_at(static_cast<T*>(keys(layer)) + head * head_elements(), slot, head_dim_);
     if constexpr (std::is_same_v<T, std::int8_t>) {
-      key_scales(layer)[head * slots_ + slot] = store_codes(key, head_dim_, key_at(k, slot, head_dim_), kTile);
-      value_scales(layer)[head * slots_ + slot] = store_codes(value, head_dim_, v + slot * head_dim_, 1);
+      key_scales(layer)[head * slots_ + slot] = store_codes(key, head_dim_, to, kTile);
     } else {
-      store_head(k, v, slot, head_dim_, key, value);
+      static thread_local std::vector<T> column;
+      column.resize(static_cast<std::size_t>(head_dim_));
+      narrow(key, head_dim_, column.data());
+      for (std::int64_t d = 0; d < head_dim_; ++d) to[d * kTile] = column[static_cast<std::size_t>(d)];
+    }
+  });
+}
+
+void Cache::store_value(std::int64_t layer, std::int64_t head, std::int64_t slot, const float* value) {
+  with_type(dtype_, [&](auto zero) {
+    using T = decltype(zero);
+    T* const to = static_cast<T*>(values(layer)) + head * head_elements() + slot * head_dim_;
+    if constexpr (std::is_same_v<T, std::int8_t>) {
+      value_scales(layer)[head * slots_ + slot] = store_codes(value, head_dim_, to, 1);
+    } else {
+      narrow(value, head_dim_, to);
     }
   });
 }

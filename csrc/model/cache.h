@@ -31,8 +31,9 @@ class Cache {
   float* key_scales(std::int64_t layer) { return scales_ ? scales_ + 2 * layer * kv_heads_ * slots_ : nullptr; }
   float* value_scales(std::int64_t layer) { return scales_ ? scales_ + (2 * layer + 1) * kv_heads_ * slots_ : nullptr; }
   std::int64_t head_slots() const { return slots_; }
-  // Slot `slot` of a head from head_dim fp32 elements each.
-  void store(std::int64_t layer, std::int64_t head, std::int64_t slot, const float* key, const float* value);
+  // Slot `slot` of a head from head_dim fp32 elements.
+  void store_key(std::int64_t layer, std::int64_t head, std::int64_t slot, const float* key);
+  void store_value(std::int64_t layer, std::int64_t head, std::int64_t slot, const float* value);
 
   // Rows written behind length(): all stay (a chain), or wait for commit_path (a tree).
   void commit(std::int64_t rows);

@@ -1,6 +1,8 @@
 // A Llama-family decoder: weights, and one forward over the new tokens (a chain or a draft tree) of some sequences.
 //
-// All operators of a forward are phases of one Program: one dispatch of the thread pool per forward.  Every operator
+// All operators of a forward are phases of one Program: one dispatch of the thread pool per forward.  A layer has five:
+// q, k and v with their rotation; attention; its output; gate and up; down.  Who computes columns of a result also
+// brings them into the form of the next product, so nothing waits for it.  Every operator
 // computes a row the same way whatever rows go with it, so logits of a tree node equal, bit for bit, those of plain
 // decoding along its path (fp32 cache products; see kvcache).
 #pragma once
@@ -13,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "core/line_vector.h"
 #include "kvcache/tree_attention.h"
 #include "model/cache.h"
 #include "model/program.h"
@@ -29,8 +32,8 @@ struct Config {
   void validate() const;
 };
 
-// Normalised rows of the residual stream as some matrices read them: readers whose columns are scaled alike share a
-// copy, whose norm is already multiplied by the scale.
+// Rows of the residual stream times their norm's weights as some matrices read them: readers whose columns are scaled
+// alike share a copy, whose norm is already multiplied by the scale.  The factor of a row is left to the results.
 struct NormedInput {
   std::vector<std::vector<float>> norms;  // of every copy
   std::vector<std::size_t> copy;          // of every reader
@@ -108,13 +111,15 @@ class Decoder {
       return parts[static_cast<std::size_t>(part_of[static_cast<std::size_t>(row)])];
     }
   };
-  struct Segment {
-    const Matrix* w;
-    const Activations* x;
-    float* y;
-    const float* bias = nullptr;
-    bool add = false;  // to what y holds
+  struct Cut {  // panels [p0, p1) of one of some products
+    std::size_t product;
+    std::int64_t p0, p1;
   };
+  struct Panels {  // of a product; `unit` of them stay together
+    const Matrix* w;
+    std::int64_t unit;
+  };
+  using RunCut = std::function<void(const Cut&, const Rect&)>;
 
   Matrix& matrix(const std::string& name, std::int64_t layer);
   void check_shape(const std::string& name, const Matrix& m) const;
@@ -122,19 +127,26 @@ class Decoder {
   static Tree read_tree(const SequenceRows& rows);
   static void add_rows(Pass* pass, const SequenceRows& rows, const Tree* tree, std::int64_t done, std::int64_t count);
   void run_pass(const Pass& pass);
+  void expect_readers(std::int64_t rows);
   void build(const Pass& pass);
-  void add_layer(const Pass& pass, std::int64_t index);
-  void add_head(const Pass& pass);
-  void add_rotations(const Pass& pass, std::int64_t index);
-  void add_normed(const NormedInput& input, std::initializer_list<const Matrix*> readers);
-  void add_scaled(Activations* x, const Matrix* reader);
-  void add_prepare(Activations* x, std::function<void(const Activations::Piece&)> fill);
-  void normalise(const float* row, const float* norm, std::int64_t c0, std::int64_t c1, float* to) const;
-  void add_linear(std::vector<Segment> segments);
   void embed(const Pass& pass, std::int64_t row);
-  void rotate_head(const Pass& pass, std::int64_t layer, std::int64_t row, std::int64_t kv_head, bool keys);
-  kvcache::AttentionProblem attention(const Part& part, std::int64_t layer);
+  void add_head(const Pass& pass);
   void ensure_rotations(std::int64_t positions);
+
+  // layer.cc
+  void add_layer(const Pass& pass, std::int64_t index);
+  void add_cuts(std::int64_t rows, std::vector<Panels> products, RunCut run);
+  void add_heads(const Pass& pass, std::int64_t index);
+  void rotate_head(const Pass& pass, const std::vector<float>& norm, std::int64_t row, float* head) const;
+  void add_attention(const Pass& pass, std::int64_t index);
+  kvcache::AttentionProblem attention(const Part& part, std::int64_t layer);
+  void add_residual(const Matrix& w, const Activations& x, const NormedInput* next);
+  void add_gated(const Layer& layer);
+  void add_parts(std::int64_t rows, std::int64_t cols, std::int64_t step, std::function<void(const Rect&)> run);
+  std::int64_t column_step(const NormedInput& input) const;
+  void weigh(const NormedInput& input, const Rect& part);
+  void scale(Activations* x, const Matrix& reader, const Rect& part) const;
+  void add_factors(std::int64_t rows);
 
   Config config_;
   Arena arena_;
@@ -146,8 +158,10 @@ class Decoder {
 
   std::mutex mutex_;  // one forward at a time: the buffers below
   Program program_;
-  std::vector<float> h_, q_, k_, v_, up_;
+  LineVector<float> h_, q_, k_, v_;  // rows of row_stride(columns)
   Activations x_[NormedInput::kMaxCopies], attended_, act_, out_;
+  LineVector<float> squares_;  // [block of 32 columns][row]: sums of h^2
+  LineVector<float> factors_;  // of rows: 1 / sqrt(mean(h^2) + eps), what x_ lacks of being normalised
   std::vector<float> cos_, sin_;
 };
 

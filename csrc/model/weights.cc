@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "core/huge_pages.h"
 #include "core/thread_pool.h"
@@ -14,8 +15,6 @@ namespace {
 
 constexpr auto kPage = static_cast<std::int64_t>(kHugePage);
 constexpr std::int64_t kArenaBlock = 16 * kPage;
-constexpr std::int64_t kFewRows = 2;    // are finished sooner than another thread joins
-constexpr std::int64_t kTileRows = 16;  // of a tile of quant::QuantizedRows: tiles share no cache lines
 
 std::int64_t round_up(std::int64_t n, std::int64_t unit) {
   return (n + unit - 1) / unit * unit;
@@ -42,17 +41,18 @@ void copy_dense_row(const Matrix& m, std::int64_t row, float* out) {
   for (std::int64_t k = 0; k < m.cols; ++k) out[k] = to_f32(panel[k * 16]);
 }
 
-void dense_columns(const Matrix& m, const float* x, std::int64_t cols, std::int64_t p0, std::int64_t p1,
-                   const quant::MutableRowsView& y) {
-  static thread_local std::vector<float> results;
-  results.resize(static_cast<std::size_t>(y.rows * 16));
+// Rows [row0, row0 + rows) of x, `x_stride` apart.
+void dense_columns(const Matrix& m, const float* x, std::int64_t x_stride, std::int64_t row0, std::int64_t rows,
+                   std::int64_t p0, std::int64_t p1, const quant::MutableRowsView& y) {
+  static thread_local LineVector<float> results;
+  results.resize(static_cast<std::size_t>(rows * 16));
   const auto& kernels = layers_kernels();
   const bool narrow = m.kind == Matrix::Kind::bf16;
   const auto kernel = narrow ? kernels.dense_bf16 : kernels.dense_f32;
   for (std::int64_t p = p0; p < p1; ++p) {
     const char* panel = static_cast<const char*>(m.panels) + p * m.cols * 16 * (narrow ? 2 : 4);
-    kernel({panel, m.cols, x, cols, y.rows, results.data()});
-    quant::store_rows(results.data(), y.rows, 0, p * 16, nullptr, y);
+    kernel({panel, m.cols, x + row0 * x_stride, x_stride, rows, results.data()});
+    quant::store_rows(results.data(), rows, row0, p * 16, nullptr, y);
   }
 }
 
@@ -87,6 +87,19 @@ std::int64_t Matrix::bytes() const {
     case Kind::table: return packed.spec.packed_bytes();
     default: return 0;
   }
+}
+
+Matrix Matrix::panels_between(std::int64_t p0, std::int64_t p1) const {
+  Matrix m = *this;
+  m.rows = std::min(rows, p1 * 16) - p0 * 16;
+  if (kind == Kind::packed || kind == Kind::table) {
+    m.packed.spec.n = m.rows;
+    m.packed.packed = {packed.packed.data() + p0 * packed.spec.panel_bytes(),
+                       static_cast<std::size_t>(m.packed.spec.packed_bytes())};
+  } else {
+    m.panels = static_cast<const char*>(panels) + p0 * 16 * cols * (kind == Kind::f32 ? 4 : 2);
+  }
+  return m;
 }
 
 Matrix dense_matrix(const TensorView& w, Arena* arena) {
@@ -127,6 +140,9 @@ Matrix packed_matrix(const PackedWeights& w, Arena* arena) {
   m.packed.spec = w.spec;
   m.packed.packed = w.packed;
   m.packed.validate();
+  GC_CHECK(w.activation_bits >= 1 && w.activation_bits <= 8, "activation_bits must be in [1, 8], got ",
+           w.activation_bits);
+  m.activation_bits = w.activation_bits;
   GC_CHECK(w.column_scale.empty() || static_cast<std::int64_t>(w.column_scale.size()) == m.cols,
            "column_scale must have ", m.cols, " entries, got ", w.column_scale.size());
   if (m.kind == Matrix::Kind::table) {
@@ -152,9 +168,9 @@ void copy_row(const Matrix& m, std::int64_t row, float* out) {
 void Activations::resize(std::int64_t rows, std::int64_t cols) {
   rows_ = rows;
   cols_ = cols;
-  values_.resize(static_cast<std::size_t>(rows * cols));
-  quantized_.resize(rows, cols);
-  packed_readers_ = false;
+  stride_ = row_stride(cols);
+  values_.resize(static_cast<std::size_t>(rows * stride_));
+  for (Rounded& r : rounded_) r.expected = false;
   padded_cols_ = 0;
 }
 
@@ -164,48 +180,67 @@ void Activations::expect(const Matrix& reader) {
     padded_.resize(static_cast<std::size_t>(rows_ * padded_cols_));
   }
   if (reader.kind != Matrix::Kind::packed) return;
-  quantized_.expect(reader.packed.spec);
-  packed_readers_ = true;
+  Rounded& rounded = rounded_to(reader.activation_bits);
+  if (!rounded.expected) rounded.rows.resize(rows_, cols_, rounded.bits);
+  rounded.expected = true;
+  rounded.rows.expect(reader.packed.spec);
 }
 
-std::int64_t Activations::num_pieces() const {
-  if (rows_ <= kFewRows) return 1;
-  if (rows_ > kTileRows) return (rows_ + kTileRows - 1) / kTileRows;
-  const std::int64_t step = quantized_.block_step();
-  return std::min<std::int64_t>(num_threads(), (quantized_.blocks() + step - 1) / step);
+Activations::Rounded& Activations::rounded_to(int bits) {
+  for (Rounded& r : rounded_) {
+    if (r.bits == bits) return r;
+  }
+  rounded_.emplace_back();
+  rounded_.back().bits = bits;
+  return rounded_.back();
 }
 
-Activations::Piece Activations::piece(std::int64_t i, std::int64_t pieces) const {
-  const std::int64_t blocks = quantized_.blocks(), step = quantized_.block_step();
-  if (rows_ > kTileRows) return {i * kTileRows, std::min(rows_, (i + 1) * kTileRows), 0, blocks};
-  const std::int64_t each = round_up((blocks + pieces - 1) / pieces, step);
-  return {0, rows_, std::min(blocks, i * each), std::min(blocks, (i + 1) * each)};
+const quant::QuantizedRows& Activations::rounded_to(int bits) const {
+  const auto found =
+      std::find_if(rounded_.begin(), rounded_.end(), [bits](const Rounded& r) { return r.bits == bits; });
+  GC_CHECK(found != rounded_.end(), "activations must expect a reader of ", bits, " bits, got none");
+  return found->rows;
 }
 
-void Activations::finish(const Piece& piece) {
-  if (packed_readers_) quantized_.set({row(0), DType::f32, rows_, cols_, cols_}, piece);
-  const std::int64_t c0 = piece.block0 * quant::kBlock, c1 = std::min(cols_, piece.block1 * quant::kBlock);
-  if (padded_cols_ == 0 || c0 >= c1) return;
-  for (std::int64_t r = piece.row0; r < piece.row1; ++r) {
+std::int64_t Activations::column_step() const {
+  std::int64_t step = 1;
+  for (const Rounded& r : rounded_) {
+    if (r.expected) step = std::lcm(step, r.rows.block_step());
+  }
+  return step * quant::kBlock;
+}
+
+void Activations::finish(const Rect& part) {
+  const std::int64_t c0 = part.c0, c1 = part.c1;
+  if (c0 >= c1) return;
+  for (Rounded& r : rounded_) {
+    if (!r.expected) continue;
+    const std::int64_t last = c1 == cols_ ? r.rows.blocks() : c1 / quant::kBlock;
+    r.rows.set({row(0), DType::f32, rows_, cols_, stride_}, {part.r0, part.r1, c0 / quant::kBlock, last});
+  }
+  if (padded_cols_ == 0) return;
+  for (std::int64_t r = part.r0; r < part.r1; ++r) {
     float* const to = padded_.data() + r * padded_cols_;
     std::memcpy(to + c0, row(r) + c0, static_cast<std::size_t>(c1 - c0) * sizeof(float));
     if (c1 == cols_) std::fill(to + cols_, to + padded_cols_, 0.0f);
   }
 }
 
-void columns(const Matrix& m, const Activations& x, std::int64_t p0, std::int64_t p1, float* y, std::int64_t stride,
-             bool add) {
+void columns(const Matrix& m, const Activations& x, const quant::RowRange& range, std::int64_t p0, std::int64_t p1,
+             float* y, std::int64_t stride, bool add) {
   const quant::MutableRowsView to{y, DType::f32, x.rows_, m.rows, stride, add};
   const std::int64_t n0 = p0 * 16, n1 = std::min(p1 * 16, m.rows);
+  const std::int64_t row0 = range.begin, rows = std::min(x.rows_, range.end) - row0;
   if (m.kind == Matrix::Kind::packed) {
-    quant::linear_columns(m.packed, x.quantized_, n0, n1, to);
+    quant::linear_columns(m.packed, x.rounded_to(m.activation_bits), n0, n1, to, nullptr, range);
   } else if (m.kind == Matrix::Kind::table) {
     const bool whole = m.packed.spec.k_padded() == x.cols_;
-    const quant::RowsView rows{whole ? x.values_.data() : x.padded_.data(), DType::f32, x.rows_, x.cols_,
-                               whole ? x.cols_ : x.padded_cols_};
-    quant::linear_columns(m.as_table(), rows, n0, n1, to);
+    const std::int64_t x_stride = whole ? x.stride_ : x.padded_cols_;
+    const float* const from = (whole ? x.values_.data() : x.padded_.data()) + row0 * x_stride;
+    quant::linear_columns(m.as_table(), {from, DType::f32, rows, x.cols_, x_stride}, n0, n1,
+                          {y + row0 * stride, DType::f32, rows, m.rows, stride, add});
   } else {
-    dense_columns(m, x.values_.data(), x.cols_, p0, p1, to);
+    dense_columns(m, x.values_.data(), x.stride_, row0, rows, p0, p1, to);
   }
 }
 

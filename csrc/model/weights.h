@@ -6,10 +6,12 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/line_vector.h"
 #include "quant/table.h"
 
 namespace gramcore::model {
@@ -40,10 +42,13 @@ struct Matrix {
   const void* panels = nullptr;  // dense: [rows / 16][cols][16]
   quant::PackedLinear packed;    // of a table its codes
   const quant::ValueTable* table = nullptr;
+  int activation_bits = 8;              // packed: what activations are rounded to
   const float* column_scale = nullptr;  // cols: the weight is what is stored, times this in every row; null: all 1
 
   quant::TableLinear as_table() const { return {packed.spec, packed.packed, table, nullptr}; }
   std::int64_t num_panels() const { return (rows + 15) / 16; }
+  // The matrix of panels [p0, p1) alone.
+  Matrix panels_between(std::int64_t p0, std::int64_t p1) const;
   std::int64_t bytes() const;
 };
 
@@ -55,41 +60,60 @@ struct PackedWeights {
   Span<const std::uint8_t> packed;
   Span<const float> values;        // of the codes, bf16 numbers; empty: codes are integers
   Span<const float> column_scale;  // k, or empty: all 1
+  int activation_bits = 8;         // of integer codes
 };
 Matrix packed_matrix(const PackedWeights& weights, Arena* arena);
 // Row `row` as fp32 (an embedding).
 void copy_row(const Matrix& m, std::int64_t row, float* out);
 
+// Floats from a row of a buffer to the next: whole cache lines, an odd number of them, or columns of many rows would
+// fall into a few sets of the cache.
+inline std::int64_t row_stride(std::int64_t cols) {
+  return ((cols + 15) / 16 | 1) * 16;
+}
+
+// Rows [r0, r1) and columns [c0, c1) of a buffer.
+struct Rect {
+  std::int64_t r0, r1, c0, c1;
+};
+
 // Rows of fp32 activations and, as the matrices that will read them need it, their int8 form or rows ending in zeros.
 class Activations {
  public:
-  using Piece = quant::QuantizedRows::Piece;
-
-  // Sets the shape, then come the matrices that will read; rows are written through row(), then every piece is
-  // finished once before anything is read.
+  // Sets the shape, then come the matrices that will read; rows are written through row(), then every part is finished
+  // once before anything is read.
   void resize(std::int64_t rows, std::int64_t cols);
   void expect(const Matrix& reader);
-  std::int64_t cols() const { return cols_; }
-  // Pieces for any thread: columns of a few rows, rows of many; one piece where others would cost more than they save.
-  std::int64_t num_pieces() const;
-  Piece piece(std::int64_t i, std::int64_t pieces) const;
-  void finish(const Piece& piece);
-  float* row(std::int64_t r) { return values_.data() + r * cols_; }
-  const float* row(std::int64_t r) const { return values_.data() + r * cols_; }
   std::int64_t rows() const { return rows_; }
+  std::int64_t cols() const { return cols_; }
+  std::int64_t stride() const { return stride_; }
+  // Parts that different threads may finish start and end at multiples of this many columns, or at the last.
+  std::int64_t column_step() const;
+  void finish(const Rect& part);
+  float* row(std::int64_t r) { return values_.data() + r * stride_; }
+  const float* row(std::int64_t r) const { return values_.data() + r * stride_; }
 
  private:
-  friend void columns(const Matrix&, const Activations&, std::int64_t, std::int64_t, float*, std::int64_t, bool);
-  std::int64_t rows_ = 0, cols_ = 0;
-  std::vector<float> values_;
-  quant::QuantizedRows quantized_;
-  bool packed_readers_ = false;
+  friend void columns(const Matrix&, const Activations&, const quant::RowRange&, std::int64_t, std::int64_t, float*,
+                      std::int64_t, bool);
+  struct Rounded {
+    int bits;
+    quant::QuantizedRows rows;
+    bool expected = false;
+  };
+  Rounded& rounded_to(int bits);
+  const quant::QuantizedRows& rounded_to(int bits) const;
+
+  std::int64_t rows_ = 0, cols_ = 0, stride_ = 0;
+  LineVector<float> values_;
+  std::deque<Rounded> rounded_;   // one per number of bits that a reader ever had
   std::int64_t padded_cols_ = 0;  // of table readers whose last group is not full; 0: none
-  std::vector<float> padded_;
+  LineVector<float> padded_;
 };
 
-// Columns [16 p0, 16 p1) (cut at m.rows) of y = x m^T, or y += x m^T, for all rows of x; y has `stride` floats per row.
-void columns(const Matrix& m, const Activations& x, std::int64_t p0, std::int64_t p1, float* y, std::int64_t stride,
-             bool add = false);
+// Columns [16 p0, 16 p1) (cut at m.rows) of y = x m^T, or y += x m^T, for some rows of x; y has `stride` floats per
+// row.
+void columns(const Matrix& m, const Activations& x, const quant::RowRange& range, std::int64_t p0, std::int64_t p1,
+             float* y, std::int64_t stride, bool add = false);
 
 }  // namespace gramcore::model

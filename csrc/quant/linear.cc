@@ -87,11 +87,11 @@ void PackedLinear::validate() const {
 }
 
 void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t n0, std::int64_t n1,
-                    const MutableRowsView& y, const PackedLinear* second) {
+                    const MutableRowsView& y, const PackedLinear* second, const RowRange& range) {
   static thread_local LineVector<std::uint8_t> expanded;
   static thread_local LineVector<float> results;
   const PackSpec& s = w.spec;
-  GC_DCHECK(n0 % kPanelRows == 0 && n0 >= 0 && n1 <= s.n && x.cols_ == s.k);
+  GC_DCHECK(n0 % kPanelRows == 0 && n0 >= 0 && n1 <= s.n && x.cols_ == s.k && range.begin % kTile == 0);
   const QuantizedRows::Prepared& prepared = x.prepared(s);
   const QgemmKernels& kernels = qgemm_kernels();
   PanelArgs a = panels_of<PanelArgs>(s);
@@ -109,8 +109,9 @@ void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t 
   a.tables = tables ? x.tables_.data() : nullptr;
   a.plane_words = prepared.planes ? 2 * (x.bits_ + 1) : 0;
   const auto kernel = prepared.planes ? kernels.popcount[s.bits][x.bits_] : kernels.panel[s.bits];
-  for (std::int64_t row = 0; row < x.rows_; row += kRowsAtOnce) {
-    a.rows = std::min(kRowsAtOnce, x.rows_ - row);
+  const std::int64_t end = std::min(x.rows_, range.end);
+  for (std::int64_t row = range.begin; row < end; row += kRowsAtOnce) {
+    a.rows = std::min(kRowsAtOnce, end - row);
     a.xq = x.codes_.data() + row * x.blocks_ * kBlock;
     a.xs = x.scales_.data() + row * x.blocks_;
     a.init = prepared.init.data() + row * x.blocks_;

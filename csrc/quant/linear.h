@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "core/dtype.h"
@@ -32,6 +33,11 @@ struct MutableRowsView {
   bool add = false;  // results are added to what is there (fp32)
 };
 
+// Rows [begin, end) of x and y, cut at their last; begin a multiple of 16, end too unless it is the last.
+struct RowRange {
+  std::int64_t begin = 0, end = std::numeric_limits<std::int64_t>::max();
+};
+
 // A borrowed packed weight (N, K) and its bias of N floats or null.
 struct PackedLinear {
   PackSpec spec;
@@ -46,7 +52,7 @@ struct PackedLinear {
 // Or piece by piece, from several threads: resize, expect every weight, then set every row and block once.
 class QuantizedRows {
  public:
-  // Rows [row0, row1) and blocks [block0, block1); block0 a multiple of block_step().
+  // Rows [row0, row1) and blocks [block0, block1); both blocks multiples of block_step(), the last one's end blocks().
   struct Piece {
     std::int64_t row0, row1, block0, block1;
   };
@@ -64,7 +70,7 @@ class QuantizedRows {
 
  private:
   friend void linear_columns(const PackedLinear&, const QuantizedRows&, std::int64_t, std::int64_t,
-                             const MutableRowsView&, const PackedLinear*);
+                             const MutableRowsView&, const PackedLinear*, const RowRange&);
   struct Prepared {
     int zero = -1;
     std::int64_t group = 0;  // 0: no minima
@@ -98,7 +104,7 @@ class QuantizedRows {
 // thread; different columns may be computed by different threads at once.  With `second`, a weight like w but without
 // minima, its product is added: faster than two calls for one-bit weights and few rows.
 void linear_columns(const PackedLinear& w, const QuantizedRows& x, std::int64_t n0, std::int64_t n1,
-                    const MutableRowsView& y, const PackedLinear* second = nullptr);
+                    const MutableRowsView& y, const PackedLinear* second = nullptr, const RowRange& range = {});
 
 // fp32 activations in rows padded with zeros; y = x times the dequantised weight, in fp32.
 class FloatRows {

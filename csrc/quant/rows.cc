@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "core/thread_pool.h"
 #include "quant/kernels/qgemm.h"
@@ -45,10 +46,11 @@ void QuantizedRows::quantize(const RowsView& x, int bits) {
 }
 
 std::int64_t QuantizedRows::block_step() const {
+  std::int64_t step = 1;
   for (const Prepared& p : prepared_) {
-    if (p.current && p.group && kMaxGroup % p.group != 0) return blocks_;
+    if (p.current && p.group) step = std::lcm(step, p.group / kBlock);
   }
-  return kMaxGroup / kBlock;
+  return step;
 }
 
 void QuantizedRows::set(const RowsView& x, const Piece& piece) {

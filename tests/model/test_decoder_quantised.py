@@ -14,6 +14,7 @@ from gramcore.model import Decoder, load
 from gramcore.quant import (
     DGQ,
     BipolarInt,
+    BipolarTensor,
     Codec,
     Fp8,
     IntCodec,
@@ -56,7 +57,10 @@ def logits(model: Any) -> np.ndarray:
         return model(torch.from_numpy(IDS)[None]).logits[0].float().numpy()
 
 
-@pytest.mark.parametrize("scheme", ["int8", "int4_g32_asym", "int3_g64", "bipolar_w1a8", "finequant", "int5_g32"])
+SCHEMES = ["int8", "int4_g32_asym", "int3_g64", "bipolar_w1a8", "bipolar_w2a6", "bipolar_w3a7", "finequant", "int5_g32"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_packed_layers_compute_what_transformers_does(scheme: str, isa: str) -> None:
     model = llama()
     quantize_(model, scheme, skip=(), progress=False)
@@ -65,6 +69,28 @@ def test_packed_layers_compute_what_transformers_does(scheme: str, isa: str) -> 
     np.testing.assert_allclose(decoder.forward(IDS), want, atol=0.02 * np.abs(want).max())
     # Whole bytes per matrix, of which there are as many as the model stores, plus the dense embedding.
     assert stored_bytes(model) <= decoder.weight_bytes <= stored_bytes(model) + EMBEDDING
+
+
+def test_layers_of_one_model_may_round_activations_differently() -> None:
+    """Readers of one norm and of one place in different layers, each with its own bits."""
+    model = llama()
+    overrides = {"0.self_attn.k_proj": "bipolar_w4a4", "1.self_attn": "int8", "1.mlp": "bipolar_w4a5"}
+    quantize_(model, "bipolar_w4a3", skip=(), overrides=overrides, progress=False)
+    decoder = Decoder.from_module(model, kv_dtype="float32")
+    want = logits(model)
+    error = np.abs(decoder.forward(IDS) - want).mean()
+    assert stored_bytes(model) <= decoder.weight_bytes <= stored_bytes(model) + EMBEDDING
+    eight = Decoder.from_module(same_weights_at_eight_bits(model), kv_dtype="float32")
+    assert 10 * error < np.abs(eight.forward(IDS) - want).mean()
+
+
+def same_weights_at_eight_bits(model: Any) -> Any:
+    """The bits of activations taken away, to show that they count."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, QuantLinear) and isinstance(module.qweight, BipolarTensor):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, QuantLinear(module.qweight.inner))
+    return model
 
 
 def smoothed() -> Any:
@@ -150,6 +176,7 @@ PAIRS: dict[str, tuple[Codec, Codec]] = {
     "minima, one zero beside another": (MINIMA, IntCodec()),
     "two sizes of groups": (MINIMA, IntCodec(bits=5, group_size=128, symmetric=False)),
     "one group per row, one bit": (IntCodec(group_size=None, symmetric=False), BipolarInt(bits=1)),
+    "activations of few bits beside eight": (BipolarInt(bits=2, activation_bits=4), BipolarInt(bits=3)),
 }
 
 

@@ -28,6 +28,33 @@ static void normalise(const float* x, float factor, const float* w, std::int64_t
   for (std::int64_t i = 0; i < n; ++i) y[i] = x[i] * factor * w[i];
 }
 
+static float weigh(const float* x, const float* w, std::int64_t n, float* y) {
+  Vf squares[2] = {};
+  std::int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+#pragma GCC unroll 2
+    for (int u = 0; u < 2; ++u) {
+      const Vf v = load(x + i + u * kLanes);
+      squares[u] += v * v;
+      store(y + i + u * kLanes, v * load(w + i + u * kLanes));
+    }
+  }
+  float total = sum(squares[0] + squares[1]);
+  for (; i < n; ++i) {
+    total += x[i] * x[i];
+    y[i] = x[i] * w[i];
+  }
+  return total;
+}
+
+static void affine(float* x, float factor, const float* bias, std::int64_t n) {
+  if (bias) {
+    for (std::int64_t i = 0; i < n; ++i) x[i] = x[i] * factor + bias[i];
+  } else {
+    for (std::int64_t i = 0; i < n; ++i) x[i] *= factor;
+  }
+}
+
 static void to_halves(const float* x, std::int64_t n, f16* y) {
   std::int64_t i = 0;
 #if defined(__F16C__)
@@ -47,17 +74,18 @@ static void rotate(float* x, const float* GC_RESTRICT cos, const float* GC_RESTR
   }
 }
 
-static void swiglu(const float* gate, const float* up, std::int64_t n, float* y) {
+GC_INLINE Vf swiglu_lanes(Vf gate, Vf up, float factor) {
+  const Vf g = gate * factor;
+  return g / (1.0f + exp(-g)) * (up * factor);
+}
+
+static void swiglu(const float* gate, const float* up, float factor, std::int64_t n, float* y) {
   std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const Vf g = load(gate + i);
-    store(y + i, g / (1.0f + exp(-g)) * load(up + i));
-  }
+  for (; i + kLanes <= n; i += kLanes) store(y + i, swiglu_lanes(load(gate + i), load(up + i), factor));
   if (i < n) {
     const int left = static_cast<int>(n - i);
-    const Vf g = load_partial(gate + i, left), u = load_partial(up + i, left);
     float out[kLanes];
-    store(out, g / (1.0f + exp(-g)) * u);
+    store(out, swiglu_lanes(load_partial(gate + i, left), load_partial(up + i, left), factor));
     for (int j = 0; j < left; ++j) y[i + j] = out[j];
   }
 }
@@ -97,7 +125,8 @@ static void dense(const DensePanel& p) {
 }
 
 extern const LayersKernels kLayers;
-const LayersKernels kLayers = {rms_factor, normalise, rotate, swiglu, to_halves, dense<float>, dense<bf16>};
+const LayersKernels kLayers = {rms_factor, normalise, rotate,       weigh,      affine,
+                               swiglu,     to_halves, dense<float>, dense<bf16>};
 
 }  // namespace GC_ISA_NS
 }  // namespace gramcore::model

@@ -180,14 +180,17 @@ def _set_weight(native: Any, name: str, layer: int, weight: Any) -> bool:
     """Hand over a tensor or a quantised matrix; returns whether low-bit codes were kept."""
     import torch
 
-    from gramcore.quant import PackedTensor, SmoothTensor, TableTensor
+    from gramcore.quant import BipolarTensor, PackedTensor, SmoothTensor, TableTensor
 
-    column_scale = None
+    column_scale, activation_bits = None, 8
     if isinstance(weight, SmoothTensor):
         weight, column_scale = weight.inner, weight.inverse.cpu()
+    if isinstance(weight, BipolarTensor):
+        weight, activation_bits = weight.inner, weight.activation_bits
     if isinstance(weight, PackedTensor | TableTensor):
         values = weight.values.cpu() if isinstance(weight, TableTensor) else None
-        native.set_packed(name, layer, _pack_spec(*weight.numbers), weight.packed.cpu(), values, column_scale)
+        spec = _pack_spec(*weight.numbers)
+        native.set_packed(name, layer, spec, weight.packed.cpu(), values, column_scale, activation_bits)
         return True
     dense = weight if isinstance(weight, torch.Tensor) else weight.dequantize()
     if dense.dim() == 1:

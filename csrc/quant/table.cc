@@ -79,4 +79,16 @@ void dequantize(const TableLinear& w, Span<float> out) {
   });
 }
 
+void gather_rows(const TableLinear& w, Span<const std::int64_t> ids, Span<float> out) {
+  w.validate();
+  const std::int64_t k = w.spec.k, rows = static_cast<std::int64_t>(ids.size());
+  GC_CHECK(out.size() == static_cast<std::size_t>(rows * k), "out must have ", rows * k, " elements, got ", out.size());
+  for (const std::int64_t id : ids) {
+    GC_CHECK_AS(OutOfRange, id >= 0 && id < w.spec.n, "ids must be in [0, ", w.spec.n, "), got ", id);
+  }
+  parallel_for(rows, 64, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) dequantize_row(w, ids.data()[i], out.data() + i * k);
+  });
+}
+
 }  // namespace gramcore::quant

@@ -36,4 +36,7 @@ void linear_columns(const TableLinear& w, const RowsView& x, std::int64_t n0, st
 void dequantize_row(const TableLinear& w, std::int64_t row, float* out);
 void dequantize(const TableLinear& w, Span<float> out);
 
+// Rows ids[i] as fp32: out is (ids.size(), k).  Throws OutOfRange for an id outside [0, n).
+void gather_rows(const TableLinear& w, Span<const std::int64_t> ids, Span<float> out);
+
 }  // namespace gramcore::quant

@@ -182,8 +182,9 @@ struct GatherOperands {
   quant::PackSpec spec;
 };
 
-GatherOperands read_gather(OpCall& call) {
-  GatherOperands o{call.tensor(0), call.tensor(1), {}, spec_of(call, 2)};
+// spec_at: the operand where the numbers of the packed form begin.
+GatherOperands read_gather(OpCall& call, std::uint64_t spec_at = 2) {
+  GatherOperands o{call.tensor(0), call.tensor(1), {}, spec_of(call, spec_at)};
   const TensorView& ids = o.ids;
   check_tensor(ids, "ids", DType::i64, -1);
   check_contiguous(ids, "ids");
@@ -198,6 +199,14 @@ GatherOperands read_gather(OpCall& call) {
 void embedding_packed_cpu(OpCall& call) {
   const GatherOperands o = read_gather(call);
   quant::gather_rows(o.spec, packed_bytes(o.packed, -1),
+                     {o.ids.as<const std::int64_t>(), static_cast<std::size_t>(o.ids.numel())},
+                     {o.y.as<float>(), static_cast<std::size_t>(o.y.numel())});
+}
+
+void embedding_table_cpu(OpCall& call) {
+  const GatherOperands o = read_gather(call, 3);
+  quant::ValueTable values;
+  quant::gather_rows(read_table(call, o.packed, -1, 2, 3, &values),
                      {o.ids.as<const std::int64_t>(), static_cast<std::size_t>(o.ids.numel())},
                      {o.y.as<float>(), static_cast<std::size_t>(o.y.numel())});
 }
@@ -321,6 +330,8 @@ const Ops ops{
      GC_TWIN(dequantize_packed)},
     {"embedding_packed(Tensor ids, Tensor packed, " GC_SPEC ") -> Tensor", boxed<embedding_packed_cpu>,
      GC_TWIN(embedding_packed)},
+    {"embedding_table(Tensor ids, Tensor packed, Tensor table, " GC_SPEC ") -> Tensor", boxed<embedding_table_cpu>,
+     nullptr},
 };
 #undef GC_SPEC
 #undef GC_TWIN

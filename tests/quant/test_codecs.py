@@ -15,6 +15,7 @@ from gramcore.quant import (
     DGQ,
     BiLLM,
     BipolarInt,
+    Codec,
     FineQuant,
     Fp8,
     Fp8Linear,
@@ -207,9 +208,10 @@ def test_files_bring_back_the_same_model(scheme: str, tmp_path: Path) -> None:
     assert type(again.body) is QuantLinear
 
 
-def test_shared_tables_are_stored_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("codec", [IntCodec(bits=8), Fp8()], ids=["int8", "fp8"])
+def test_shared_tables_are_stored_once(codec: Codec, tmp_path: Path) -> None:
     model = Tiny()
-    table = IntCodec(bits=8).quantize(model.lm_head.weight)
+    table = codec.quantize(model.lm_head.weight)
     model.embed, model.lm_head = QuantEmbedding(table), QuantLinear(table, activations="float32")
     save_quantized(model, tmp_path / "m")
     assert (tmp_path / "m").stat().st_size < table.stored_bytes() + 4 * 32 * 40 + 3000

@@ -127,6 +127,26 @@ def test_operators_trace_and_carry_gradients(codec: Any) -> None:
     torch.testing.assert_close(x.grad, 2 * (x.detach() @ w.T + bias.detach()) @ w, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("codec", [Fp8(), PowerCodec(bits=4, steps=1)], ids=["e4m3", "power"])
+def test_embeddings_are_looked_up_in_their_codes(codec: Any) -> None:
+    torch.manual_seed(0)
+    q = codec.quantize(torch.randn(37, 70))
+    ids = torch.tensor([[0, 36, 17], [16, 15, 17]])
+    want = q.dequantize()[ids]
+    assert torch.equal(q.rows(ids), want)
+    assert torch.equal(q.rows(ids.T), want.transpose(0, 1))
+    assert q.rows(ids[:0]).shape == (0, 3, 70)
+    layer = QuantEmbedding(q)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(ids), want)
+    checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+    args = (ids, q.packed, q.values, *q.numbers)
+    torch.library.opcheck(torch.ops.gramcore.embedding_table.default, args, test_utils=checks)
+    for bad in (-1, 37):
+        with pytest.raises(IndexError, match=r"ids must be in \[0, 37\), got " + str(bad)):
+            q.rows(torch.tensor([bad]))
+
+
 def test_gguf_six_bit_tensors_keep_their_codes() -> None:
     rng = np.random.default_rng(0)
     raw = rng.integers(0, 256, (20, 2, 210), dtype=np.uint8)

@@ -15,6 +15,7 @@ from gramcore.errors import FormatError
 from gramcore.quant.base import QTensor, restore
 from gramcore.quant.modules import QuantEmbedding, QuantLinear
 from gramcore.quant.packed import PackedTensor
+from gramcore.quant.table import TableTensor
 
 __all__ = ["load_quantized_", "save_quantized"]
 
@@ -148,6 +149,6 @@ def _module(entry: dict[str, Any], weight: QTensor, bias: torch.Tensor | None, p
             return QuantLinear(weight, bias, activations=entry.get("activations", "int8"))
         except ValueError as error:
             raise FormatError(f"{path}: {error}") from error
-    if kind == "QuantEmbedding" and isinstance(weight, PackedTensor):
+    if kind == "QuantEmbedding" and isinstance(weight, PackedTensor | TableTensor):
         return QuantEmbedding(weight)
     raise FormatError(f"{path}: module of a layer must be QuantLinear or QuantEmbedding, got {kind!r}")

@@ -121,7 +121,9 @@ class PackedTensor(QTensor):
         Raises:
             IndexError: an id outside ``[0, N)``.
         """
-        return native_ops().embedding_packed(ids.contiguous(), self.packed, *self.numbers)
+        if not torch.compiler.is_compiling():
+            native_ops()
+        return torch.ops.gramcore.embedding_packed(ids.contiguous(), self.packed, *self.numbers)
 
     def matmul(self, x: torch.Tensor, bias: torch.Tensor | None, activations: str) -> torch.Tensor:
         if x.dtype == torch.float16:

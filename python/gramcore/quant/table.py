@@ -58,11 +58,15 @@ class TableTensor(QTensor):
         return native_ops().dequantize_table(self.packed, self.values, *self.numbers)
 
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
-        """fp32 rows ``W[ids]`` for int64 ``ids`` of any shape: an embedding lookup, at the cost of 16 rows for each.
+        """fp32 rows ``W[ids]`` for int64 ``ids`` of any shape: an embedding lookup (CUDA: 16 rows each).
 
         Raises:
             IndexError: an id outside ``[0, N)``.
         """
+        if self.packed.device.type == "cpu":
+            if not torch.compiler.is_compiling():
+                native_ops()
+            return torch.ops.gramcore.embedding_table(ids.contiguous(), self.packed, self.values, *self.numbers)
         n, k = self.shape
         flat = ids.reshape(-1)
         if flat.numel() and not (int(flat.min()) >= 0 and int(flat.max()) < n):
@@ -142,6 +146,13 @@ def _fake_linear(
 @fake("dequantize_table")
 def _fake_dequantize(packed: torch.Tensor, values: torch.Tensor, n: int, k: int, *_rest: Any) -> torch.Tensor:
     return packed.new_empty((n, k), dtype=torch.float32)
+
+
+@fake("embedding_table")
+def _fake_embedding(
+    ids: torch.Tensor, packed: torch.Tensor, values: torch.Tensor, n: int, k: int, *_rest: Any
+) -> torch.Tensor:
+    return packed.new_empty((*ids.shape, k), dtype=torch.float32)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from gramcore.model import load, open_model
-from gramcore.quant import QuantLinear, load_quantized_, scheme_names
+from gramcore.quant import QuantLinear, load_quantized_, save_quantized, scheme_names
 
 from tests.cli.command import gramcore
 from tests.model.tiny import SIZES
@@ -63,6 +63,28 @@ def test_what_was_written_generates(model: str, tmp_path: Path, host: str) -> No
     assert "none.safetensors" in done.stderr
 
 
+def test_a_quantised_file_is_no_model(tmp_path: Path) -> None:
+    """It has no tokenizer: the message says how to run it."""
+    path = tmp_path / "q.safetensors"
+    save_quantized(torch.nn.Linear(2, 2), path)
+    for command in (("generate", "ab", "--model", str(path)), ("quantize", str(path))):
+        done = gramcore(*command)
+        assert done.returncode == 2
+        assert f"--model MODEL --weights {path}" in done.stderr
+
+
+def test_a_folder_of_transformers_is_quantised(model: str, tmp_path: Path) -> None:
+    dense, tokenizer = load(model, bits=32)
+    folder, out = tmp_path / "saved", tmp_path / "q.safetensors"
+    dense.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    done = gramcore("quantize", str(folder), "--scheme", "int8", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "7 layers" in done.stdout
+    done = gramcore("generate", "ab", "--model", str(folder), "--weights", str(out), "--raw", "--max-new-tokens", "2")
+    assert done.returncode == 0, done.stderr
+
+
 def test_schemes_are_listed_without_a_model() -> None:
     assert gramcore("quantize", "--scheme", "list").stdout.split() == list(scheme_names())
 
@@ -71,6 +93,8 @@ def test_schemes_are_listed_without_a_model() -> None:
     ("options", "rule"),
     [
         (["--scheme", "int9"], "scheme must be one of"),
+        (["--scheme", "nupe4"], "got 'nupe4'; did you mean nupes4"),
+        (["--scheme", "INT4"], "got 'INT4'; did you mean int4_g32, int4_g32_asym, int4_g64?"),
         (["--scheme", "billm"], "--text must be given for scheme billm"),
         (["--text", "none.txt"], "text must be a file that exists, got 'none.txt'"),
         (["--out", "none/q.safetensors"], "--out must name a file in a folder that exists"),

@@ -118,7 +118,7 @@ def test_errors_name_cause_and_remedy(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(FileNotFoundError, match=r"no model at 'nowhere'; give a GGUF file, .* or one of smollm2"):
         load("nowhere")
     (tmp_path / "none").mkdir()
-    with pytest.raises(FileNotFoundError, match="must hold one GGUF file, got 0"):
+    with pytest.raises(FileNotFoundError, match=r"must hold one GGUF file or a config\.json, got 0 GGUF files"):
         load(tmp_path / "none")
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(FormatError, match="cut short"):

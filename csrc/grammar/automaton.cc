@@ -19,7 +19,9 @@ std::size_t Automaton::bytes() const {
   return states_.capacity() * sizeof(State) + threads_.capacity() * sizeof(Thread) +
          stacks_.capacity() * sizeof(Stack) + row_blocks_.size() * kRowsPerBlock * 256 * sizeof(StateId) +
          edges_.capacity() * sizeof(Edge) + state_table_.bytes() + stack_table_.bytes() + union_table_.bytes() +
-         (members_.capacity() + unions_.capacity()) * sizeof(StackId) + closure_bytes_ + grammar_.pool.bytes();
+         (members_.capacity() + unions_.capacity() + closure_at_.capacity() + split_at_.capacity()) * sizeof(StackId) +
+         closures_.capacity() * sizeof(Closure) + closure_frames_.capacity() * sizeof(Stack) +
+         closure_threads_.capacity() * sizeof(Thread) + splits_.capacity() * sizeof(splits_[0]) + grammar_.pool.bytes();
 }
 
 void Automaton::add_state(std::uint32_t threads, bool accepting) {

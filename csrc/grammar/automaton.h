@@ -111,9 +111,10 @@ class Automaton {
   static constexpr ExprId kUnion = 0xFFFFFFFFu;
   // What can come next when an expression begins, over any stack.
   struct Closure {
-    std::vector<Stack> frames;    // pushed on that stack, which is [0]; a parent is an index of an earlier frame
-    std::vector<Thread> threads;  // stack: index of a frame
-    bool nullable;                // nothing may come
+    std::uint32_t first_frame, num_frames;    // in closure_frames_: pushed on that stack, which is [0]; a parent is an
+                                              // index of an earlier frame
+    std::uint32_t first_thread, num_threads;  // in closure_threads_; stack: index of a frame
+    bool nullable;                            // nothing may come
   };
   static constexpr StackId kBase = 1;  // on which closures are found
 
@@ -139,7 +140,7 @@ class Automaton {
   void unite_ready();
   void begin();
   void add(StateId state);
-  const Closure& closure(ExprId e);
+  Closure closure(ExprId e);
   void add_closure(const Closure& closure, StackId below);
   void expand(StackId stack, ExprId e);
   void pop(StackId stack);
@@ -160,11 +161,14 @@ class Automaton {
   std::vector<std::uint32_t> unions_{0};
   std::vector<StateId> popped_;
   InternTable state_table_, stack_table_, union_table_;
-  std::unordered_map<ExprId, std::pair<ExprId, ExprId>> splits_;
+  std::vector<std::uint32_t> split_at_;  // per expression: 1 + index into splits_, 0: not split yet
+  std::vector<std::pair<ExprId, ExprId>> splits_;
   std::size_t num_rows_ = 0;
   StateId start_ = kDead;
-  std::vector<std::unique_ptr<const Closure>> closures_;  // by expression
-  std::size_t closure_bytes_ = 0;
+  std::vector<std::uint32_t> closure_at_;  // per expression: 1 + index into closures_, 0: not found yet
+  std::vector<Closure> closures_;
+  std::vector<Stack> closure_frames_;
+  std::vector<Thread> closure_threads_;
   std::vector<StackId> frame_ids_;
   // the state or closure under way
   std::vector<Thread> work_, remain_, ready_;

@@ -8,9 +8,9 @@
 
 namespace gramcore::grammar {
 
-const Automaton::Closure& Automaton::closure(ExprId e) {
-  if (closures_.size() <= e) closures_.resize(std::max<std::size_t>(e + 1, grammar_.pool.size()));
-  if (closures_[e]) return *closures_[e];
+Automaton::Closure Automaton::closure(ExprId e) {
+  if (closure_at_.size() <= e) closure_at_.resize(std::max<std::size_t>(e + 1, grammar_.pool.size()), 0);
+  if (closure_at_[e] != 0) return closures_[closure_at_[e] - 1];
   begin();
   seen_.clear();
   work_.assign(1, {e, kBase});
@@ -30,22 +30,31 @@ const Automaton::Closure& Automaton::closure(ExprId e) {
     if (s == kBase) return 0u;
     return 1 + static_cast<std::uint32_t>(std::lower_bound(stacks.begin(), stacks.end(), s) - stacks.begin());
   };
-  auto made = std::make_unique<Closure>();
-  made->nullable = accepting_;
-  made->frames.push_back({ExprPool::kEpsilon, 0});
-  for (const StackId s : stacks) made->frames.push_back({stacks_[s].next, frame_of(stacks_[s].parent)});
-  for (const Thread& t : ready_) made->threads.push_back({t.top, frame_of(t.stack)});
-  closure_bytes_ += sizeof(Closure) + made->frames.size() * sizeof(Stack) + made->threads.size() * sizeof(Thread);
-  return *(closures_[e] = std::move(made));
+  Closure made{};
+  made.nullable = accepting_;
+  made.first_frame = static_cast<std::uint32_t>(closure_frames_.size());
+  made.num_frames = static_cast<std::uint32_t>(stacks.size()) + 1;
+  made.first_thread = static_cast<std::uint32_t>(closure_threads_.size());
+  made.num_threads = static_cast<std::uint32_t>(ready_.size());
+  closure_frames_.push_back({ExprPool::kEpsilon, 0});
+  for (const StackId s : stacks) closure_frames_.push_back({stacks_[s].next, frame_of(stacks_[s].parent)});
+  for (const Thread& t : ready_) closure_threads_.push_back({t.top, frame_of(t.stack)});
+  closures_.push_back(made);
+  closure_at_[e] = static_cast<std::uint32_t>(closures_.size());
+  return made;
 }
 
 // Adds the threads of a closure, over a stack.
 void Automaton::add_closure(const Closure& closure, StackId below) {
   frame_ids_.assign(1, below);
-  for (std::size_t i = 1; i < closure.frames.size(); ++i) {
-    frame_ids_.push_back(push(closure.frames[i].next, frame_ids_[closure.frames[i].parent]));
+  const Stack* frames = closure_frames_.data() + closure.first_frame;
+  for (std::size_t i = 1; i < closure.num_frames; ++i) {
+    frame_ids_.push_back(push(frames[i].next, frame_ids_[frames[i].parent]));
   }
-  for (const Thread& t : closure.threads) ready_.push_back({t.top, frame_ids_[t.stack]});
+  for (std::size_t i = 0; i < closure.num_threads; ++i) {
+    const Thread& t = closure_threads_[closure.first_thread + i];
+    ready_.push_back({t.top, frame_ids_[t.stack]});
+  }
 }
 
 // Whether `key` was seen in the closure under way; it has been from now on.
@@ -100,8 +109,8 @@ void Automaton::expand(StackId stack, ExprId e) {
 
 // A concatenation as its longest call-free head (or its first part) and what follows.
 std::pair<ExprId, ExprId> Automaton::split(ExprId e) {
-  const auto it = splits_.find(e);
-  if (it != splits_.end()) return it->second;
+  if (split_at_.size() <= e) split_at_.resize(std::max<std::size_t>(e + 1, grammar_.pool.size()), 0);
+  if (split_at_[e] != 0) return splits_[split_at_[e] - 1];
   ExprPool& pool = grammar_.pool;
   std::vector<ExprId> heads;
   ExprId rest = e;
@@ -113,7 +122,8 @@ std::pair<ExprId, ExprId> Automaton::split(ExprId e) {
   }
   ExprId head = ExprPool::kEpsilon;
   for (std::size_t i = heads.size(); i-- > 0;) head = pool.cat(heads[i], head);
-  splits_.emplace(e, std::make_pair(head, rest));
+  splits_.push_back({head, rest});
+  split_at_[e] = static_cast<std::uint32_t>(splits_.size());
   return {head, rest};
 }
 

@@ -6,6 +6,29 @@
 #include "grammar/expr.h"
 
 namespace gramcore::grammar {
+namespace {
+
+// A step into an expression, for the length of a block.
+class Deeper {
+ public:
+  explicit Deeper(std::uint32_t* depth) : depth_(depth) {
+    GC_CHECK_AS(GrammarTooComplex, *depth < 4 * kMaxNesting, "grammar must nest at most ", 4 * kMaxNesting,
+                " optional parts in a row, got more; simplify it");
+    ++*depth_;
+  }
+  ~Deeper() { --*depth_; }
+  Deeper(const Deeper&) = delete;
+  Deeper& operator=(const Deeper&) = delete;
+
+ private:
+  std::uint32_t* depth_;
+};
+
+std::vector<Piece> copy_of(Span<const Piece> list) {
+  return {list.begin(), list.end()};
+}
+
+}  // namespace
 
 void ExprPool::add_piece(std::vector<std::pair<ByteSet, std::vector<ExprId>>>* into, ByteSet set, ExprId target) const {
   for (std::size_t i = 0; i < into->size(); ++i) {
@@ -24,7 +47,7 @@ void ExprPool::add_piece(std::vector<std::pair<ByteSet, std::vector<ExprId>>>* i
   into->push_back({set, {target}});
 }
 
-std::vector<Piece> ExprPool::merge(const std::vector<std::vector<Piece>>& lists) {
+std::vector<Piece> ExprPool::merge(const std::vector<Span<const Piece>>& lists) {
   std::vector<std::pair<ByteSet, std::vector<ExprId>>> all;
   for (const auto& list : lists) {
     for (const Piece& p : list) add_piece(&all, p.set, p.target);
@@ -38,7 +61,6 @@ std::vector<Piece> ExprPool::merge(const std::vector<std::vector<Piece>>& lists)
 
 std::vector<Piece> ExprPool::conj_pieces(ExprId e) {
   const std::vector<ExprId> parts(kids(e).begin(), kids(e).end());
-  for (const ExprId k : parts) pieces(k);  // now, since lists move when others are made
   // the sets so far, and for each the targets of the parts so far
   std::vector<ByteSet> sets{ByteSet::all()}, next_sets;
   std::vector<ExprId> targets, next_targets;
@@ -75,19 +97,19 @@ std::vector<Piece> ExprPool::compute_pieces(ExprId e) {
     case Kind::kClass: return {{sets_[n.a], kEpsilon}};
     case Kind::kAnd: return conj_pieces(e);
     case Kind::kCat: {
-      std::vector<Piece> first = pieces(n.a);
+      std::vector<Piece> first = copy_of(pieces(n.a));
       for (Piece& p : first) p.target = cat(p.target, n.b);
       if (!nodes_[n.a].nullable) return first;
-      return merge({first, pieces(n.b)});
+      return merge({Span<const Piece>(first), pieces(n.b)});
     }
     case Kind::kAlt: {
       const std::vector<ExprId> parts(kids(e).begin(), kids(e).end());
-      std::vector<std::vector<Piece>> lists;
+      std::vector<Span<const Piece>> lists;
       for (const ExprId k : parts) lists.push_back(pieces(k));
       return merge(lists);
     }
     case Kind::kNot: {
-      std::vector<Piece> out = pieces(n.a);
+      std::vector<Piece> out = copy_of(pieces(n.a));
       ByteSet rest = ByteSet::all();
       std::size_t kept = 0;
       for (Piece p : out) {
@@ -100,7 +122,7 @@ std::vector<Piece> ExprPool::compute_pieces(ExprId e) {
       return out;
     }
     case Kind::kRepeat: {
-      std::vector<Piece> out = pieces(n.a);
+      std::vector<Piece> out = copy_of(pieces(n.a));
       const ExprId rest = repeat(n.a, n.min ? n.min - 1 : 0, n.max == kUnbounded ? kUnbounded : n.max - 1);
       for (Piece& p : out) p.target = cat(p.target, rest);
       return out;
@@ -128,29 +150,59 @@ std::vector<Piece> ExprPool::compute_pieces(ExprId e) {
   throw std::logic_error("derivative of a rule call");
 }
 
-const std::vector<Piece>& ExprPool::pieces(ExprId e) {
+Span<const Piece> PieceStore::add(Span<const Piece> list) {
+  const std::size_t n = list.size();
+  if (n == 0) return {};
+  if (used_ + n > kBlock) {
+    blocks_.emplace_back(new Piece[std::max(n, kBlock)]);
+    used_ = 0;
+  }
+  Piece* to = blocks_.back().get() + used_;
+  std::copy(list.begin(), list.end(), to);
+  used_ = std::min(used_ + n, kBlock);
+  size_ += n;
+  return {to, n};
+}
+
+Span<const Piece> ExprPool::pieces(ExprId e) {
   if (piece_at_.size() <= e) piece_at_.resize(std::max<std::size_t>(nodes_.size(), e + 1), -1);
   if (piece_at_[e] < 0) {
-    GC_CHECK_AS(GrammarTooComplex, ++depth_ <= 4 * kMaxNesting, "grammar must nest at most ", 4 * kMaxNesting,
-                " optional parts in a row, got more; simplify it");
-    std::vector<Piece> list;
-    try {
-      list = compute_pieces(e);
-    } catch (...) {
-      --depth_;
-      throw;
-    }
-    --depth_;
+    const Deeper deeper(&depth_);
+    std::vector<Piece> list = compute_pieces(e);
     if (nodes_[e].has_boolean) {
       list.erase(std::remove_if(list.begin(), list.end(), [&](const Piece& p) { return p.target == kEmpty; }),
                  list.end());
     }
-    num_pieces_ += list.size();
     if (piece_at_.size() < nodes_.size()) piece_at_.resize(nodes_.size(), -1);
     piece_at_[e] = static_cast<std::int32_t>(piece_lists_.size());
-    piece_lists_.push_back(std::move(list));
+    piece_lists_.push_back(piece_store_.add(Span<const Piece>(list)));
   }
   return piece_lists_[static_cast<std::size_t>(piece_at_[e])];
+}
+
+// The derivative by those of the parts, where that is short work: most expressions are left by one byte.
+ExprId ExprPool::derivative_of_parts(ExprId e, std::uint8_t b, ByteSet* same) {
+  const Node n = nodes_[e];
+  switch (n.kind) {
+    case Kind::kNot: return complement(derivative(n.a, b, same));
+    case Kind::kRepeat: {
+      const ExprId first = derivative(n.a, b, same);
+      if (first == kEmpty) return kEmpty;
+      return cat(first, repeat(n.a, n.min ? n.min - 1 : 0, n.max == kUnbounded ? kUnbounded : n.max - 1));
+    }
+    case Kind::kCat: {
+      const ExprId first = cat(derivative(n.a, b, same), n.b);
+      return nodes_[n.a].nullable ? alt({first, derivative(n.b, b, same)}) : first;
+    }
+    default: {
+      std::vector<ExprId> parts(kids(e).begin(), kids(e).end());
+      for (ExprId& k : parts) {
+        k = derivative(k, b, same);
+        if (k == kEmpty && n.kind == Kind::kAnd) return kEmpty;
+      }
+      return n.kind == Kind::kAnd ? conj(std::move(parts)) : alt(std::move(parts));
+    }
+  }
 }
 
 ExprId ExprPool::derivative(ExprId e, std::uint8_t b, ByteSet* same) {
@@ -172,6 +224,14 @@ ExprId ExprPool::derivative(ExprId e, std::uint8_t b, ByteSet* same) {
     const ExprId rest = derivative(at.max, b, &alike);
     *same = *same & (rest == kEmpty ? alike : ByteSet::range(b, b));
     return rest == kEmpty ? kEmpty : trace(at.a, at.b, longer_trail(at.min, b), rest);
+  }
+  const bool of_parts = n.kind == Kind::kCat || n.kind == Kind::kAlt || n.kind == Kind::kAnd || n.kind == Kind::kNot ||
+                        n.kind == Kind::kRepeat;
+  if (piece_at_.size() <= e) piece_at_.resize(std::max<std::size_t>(nodes_.size(), e + 1), -1);
+  if (of_parts && piece_at_[e] < 0 && piece_at_[e] > kNoPieces) {
+    --piece_at_[e];
+    const Deeper deeper(&depth_);
+    return derivative_of_parts(e, b, same);
   }
   ByteSet none = ByteSet::all();
   for (const Piece& p : pieces(e)) {
@@ -228,7 +288,7 @@ bool ExprPool::is_empty(ExprId e) {
           "grammar must need at most ", limits_.max_emptiness,
           " expressions to decide whether an intersection is empty, got more; simplify it or raise the budget"));
     }
-    const std::vector<Piece> list = pieces(queue[i]);
+    const Span<const Piece> list = pieces(queue[i]);
     alive_.resize(nodes_.size(), 0);
     for (const Piece& p : list) {
       const Node& n = nodes_[p.target];

@@ -29,7 +29,7 @@ ExprId Lexemes::widened(ExprId e) {
 
 // Bytes by which `e` and `wide`, which has all texts of `e`, are left in different ways.
 ByteSet Lexemes::differing(ExprId e, ExprId wide) {
-  const std::vector<Piece> mine = pool_.pieces(e);
+  const Span<const Piece> mine = pool_.pieces(e);
   ByteSet out, none = ByteSet::all();
   for (const Piece& p : mine) none = none & ~p.set;
   for (const Piece& w : pool_.pieces(wide)) {
@@ -39,6 +39,12 @@ ByteSet Lexemes::differing(ExprId e, ExprId wide) {
     }
   }
   return out;
+}
+
+// Whether the two differ at so many bytes that narrow_down() would be long work.
+bool Lexemes::differs_widely(ExprId e, ExprId wide) {
+  constexpr unsigned kMany = 96;
+  return differing(e, wide).size() > kMany;
 }
 
 // Makes the lexeme of `e` from that of `wide`.  Returns false, with nothing made, where that would be long work.

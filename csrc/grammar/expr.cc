@@ -85,8 +85,8 @@ std::uint32_t ExprPool::least_bytes(const Node& n, Span<const ExprId> kids) cons
 std::size_t ExprPool::bytes() const {
   return nodes_.capacity() * (sizeof(Node) + sizeof(Hash)) + sets_.capacity() * sizeof(ByteSet) +
          kids_.capacity() * sizeof(ExprId) + texts_.capacity() + trails_.capacity() * sizeof(Trail) +
-         trail_table_.bytes() + table_.bytes() + set_table_.bytes() + piece_at_.capacity() * 5 +
-         num_pieces_ * sizeof(Piece) + piece_lists_.capacity() * sizeof(piece_lists_[0]);
+         trail_table_.bytes() + table_.bytes() + set_table_.bytes() + piece_at_.capacity() * 5 + piece_store_.bytes() +
+         piece_lists_.capacity() * sizeof(piece_lists_[0]);
 }
 
 ExprId ExprPool::intern(Node node, Span<const ExprId> kids) {

@@ -99,6 +99,25 @@ struct Piece {
   ExprId target;  // never kEmpty
 };
 
+// Lists of pieces, which are never changed: copies of a store share what is there and add to blocks of their own.
+class PieceStore {
+ public:
+  PieceStore() = default;
+  PieceStore(PieceStore&&) noexcept = default;
+  PieceStore& operator=(PieceStore&&) noexcept = default;
+  PieceStore(const PieceStore& other) : blocks_(other.blocks_), used_(kBlock), size_(other.size_) {}
+  PieceStore& operator=(const PieceStore& other) { return *this = PieceStore(other); }
+
+  Span<const Piece> add(Span<const Piece> list);
+  std::size_t bytes() const { return size_ * sizeof(Piece); }
+
+ private:
+  static constexpr std::size_t kBlock = 64;  // pieces; longer lists have a block of their own
+  std::vector<std::shared_ptr<Piece[]>> blocks_;
+  std::size_t used_ = kBlock;  // of the last block
+  std::size_t size_ = 0;
+};
+
 constexpr std::uint32_t kUnbounded = 0xFFFFFFFFu;
 
 class ExprPool {
@@ -156,8 +175,8 @@ class ExprPool {
   Span<const ExprId> kids(ExprId e) const { return {kids_.data() + nodes_[e].a, nodes_[e].b}; }
   std::uint32_t size() const { return static_cast<std::uint32_t>(nodes_.size()); }
 
-  // Pieces of a call-free expression; the reference is valid until the next call.
-  const std::vector<Piece>& pieces(ExprId e);
+  // Pieces of a call-free expression; they stay where they are.
+  Span<const Piece> pieces(ExprId e);
   // The derivative by b; `same` is narrowed to bytes that have the same derivative.
   ExprId derivative(ExprId e, std::uint8_t b, ByteSet* same);
   // The byte that a text, or a concatenation with one at its head, begins with; -1: `e` is neither.
@@ -184,6 +203,7 @@ class ExprPool {
 
  private:
   ExprId intern(Node node, Span<const ExprId> kids);
+  ExprId derivative_of_parts(ExprId e, std::uint8_t b, ByteSet* same);
   Hash hash_of(const Node& node, Span<const ExprId> kids) const;
   static std::uint64_t hash_of(std::string_view text);
   std::uint32_t least_bytes(const Node& node, Span<const ExprId> kids) const;
@@ -197,7 +217,7 @@ class ExprPool {
   std::vector<Piece> conj_pieces(ExprId e);
   std::vector<Piece> multiple_pieces(const Node& n);
   void add_piece(std::vector<std::pair<ByteSet, std::vector<ExprId>>>* into, ByteSet set, ExprId target) const;
-  std::vector<Piece> merge(const std::vector<std::vector<Piece>>& lists);
+  std::vector<Piece> merge(const std::vector<Span<const Piece>>& lists);
 
   Limits limits_;
   std::vector<std::shared_ptr<const Catalogue>> catalogues_;
@@ -213,9 +233,11 @@ class ExprPool {
   };
   Roomy<Trail> trails_;  // of number n + 1
   InternTable table_, set_table_, trail_table_;
-  Roomy<std::int32_t> piece_at_;  // per expression: index into piece_lists_ or -1
-  Roomy<std::vector<Piece>> piece_lists_;
-  std::size_t num_pieces_ = 0;
+  // Per expression: index into piece_lists_, or below zero how often it was derived without them.
+  static constexpr std::int32_t kNoPieces = -3;
+  Roomy<std::int32_t> piece_at_;
+  Roomy<Span<const Piece>> piece_lists_;
+  PieceStore piece_store_;
   Roomy<std::uint8_t> alive_;  // per expression: 0 unknown, 1 matches something, 2 empty
   std::uint32_t depth_ = 0;
 };

@@ -1,5 +1,6 @@
 // Lexemes of expressions that no letter can leave, such as "somewhere in the string stands this word": every token that
-// is made of letters stays inside, and only tokens with something else in them are looked at.
+// is made of letters stays inside, and only tokens with something else in them are looked at.  Where it takes some
+// letters to leave one ("nowhere stands this word"), fewer need not be looked at.
 #include <algorithm>
 
 #include "grammar/lexeme.h"
@@ -9,7 +10,57 @@ namespace {
 
 constexpr std::size_t kMaxStates = 256;  // of the expression beside the letter's own
 
+// What calm() takes for letters: printable ASCII but what ends or escapes in strings.
+struct Letters {
+  ByteSet set;
+  std::uint64_t kinds = 0;
+};
+const Letters& letters() {
+  static const Letters made = [] {
+    Letters out;
+    for (unsigned b = 0x20; b < 0x7F; ++b) {
+      if (b == '"' || b == '\\') continue;
+      out.set.add(static_cast<std::uint8_t>(b));
+      out.kinds |= byte_kind(static_cast<std::uint8_t>(b));
+    }
+    return out;
+  }();
+  return made;
+}
+
 }  // namespace
+
+std::uint64_t Lexemes::letter_kinds() {
+  return letters().kinds;
+}
+
+// Whether so many letters can follow, whatever they are, and `e` cannot end behind any of them.
+bool Lexemes::calm(ExprId e, unsigned bytes) {
+  constexpr unsigned kMost = 8, kMostTries = 4096;
+  if (bytes == 0) return true;
+  if (bytes > kMost) return false;
+  if (calm_.size() <= e) {
+    calm_.resize(std::max<std::size_t>(e + 1, pool_.size()), 0);
+    restless_.resize(calm_.size(), kNever);
+  }
+  if (bytes <= calm_[e]) return true;
+  if (bytes >= restless_[e] || ++calm_tries_ > kMostTries) return false;
+  ByteSet open = letters().set;
+  bool holds = true;
+  for (const Piece& p : pool_.pieces(e)) {
+    if ((p.set & letters().set).empty()) continue;
+    open = open & ~p.set;
+    holds = !pool_[p.target].nullable && !pool_.is_empty(p.target) && calm(p.target, bytes - 1);
+    if (!holds) break;
+  }
+  if (calm_tries_ > kMostTries) return false;
+  if (holds && open.empty()) {
+    calm_[e] = static_cast<std::uint8_t>(bytes);
+    return true;
+  }
+  restless_[e] = static_cast<std::uint8_t>(bytes);
+  return false;
+}
 
 // The operand of a repetition at which `e` can begin whose first bytes are many; kEmpty: none.
 ExprId Lexemes::repeated_letter(ExprId e) {
@@ -39,7 +90,7 @@ bool Lexemes::outlasts(ExprId e, ExprId x, ByteSet* others) {
   for (std::size_t i = 0; i < seen.size(); ++i) {
     const auto [d, letter] = seen[i];
     if (pool_[d].nullable || seen.size() > kMaxStates) return false;
-    const std::vector<Piece> mine = pool_.pieces(d), theirs = pool_.pieces(letter);
+    const Span<const Piece> mine = pool_.pieces(d), theirs = pool_.pieces(letter);
     ByteSet within, alive;
     for (const Piece& p : theirs) within = within | p.set;
     for (const Piece& p : mine) {

@@ -103,9 +103,10 @@ ExprId Lexemes::step(ExprId e, std::uint8_t b) {
     return pool_.set_of(n.a).has(b) && !pool_.is_empty(n.b) ? n.b : ExprPool::kEmpty;
   }
   if (rows_.size() <= e) rows_.resize(std::max<std::size_t>(e + 1, pool_.size()));
-  if (!rows_[e]) {
-    rows_[e] = std::make_unique<ExprId[]>(256);
-    std::fill_n(rows_[e].get(), 256, kUnknown);
+  if (rows_[e] == nullptr) {
+    if (num_rows_ % kRowsPerBlock == 0) row_blocks_.emplace_back(new ExprId[kRowsPerBlock * 256]);
+    rows_[e] = row_blocks_.back().get() + 256 * (num_rows_++ % kRowsPerBlock);
+    std::fill_n(rows_[e], 256, kUnknown);
     bytes_ += 256 * sizeof(ExprId);
   }
   if (rows_[e][b] == kUnknown) {
@@ -126,6 +127,8 @@ Lexemes::Shared Lexemes::shared(const ExprPool::Hash& hash, Cover cover) {
     auto made = std::make_shared<Lexeme>();
     at_.resize(vocab_.max_token_bytes() + 1);
     ranges_ = {};
+    runs_.clear();
+    calm_tries_ = 0;
     cover(made.get());
     finish(made.get());
     found = std::move(made);
@@ -142,7 +145,7 @@ const Lexeme& Lexemes::of(ExprId e) {
   const std::vector<ExprId> parts = alternatives(e);
   for (const ExprId part : parts) of(part);  // now, since one lexeme is made at a time
   const ExprId wide = parts.empty() && !vocab_.lexemes().find(hash) ? widened(e) : ExprPool::kEmpty;
-  const Lexeme* from = wide != ExprPool::kEmpty ? &of(wide) : nullptr;
+  const Lexeme* from = wide != ExprPool::kEmpty && !differs_widely(e, wide) ? &of(wide) : nullptr;
   Shared found = shared(hash, [&](Lexeme* made) {
     for (const ExprId part : parts) unite(*of_[part], made);
     if (!parts.empty()) return;
@@ -154,19 +157,23 @@ const Lexeme& Lexemes::of(ExprId e) {
 }
 
 // The alternatives of a | b | ... or (a | b | ...) r when some can begin with many bytes: each of those by itself,
-// since it comes back in other states with other ones beside it, and the others as one.
+// since it comes back in other states with other ones beside it, and the others as one; so are those that complements
+// change at nearly every byte, since they are walked through the same places.
 std::vector<ExprId> Lexemes::alternatives(ExprId e) {
   const Node n = pool_[e];
   const bool behind = n.kind == Kind::kCat;
   const ExprId list = behind ? n.a : e;
   if (pool_[list].kind != Kind::kAlt) return {};
-  std::vector<ExprId> parts, narrow;
+  std::vector<ExprId> parts, narrow, tangled;
   const Span<const ExprId> kids = pool_.kids(list);
   for (const ExprId kid : std::vector<ExprId>(kids.begin(), kids.end())) {
     const ExprId part = behind ? pool_.cat(kid, n.b) : kid;
-    (first_bytes(part).size() < kManyBytes ? narrow : parts).push_back(part);
+    const bool few = first_bytes(part).size() < kManyBytes;
+    const ExprId wide = few ? ExprPool::kEmpty : widened(part);
+    (few ? narrow : wide != ExprPool::kEmpty && differs_widely(part, wide) ? tangled : parts).push_back(part);
   }
-  if (parts.empty()) return {};
+  if (parts.empty() && (tangled.empty() || narrow.empty())) return {};
+  if (!tangled.empty()) parts.push_back(pool_.alt(std::move(tangled)));
   if (!narrow.empty()) parts.push_back(pool_.alt(std::move(narrow)));
   return parts;
 }
@@ -208,8 +215,12 @@ void Lexemes::forget() {
   of_.clear();
   pairs_.clear();
   rows_.clear();
+  row_blocks_.clear();
+  num_rows_ = 0;
   few_.clear();
   loops_.clear();
+  calm_.clear();
+  restless_.clear();
   pieces_of_.clear();
   counted_.clear();
   counted_at_.clear();
@@ -219,6 +230,18 @@ void Lexemes::forget() {
 void Lexemes::finish(Lexeme* made) {
   const Trie& trie = vocab_.trie();
   add_ranges(made);
+  std::size_t taken = 0;
+  for (const auto& [first, end] : runs_) taken += end - first;
+  if (taken > kSparse) made->dense.resize(vocab_.words(), 0);
+  for (const auto& [first, end] : runs_) {
+    for (std::uint32_t t = first; t < end; ++t) {
+      if (taken > kSparse) {
+        bitmask_set(made->dense.data(), trie.tokens[t]);
+      } else {
+        made->sparse.push_back(trie.tokens[t]);
+      }
+    }
+  }
   if (made->sparse.size() > kSparse) {
     made->dense.resize(vocab_.words(), 0);
     for (const auto t : made->sparse) bitmask_set(made->dense.data(), t);
@@ -254,7 +277,7 @@ const Lexemes::Few& Lexemes::few(ExprId e) {
   } else if (n.kind == Kind::kCat && pool_[n.a].kind == Kind::kClass) {
     add(pool_.set_of(n.a), n.b);
   } else {
-    for (const Piece& p : std::vector<Piece>(pool_.pieces(e))) add(p.set, p.target);
+    for (const Piece& p : pool_.pieces(e)) add(p.set, p.target);
   }
   return few_[e] = made;
 }
@@ -280,10 +303,19 @@ bool Lexemes::enter(ExprId e, std::uint32_t i, Lexeme* made) {
   if (cover_pieces(e, i, made)) return false;
   const Trie& trie = vocab_.trie();
   const Trie::Node& node = trie.nodes[i];
-  const std::uint32_t last = trie.nodes[i + 1].first_token;
-  made->sparse.insert(made->sparse.end(), trie.tokens.begin() + node.first_token, trie.tokens.begin() + last);
+  take(node.first_token, trie.nodes[i + 1].first_token);
   if (node.end > i + 1 && pool_[e].nullable) made->exits.push_back(i);
   return true;
+}
+
+// Adds tokens [first, end) in trie order.
+void Lexemes::take(std::uint32_t first, std::uint32_t end) {
+  if (first == end) return;
+  if (!runs_.empty() && runs_.back().second == first) {
+    runs_.back().second = end;
+  } else {
+    runs_.push_back({first, end});
+  }
 }
 
 // The kinds of bytes by all of which `e` is left as it is, such as the letters of a name.
@@ -306,8 +338,7 @@ std::uint64_t Lexemes::loops(ExprId e) {
 void Lexemes::take_below(ExprId e, std::uint32_t node, Lexeme* made) {
   const Trie& trie = vocab_.trie();
   const std::uint32_t end = trie.nodes[node].end;
-  made->sparse.insert(made->sparse.end(), trie.tokens.begin() + trie.nodes[node + 1].first_token,
-                      trie.tokens.begin() + trie.nodes[end].first_token);
+  take(trie.nodes[node + 1].first_token, trie.nodes[end].first_token);
   for (std::uint32_t i = node + 1; pool_[e].nullable && i < end; ++i) {
     if (trie.nodes[i].end > i + 1) made->exits.push_back(i);
   }
@@ -316,6 +347,7 @@ void Lexemes::take_below(ExprId e, std::uint32_t node, Lexeme* made) {
 // Adds the tokens and exits of trie nodes [first, end); the expressions of shallower nodes stand in at_.
 void Lexemes::cover(std::uint32_t first, std::uint32_t end, Lexeme* made) {
   const Trie& trie = vocab_.trie();
+  const std::uint64_t others = ~letter_kinds();
   for (std::uint32_t i = first; i < end;) {
     const Trie::Node& node = trie.nodes[i];
     const ExprId before = at_[node.depth - 1];
@@ -333,6 +365,9 @@ void Lexemes::cover(std::uint32_t first, std::uint32_t end, Lexeme* made) {
       i = node.end;
     } else if (node.end > wide && (vocab_.kinds_below(i) & ~loops(d)) == 0) {
       take_below(d, i, made);
+      i = node.end;
+    } else if (node.end > i + 2 && (vocab_.kinds_below(i) & others) == 0 && calm(d, vocab_.height(i))) {
+      take(trie.nodes[i + 1].first_token, trie.nodes[node.end].first_token);
       i = node.end;
     } else {
       ++i;

@@ -115,6 +115,9 @@ class Lexemes {
   template <class Cover>
   Shared shared(const ExprPool::Hash& hash, Cover cover);
   void finish(Lexeme* made);
+  void take(std::uint32_t first, std::uint32_t end);
+  static std::uint64_t letter_kinds();
+  bool calm(ExprId e, unsigned bytes);
   void descend(ExprId e, std::uint32_t node, Lexeme* made);
   bool enter(ExprId e, std::uint32_t node, Lexeme* made);
   void cover(std::uint32_t first, std::uint32_t end, Lexeme* made);
@@ -126,6 +129,7 @@ class Lexemes {
   void unite(const Lexeme& part, Lexeme* made);
   ExprId widened(ExprId e);
   ByteSet differing(ExprId e, ExprId wide);
+  bool differs_widely(ExprId e, ExprId wide);
   bool narrow_down(ExprId e, ExprId wide, const Lexeme& from, Lexeme* made);
   ExprId repeated_letter(ExprId e);
   bool outlasts(ExprId e, ExprId x, ByteSet* others);
@@ -144,11 +148,18 @@ class Lexemes {
   std::size_t bytes_ = 0;
   std::vector<Shared> of_;                           // per expression, null: not made yet
   std::unordered_map<std::uint64_t, Shared> pairs_;  // by both expressions
-  std::vector<std::unique_ptr<ExprId[]>> rows_;      // per expression: derivatives by byte
-  std::vector<Few> few_;                             // per expression
-  std::vector<std::uint64_t> loops_;                 // per expression, 0: not known yet
-  std::vector<ExprId> at_;                           // expressions by depth, for cover()
-  Ranges ranges_;                                    // of the lexeme being made
+  static constexpr std::size_t kRowsPerBlock = 8;
+  std::vector<ExprId*> rows_;  // per expression: derivatives by byte, null: none yet
+  std::vector<std::unique_ptr<ExprId[]>> row_blocks_;
+  std::size_t num_rows_ = 0;
+  std::vector<Few> few_;                                       // per expression
+  std::vector<std::uint64_t> loops_;                           // per expression, 0: not known yet
+  std::vector<ExprId> at_;                                     // expressions by depth, for cover()
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> runs_;  // token ranges of the lexeme being made, in trie order
+  static constexpr std::uint8_t kNever = 0xFF;
+  std::vector<std::uint8_t> calm_, restless_;  // per expression: bytes for which calm() is known to hold, and not to
+  unsigned calm_tries_ = 0;                    // for the lexeme being made
+  Ranges ranges_;                              // of the lexeme being made
   std::unordered_map<ExprId, std::shared_ptr<const Pieces>> pieces_of_;
   std::vector<std::int32_t> counted_at_;  // per expression: index into counted_ or -1
   std::vector<Counted> counted_;

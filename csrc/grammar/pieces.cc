@@ -115,7 +115,7 @@ bool Lexemes::prefix_free(ExprId x) {
   if (pool_[x].nullable) return false;
   std::vector<ExprId> seen{x};
   for (std::size_t i = 0; i < seen.size(); ++i) {
-    const std::vector<Piece> list = pool_.pieces(seen[i]);
+    const Span<const Piece> list = pool_.pieces(seen[i]);
     if (pool_[seen[i]].nullable && !list.empty()) return false;
     for (const Piece& p : list) {
       if (std::find(seen.begin(), seen.end(), p.target) == seen.end()) seen.push_back(p.target);

@@ -122,7 +122,7 @@ Shortest::Found Shortest::searched(ExprId e) {
       std::reverse(out.text.begin(), out.text.end());
       return out;
     }
-    const std::vector<Piece> pieces = pool.pieces(queue[i].e);
+    const Span<const Piece> pieces = pool.pieces(queue[i].e);
     std::vector<std::pair<std::uint32_t, ExprId>> next;
     for (const Piece& p : pieces) {
       std::uint32_t b = 0;

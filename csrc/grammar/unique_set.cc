@@ -162,7 +162,7 @@ std::string some_text(ExprPool* pool, ExprId e) {
       for (std::size_t i = at; i != 0; i = places[i].from) text.push_back(static_cast<char>(places[i].byte));
       return {text.rbegin(), text.rend()};
     }
-    for (const Piece& p : std::vector<Piece>(pool->pieces(places[at].e))) {
+    for (const Piece& p : pool->pieces(places[at].e)) {
       if (pool->is_empty(p.target) || !seen.emplace(p.target, true).second) continue;
       unsigned b = 0;
       while (!p.set.has(static_cast<std::uint8_t>(b))) ++b;

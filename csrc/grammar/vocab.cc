@@ -78,22 +78,22 @@ std::uint64_t byte_kind(std::uint8_t b) {
   return std::uint64_t{1} << kind;
 }
 
-namespace {
-
-std::vector<std::uint64_t> kinds_below(const Trie& trie) {
-  std::vector<std::uint64_t> kinds(trie.nodes.size(), 0);
+// Finds kinds_below_ and heights_.
+void Vocab::look_below() {
+  kinds_below_.assign(trie_.nodes.size(), 0);
+  heights_.assign(trie_.nodes.size(), 0);
   std::vector<std::uint32_t> open;  // by depth, of the node under way
-  std::vector<std::uint32_t> parent(trie.size(), 0);
-  for (std::uint32_t i = 0; i < trie.size(); ++i) {
-    open.resize(trie.nodes[i].depth);
+  std::vector<std::uint32_t> parent(trie_.size(), 0);
+  for (std::uint32_t i = 0; i < trie_.size(); ++i) {
+    open.resize(trie_.nodes[i].depth);
     if (i > 0) parent[i] = open.back();
     open.push_back(i);
   }
-  for (std::size_t i = trie.size(); i-- > 1;) kinds[parent[i]] |= kinds[i] | byte_kind(trie.nodes[i].byte);
-  return kinds;
+  for (std::size_t i = trie_.size(); i-- > 1;) {
+    kinds_below_[parent[i]] |= kinds_below_[i] | byte_kind(trie_.nodes[i].byte);
+    heights_[parent[i]] = std::max(heights_[parent[i]], static_cast<std::uint8_t>(std::min(heights_[i] + 1, 255)));
+  }
 }
-
-}  // namespace
 
 Vocab::Vocab(std::vector<std::uint8_t> bytes, std::vector<std::uint64_t> offsets, std::vector<std::uint32_t> special,
              std::vector<std::uint32_t> stop)
@@ -124,7 +124,7 @@ Vocab::Vocab(std::vector<std::uint8_t> bytes, std::vector<std::uint64_t> offsets
   }
   trie_ = build_trie(&strings);
   children_ = Children(trie_);
-  kinds_below_ = grammar::kinds_below(trie_);
+  look_below();
   lexemes_ = std::make_shared<LexemeCache>();
 }
 

@@ -72,6 +72,8 @@ class Vocab {
   const Children& children() const { return children_; }
   // The kinds of all bytes below a node of the trie.
   std::uint64_t kinds_below(std::uint32_t node) const { return kinds_below_[node]; }
+  // How many bytes the longest string below a node goes on for, 255 for more.
+  unsigned height(std::uint32_t node) const { return heights_[node]; }
   std::size_t max_token_bytes() const { return max_token_bytes_; }
   // Whether some token begins with these bytes and goes on.
   bool extends(Span<const std::uint8_t> prefix) const;
@@ -88,6 +90,8 @@ class Vocab {
   Trie trie_;
   Children children_;
   std::vector<std::uint64_t> kinds_below_;
+  std::vector<std::uint8_t> heights_;
+  void look_below();
   std::shared_ptr<LexemeCache> lexemes_;
 };
 

@@ -44,6 +44,11 @@ def test_batch_equals_single_matchers() -> None:
     for twin, row in zip(twins, rows, strict=True):
         assert out[row].tolist() == [int(mask_of(twin)[0]), 0]
     assert (out[5:7] == 77).all()
+    for token in (-1, 2**31, 2**70):
+        with pytest.raises(ValueError, match="must"):
+            twins[0].accept(token)
+    with pytest.raises(TypeError):
+        twins[0].accept(1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="row must be in"):
         batch.fill_bitmasks(out, [9, 0, 1, 2, 3, 4])
     with pytest.raises(ValueError, match="one entry per matcher"):

@@ -63,6 +63,7 @@ def test_matches_the_same_as_an_expression(lark: str, regex: str) -> None:
         ("%import other.X\nstart: X", "import from common"),
         ('%declare X\nstart: "a"', "%ignore, %import"),
         ("start: %json {", "a JSON Schema behind %json"),
+        ('start: a\n  a: %json {"type": 7}', "a JSON Schema behind %json at line 2, column 6, got .*type"),
         ('start: "b".."a"', "range of single characters"),
         ('start: t{"a"}\nt{x, y}: x y', "2 arguments"),
     ],
@@ -70,6 +71,14 @@ def test_matches_the_same_as_an_expression(lark: str, regex: str) -> None:
 def test_errors_say_where_and_what(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Grammar.from_lark(text)
+
+
+def test_schemas_inside_report_what_is_not_exact() -> None:
+    text = 'start: "a" | b\nb: %json {"format": "idn-hostname"}\n'
+    grammar = Grammar.from_lark(text + 'c: %json {"type": "null"}')  # not reachable: not read
+    assert list(grammar.reports) == ["line 2, column 4"]
+    (entry,) = grammar.reports["line 2, column 4"].inexact
+    assert (entry.pointer, entry.keyword) == ("#", "format")
 
 
 @given(st.text(alphabet='start:XY"ab|()[]{}?*+~.,/%-> \n0\\', max_size=60))

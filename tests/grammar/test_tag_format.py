@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from gramcore.grammar import Grammar, GrammarCompiler, GrammarMatcher, TokenizerInfo
+from gramcore.grammar import Grammar, GrammarCompiler, GrammarMatcher, StructuralTag, TokenizerInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,6 +92,14 @@ def test_tool_calls_behind_reasoning() -> None:
     assert not matcher.accept_bytes(b"x")
 
 
+def test_schemas_inside_report_what_is_not_exact() -> None:
+    loose = {"type": "json_schema", "json_schema": {"format": "idn-hostname"}}
+    made = Grammar.from_structural_tag({"type": "structural_tag", "format": {"type": "or", "elements": [CONST, loose]}})
+    assert [entry.keyword for entry in made.reports["format.elements[1]"].inexact] == ["format"]
+    tag = StructuralTag("<a>", Grammar.from_json_schema({"format": "idn-hostname"}), "</a>")
+    assert not Grammar.structural([tag], ["<a>"]).reports["<a>"].is_exact
+
+
 @pytest.mark.parametrize(
     ("tag", "message"),
     [
@@ -106,6 +114,7 @@ def test_tool_calls_behind_reasoning() -> None:
         ({**ONCE, "tags": []}, "a list that is not empty at format"),
         ({**LIST, "separator": 1}, "a text at format.separator, got int"),
         ({"type": "tag", **TAG, "content": {"type": "regex", "pattern": "("}}, "line 1"),
+        ({"type": "json_schema", "json_schema": {"type": 7}}, "JSON Schema at format.json_schema: .*type"),
     ],
 )  # fmt: skip
 def test_errors_say_where(tag: Any, message: str) -> None:

@@ -101,6 +101,26 @@ def test_masks_are_what_one_walk_gives(smollm: TokenizerInfo, grammar: Grammar) 
     assert checked > 60
 
 
+#: Words that may stand in a string once they stand in no other: it takes some letters to leave what is allowed.
+WORDS = {"oneOf": [{"pattern": "customer"}, {"pattern": "maker"}, {"pattern": "[ao]d?min"}], "maxLength": 30}
+NAMES = {"patternProperties": {"^x-|ab": {}, "maker$": False, "tion": {"not": {"pattern": "er"}}}}
+
+
+@pytest.mark.parametrize("options", [{}, {"any_order": True}], ids=["in order", "any order"])
+def test_masks_where_words_are_looked_for(smollm: TokenizerInfo, options: dict[str, bool]) -> None:
+    schema = {"properties": {"w": {"items": {"type": "string", **WORDS}}, "n": {"type": "object", **NAMES}}}
+    compiled = GrammarCompiler(smollm).compile(Grammar.from_json_schema({"type": "object", **schema}, **options))
+    fast, slow = np.zeros((2, (len(smollm) + 31) // 32), np.int32)
+    words = ["", "c", "custo", "customer", "customer, mak", "make", "a m", "admi", "omin and", "x" * 25, "customeréé"]
+    names = ["", "x", "xb", "a", "cab", "make", "statio", "nation", 'nation": "', 'nation": "the', 'action": "e']
+    for text in [f'{{"w": ["{w}' for w in words] + [f'{{"n": {{"{n}' for n in names]:
+        matcher = GrammarMatcher(compiled)
+        assert matcher.accept_bytes(text.encode()), text
+        matcher.fill_bitmask(fast)
+        matcher._native.fill_bitmask_slowly(slow)
+        assert (fast == slow).all(), text
+
+
 @pytest.mark.parametrize("text", ['{"name": "', '{"name": "abc", ', '{"name":"x","n":1'])
 def test_every_token_of_a_schema(smollm: TokenizerInfo, text: str) -> None:
     matcher = GrammarMatcher(GrammarCompiler(smollm).compile(Grammar.from_json_schema(SCHEMA)))

@@ -24,11 +24,19 @@ class Grammar:
 
     Attributes:
         report: what a JSON Schema's keywords became; None for other front ends.
+        reports: the same of JSON Schemas inside another grammar, by where they stand: ``"line 2, column 9"`` of a Lark
+            grammar, ``"format.elements[1]"`` of a structural tag given as JSON, ``begin`` of a tag.
     """
 
-    def __init__(self, native: _native.Grammar, report: SchemaReport | None = None) -> None:
+    def __init__(
+        self,
+        native: _native.Grammar,
+        report: SchemaReport | None = None,
+        reports: Mapping[str, SchemaReport] | None = None,
+    ) -> None:
         self._native = native
         self.report = report
+        self.reports = dict(reports or {})
         self._is_empty: Callable[[str], bool] | None = None  # of another schema under the same options
 
     def _conflict(self) -> str:
@@ -218,7 +226,8 @@ class Grammar:
         """
         from gramcore.grammar.lark import parse_lark
 
-        return cls(parse_lark(text))
+        native, reports = parse_lark(text)
+        return cls(native, reports=reports)
 
     @classmethod
     def from_pydantic(cls, model: Any, **options: Any) -> Grammar:
@@ -264,7 +273,8 @@ class Grammar:
         """
         from gramcore.grammar.tag_format import from_tag_format
 
-        return cls(from_tag_format(tag))
+        native, reports = from_tag_format(tag)
+        return cls(native, reports=reports)
 
     @classmethod
     def structural(
@@ -297,4 +307,5 @@ class Grammar:
         """
         from gramcore.grammar.structural import structural
 
-        return cls(structural(tags, triggers, at_least=at_least, at_most=at_most))
+        reports = {t.begin: t.grammar.report for t in tags if t.grammar.report is not None}
+        return cls(structural(tags, triggers, at_least=at_least, at_most=at_most), reports=reports)

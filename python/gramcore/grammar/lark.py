@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Any
 
 from gramcore._core import grammar as _native
-from gramcore.grammar.lark_tokens import COMMON, Token, fail, is_terminal, lex, substring_chunks, token_ids, unquote
+from gramcore.grammar.lark_tokens import (
+    COMMON,
+    Definition,
+    Scope,
+    Token,
+    fail,
+    is_terminal,
+    lex,
+    place_of,
+    substring_chunks,
+    token_ids,
+    unquote,
+)
+from gramcore.grammar.report import SchemaReport
 
 __all__ = ["parse_lark"]
 
 
-@dataclass
-class _Definition:
-    """A rule or terminal: where its body is, its parameters, and its native rule."""
-
-    body: int
-    params: tuple[str, ...] = ()
-    lazy: bool = False  # as few bytes as possible
-    suffix: int = -1  # where the text stands that ends it, and belongs to it or does not
-    stop: int = -1
-    native: int = -1
-    expression: int = -1
-    busy: bool = False
-
-
-@dataclass
-class _Scope:
-    """What names mean inside a template, and whether a terminal is being built."""
-
-    arguments: dict[str, int] = field(default_factory=dict)
-    terminal: bool = False
-
-
-def parse_lark(text: str) -> _native.Grammar:
-    """See :meth:`gramcore.grammar.Grammar.from_lark`."""
-    return _Parser(text).run()
+def parse_lark(text: str) -> tuple[_native.Grammar, dict[str, SchemaReport]]:
+    """See :meth:`gramcore.grammar.Grammar.from_lark`; the reports are those of the schemas inside."""
+    parser = _Parser(text)
+    return parser.run(), parser.reports
 
 
 class _Parser:
@@ -45,17 +36,18 @@ class _Parser:
         self._build = _native.Builder()
         self._tokens = lex(text)
         self._at = 0
-        self._names: dict[str, _Definition] = {}
+        self._names: dict[str, Definition] = {}
         self._ignored: list[int] = []  # where the bodies of %ignore stand
         self._between = -1  # what may stand between terminals
-        self._pending: list[_Definition] = []  # rules whose bodies are still to be parsed
+        self._pending: list[Definition] = []  # rules whose bodies are still to be parsed
+        self.reports: dict[str, SchemaReport] = {}  # of %json, by place
         self._instances: dict[tuple[str, tuple[int, ...]], int] = {}
 
     def run(self) -> _native.Grammar:
         self._statements()
         if "start" not in self._names:
             raise ValueError("grammar must define a rule named start, got none; rename the start rule")
-        parts = [self._at_body(at, _Scope(terminal=True)) for at in self._ignored]
+        parts = [self._at_body(at, Scope(terminal=True)) for at in self._ignored]
         self._between = self._build.repeat(self._build.alt(parts), 0, None) if parts else self._build.literal(b"")
         start = self._reference(self._names["start"], "start")
         while self._pending:
@@ -123,7 +115,7 @@ class _Parser:
         for name in names:
             if name not in COMMON:
                 self._fail(f"an import of one of {', '.join(sorted(COMMON))}", token.at, repr(name))
-            definition = _Definition(-1, expression=self._build.regex(COMMON[name]))
+            definition = Definition(-1, expression=self._build.regex(COMMON[name]))
             self._names[alias or name] = definition
 
     def _definition(self) -> None:
@@ -134,7 +126,7 @@ class _Parser:
             while not self._take("sign", "}"):
                 params.append(self._next("name", expected="a parameter name").text)
                 self._take("sign", ",")
-        made = _Definition(-1, tuple(params))
+        made = Definition(-1, tuple(params))
         if self._take("sign", "["):
             self._attributes(made)
         if self._take("sign", "."):
@@ -146,7 +138,7 @@ class _Parser:
         self._names[name] = made
         self._skip_line()
 
-    def _attributes(self, made: _Definition) -> None:
+    def _attributes(self, made: Definition) -> None:
         """``[capture, lazy, suffix="text", stop=/expression/]`` behind a rule's name."""
         while not self._take("sign", "]"):
             key = self._next("name", expected="an attribute")
@@ -170,10 +162,10 @@ class _Parser:
             if self._peek().text != "]":
                 self._next("sign", ",", "',' or ']'")
 
-    def _rule_body(self, definition: _Definition) -> int:
+    def _rule_body(self, definition: Definition) -> int:
         if not definition.lazy and definition.suffix < 0 and definition.stop < 0:
-            return self._at_body(definition.body, _Scope())
-        build, terminal = self._build, _Scope(terminal=True)
+            return self._at_body(definition.body, Scope())
+        build, terminal = self._build, Scope(terminal=True)
         text = self._at_body(definition.body, terminal)
         if definition.stop >= 0:
             stop = self._at_atom(definition.stop)
@@ -185,11 +177,11 @@ class _Parser:
                 text = build.cat([text, self._at_atom(definition.suffix)])
             more = build.conj([build.anything(), build.complement(build.literal(b""))])
             text = build.conj([text, build.complement(build.cat([text, more]))])
-        return self._lexeme(text, _Scope())
+        return self._lexeme(text, Scope())
 
     def _at_atom(self, at: int) -> int:
         saved, self._at = self._at, at
-        e = self._atom(_Scope(terminal=True))
+        e = self._atom(Scope(terminal=True))
         self._at = saved
         return e
 
@@ -207,7 +199,7 @@ class _Parser:
 
     # ------------------------------------------------------------------ expressions
 
-    def _at_body(self, at: int, scope: _Scope) -> int:
+    def _at_body(self, at: int, scope: Scope) -> int:
         saved, self._at = self._at, at
         body = self._alternatives(scope)
         token = self._peek()
@@ -216,7 +208,7 @@ class _Parser:
         self._at = saved
         return body
 
-    def _alternatives(self, scope: _Scope) -> int:
+    def _alternatives(self, scope: Scope) -> int:
         kids = []
         while True:
             self._lines()
@@ -251,7 +243,7 @@ class _Parser:
             "~",
         )
 
-    def _item(self, scope: _Scope) -> int:
+    def _item(self, scope: Scope) -> int:
         e = self._atom(scope)
         while True:
             if self._take("sign", "?"):
@@ -275,7 +267,7 @@ class _Parser:
             else:
                 return e
 
-    def _atom(self, scope: _Scope) -> int:
+    def _atom(self, scope: Scope) -> int:
         token = self._peek()
         if token.text in ("(", "["):
             self._at += 1
@@ -298,11 +290,8 @@ class _Parser:
             self._at += 1
             return self._lexeme(self._special(token), scope)
         if token.kind == "json":
-            from gramcore.grammar.grammar import Grammar
-
             self._at += 1
-            inside = self._build.include(Grammar.from_json_schema(token.text)._native)
-            return self._lexeme(inside, scope)
+            return self._lexeme(self._schema(token), scope)
         if token.kind != "name":
             self._fail("a name, a text, an expression or a group", token.at, repr(token.text))
         self._at += 1
@@ -316,6 +305,17 @@ class _Parser:
         if scope.terminal:
             self._fail("terminals only inside a terminal", token.at, f"rule {token.text!r}")
         return self._reference(definition, token.text)
+
+    def _schema(self, token: Token) -> int:
+        from gramcore.grammar.grammar import Grammar
+
+        try:
+            made = Grammar.from_json_schema(token.text)
+        except ValueError as error:
+            self._fail("a JSON Schema behind %json", token.at, str(error))
+        if made.report is not None:
+            self.reports[place_of(self._text, token.at)] = made.report
+        return self._build.include(made._native)
 
     def _special(self, token: Token) -> int:
         """``<name>``, or ids: ``<[7]>``, ``<[7-9,12]>``, ``<[^7]>``, ``<[*]>``."""
@@ -338,7 +338,7 @@ class _Parser:
             )
         return self._build.alt(suffixes)
 
-    def _lexeme(self, e: int, scope: _Scope) -> int:
+    def _lexeme(self, e: int, scope: Scope) -> int:
         """A terminal where a rule uses it: ignored text may follow."""
         return e if scope.terminal else self._build.cat([e, self._between])
 
@@ -367,21 +367,21 @@ class _Parser:
             self._fail("a regular expression", token.at, f"/{body}/: {error}")
             raise
 
-    def _terminal(self, token: Token, definition: _Definition) -> int:
+    def _terminal(self, token: Token, definition: Definition) -> int:
         if definition.expression < 0:
             if definition.busy:
                 self._fail("terminals that do not use themselves", token.at, repr(token.text))
             definition.busy = True
-            definition.expression = self._at_body(definition.body, _Scope(terminal=True))
+            definition.expression = self._at_body(definition.body, Scope(terminal=True))
         return definition.expression
 
-    def _reference(self, definition: _Definition, name: str) -> int:
+    def _reference(self, definition: Definition, name: str) -> int:
         if definition.native < 0:
             definition.native = self._build.rule(name)
             self._pending.append(definition)
         return self._build.call(definition.native)
 
-    def _template(self, token: Token, definition: _Definition, scope: _Scope) -> int:
+    def _template(self, token: Token, definition: Definition, scope: Scope) -> int:
         self._next("sign", "{", "'{' with the arguments")
         arguments = []
         while not self._take("sign", "}"):
@@ -394,6 +394,6 @@ class _Parser:
             if len(self._instances) > 1000:
                 self._fail("at most 1000 uses of templates", token.at, "more")
             rule = self._instances[key] = self._build.rule(token.text)
-            inner = _Scope(dict(zip(definition.params, arguments, strict=True)))
+            inner = Scope(dict(zip(definition.params, arguments, strict=True)))
             self._build.define(rule, self._at_body(definition.body, inner))
         return self._build.call(self._instances[key])

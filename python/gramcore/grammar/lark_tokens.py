@@ -1,12 +1,24 @@
-"""The tokens of Lark's dialect, and the terminals of its module ``common``."""
+"""The tokens of Lark's dialect, what names in it stand for, and the terminals of its module ``common``."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["COMMON", "Token", "fail", "is_terminal", "lex", "substring_chunks", "token_ids", "unquote"]
+__all__ = [
+    "COMMON",
+    "Definition",
+    "Scope",
+    "Token",
+    "fail",
+    "is_terminal",
+    "lex",
+    "place_of",
+    "substring_chunks",
+    "token_ids",
+    "unquote",
+]
 
 #: What ``%import common.NAME`` brings in.
 COMMON = {
@@ -59,14 +71,38 @@ class Token:
     at: int
 
 
+@dataclass
+class Definition:
+    """A rule or terminal: where its body is, its parameters, and its native rule."""
+
+    body: int
+    params: tuple[str, ...] = ()
+    lazy: bool = False  # as few bytes as possible
+    suffix: int = -1  # where the text stands that ends it, and belongs to it or does not
+    stop: int = -1
+    native: int = -1
+    expression: int = -1
+    busy: bool = False
+
+
+@dataclass
+class Scope:
+    """What names mean inside a template, and whether a terminal is being built."""
+
+    arguments: dict[str, int] = field(default_factory=dict)
+    terminal: bool = False
+
+
 _JSON = ("%json", "%regex", "%llguidance")
+
+
+def place_of(text: str, at: int) -> str:
+    return f"line {text.count(chr(10), 0, at) + 1}, column {at - text.rfind(chr(10), 0, at)}"
 
 
 def fail(text: str, expected: str, at: int, got: str) -> ValueError:
     """What is wrong at a place of a grammar."""
-    line = text.count("\n", 0, at) + 1
-    column = at - (text.rfind("\n", 0, at) + 1) + 1
-    return ValueError(f"grammar must have {expected} at line {line}, column {column}, got {got}")
+    return ValueError(f"grammar must have {expected} at {place_of(text, at)}, got {got}")
 
 
 def lex(text: str) -> list[Token]:

@@ -11,6 +11,7 @@ from gramcore.grammar.structural import free_text, trigger_of, up_to_first
 
 if TYPE_CHECKING:
     from gramcore.grammar.grammar import Grammar
+    from gramcore.grammar.report import SchemaReport
 
 __all__ = ["from_tag_format"]
 
@@ -30,8 +31,8 @@ _FORMATS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 }
 
 
-def from_tag_format(text: str | Mapping[str, Any]) -> _native.Grammar:
-    """See :meth:`gramcore.grammar.Grammar.from_structural_tag`."""
+def from_tag_format(text: str | Mapping[str, Any]) -> tuple[_native.Grammar, dict[str, SchemaReport]]:
+    """See :meth:`gramcore.grammar.Grammar.from_structural_tag`; the reports are those of the schemas inside."""
     try:
         value = json.loads(text) if isinstance(text, str) else text
     except json.JSONDecodeError as error:
@@ -39,12 +40,13 @@ def from_tag_format(text: str | Mapping[str, Any]) -> _native.Grammar:
     if not isinstance(value, Mapping) or value.get("type") != "structural_tag" or "format" not in value:
         raise ValueError(f'structural tag must be {{"type": "structural_tag", "format": …}}, got {str(value)[:80]!r}')
     made = _Formats()
-    return made.build.finish(made.format(value["format"], "format"))
+    return made.build.finish(made.format(value["format"], "format")), made.reports
 
 
 class _Formats:
     def __init__(self) -> None:
         self.build = _native.Builder()
+        self.reports: dict[str, SchemaReport] = {}
 
     def format(self, value: Any, where: str, kind: str | None = None) -> int:
         fields = self._fields(value, where, kind)
@@ -87,7 +89,13 @@ class _Formats:
 
         if style != "json":
             raise ValueError(f"structural tag must have style json at {where}, got {style!r}")
-        return self._part(Grammar.from_json_schema(json_schema))
+        try:
+            made = Grammar.from_json_schema(json_schema)
+        except ValueError as error:
+            raise ValueError(f"structural tag must have a JSON Schema at {where}.json_schema: {error}") from None
+        if made.report is not None:
+            self.reports[where] = made.report
+        return self._part(made)
 
     def _regex(self, where: str, pattern: Any) -> int:
         return self.build.regex(_text(pattern, f"{where}.pattern").decode(), dot_all=False, ignore_case=False)

@@ -190,7 +190,6 @@ def main() -> None:
 
     with GgufFile(find_model("smollm2")) as file:
         tokenizer = load_tokenizer(file)
-    info = TokenizerInfo.from_gguf(find_model("smollm2"))
     cases = list(load_cases(options.folder, options.limit))
 
     def encode(text: str) -> list[int]:
@@ -198,6 +197,7 @@ def main() -> None:
 
     for name in options.engines.split(","):
         ours = name.startswith("gramcore")
+        info = TokenizerInfo.from_gguf(find_model("smollm2"))  # each engine begins with nothing known
         print(name if ours else peer_version(name) or name)
         if ours:
             measure(gramcore_engine(info, name != "gramcore"), cases, encode, len(info), False)

@@ -8,8 +8,6 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -174,7 +172,8 @@ class Automaton {
   std::vector<Thread> work_, remain_, ready_;
   std::vector<StateId> ended_;  // states behind what can end, beside remain_
   std::vector<std::uint64_t> seen_;
-  std::unordered_set<std::uint64_t> seen_table_;  // of seen_, when it is long
+  InternTable seen_table_;  // of seen_, when it is long
+  std::vector<StackId> closure_stacks_;
   bool accepting_ = false;
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 };

@@ -20,7 +20,8 @@ Automaton::Closure Automaton::closure(ExprId e) {
     expand(t.stack, t.top);
   }
   merge_ready();
-  std::vector<StackId> stacks;  // of the threads and all below them, parents first
+  std::vector<StackId>& stacks = closure_stacks_;  // of the threads and all below them, parents first
+  stacks.clear();
   for (const Thread& t : ready_) {
     for (StackId s = t.stack; s != kBase; s = stacks_[s].parent) stacks.push_back(s);
   }
@@ -59,15 +60,29 @@ void Automaton::add_closure(const Closure& closure, StackId below) {
 
 // Whether `key` was seen in the closure under way; it has been from now on.
 bool Automaton::was_seen(std::uint64_t key) {
-  constexpr std::size_t kFew = 24;  // a list is searched as fast as a table
+  constexpr std::size_t kFew = 24;           // a list is searched as fast as a table
+  const auto index = [&](std::uint64_t k) {  // in seen_; the next one: k is new
+    return seen_table_.find_or_add(
+        mix(0, k), [&](std::uint32_t i) { return seen_[i] == k; },
+        [&] {
+          seen_.push_back(k);
+          return static_cast<std::uint32_t>(seen_.size() - 1);
+        });
+  };
   if (seen_.size() < kFew) {
     if (std::find(seen_.begin(), seen_.end(), key) != seen_.end()) return true;
-  } else {
-    if (seen_.size() == kFew) seen_table_ = {seen_.begin(), seen_.end()};
-    if (!seen_table_.insert(key).second) return true;
+    seen_.push_back(key);
+    return false;
   }
-  seen_.push_back(key);
-  return false;
+  if (seen_.size() == kFew) {
+    const std::vector<std::uint64_t> all = std::move(seen_);
+    seen_.clear();
+    seen_table_.clear();
+    for (const std::uint64_t k : all) index(k);
+  }
+  const std::size_t before = seen_.size();
+  index(key);
+  return seen_.size() == before;
 }
 
 void Automaton::expand(StackId stack, ExprId e) {

@@ -41,10 +41,20 @@ ByteSet Lexemes::differing(ExprId e, ExprId wide) {
   return out;
 }
 
-// Whether the two differ at so many bytes that narrow_down() would be long work.
-bool Lexemes::differs_widely(ExprId e, ExprId wide) {
+// Whether complements change `e`, or an alternative of it, at nearly every byte, so that narrow_down() is long work.
+bool Lexemes::tangled(ExprId e) {
   constexpr unsigned kMany = 96;
-  return differing(e, wide).size() > kMany;
+  const Node n = pool_[e];
+  const Node list = n.kind == Kind::kCat ? pool_[n.a] : n;
+  if (list.kind == Kind::kAlt) {
+    for (std::uint32_t i = 0; i < list.b; ++i) {
+      const ExprId kid = pool_.kids(n.kind == Kind::kCat ? n.a : e)[i];
+      if (tangled(n.kind == Kind::kCat ? pool_.cat(kid, n.b) : kid)) return true;
+    }
+    return false;
+  }
+  const ExprId wide = widened(e);
+  return wide != ExprPool::kEmpty && differing(e, wide).size() > kMany;
 }
 
 // Makes the lexeme of `e` from that of `wide`.  Returns false, with nothing made, where that would be long work.
@@ -70,7 +80,9 @@ bool Lexemes::narrow_down(ExprId e, ExprId wide, const Lexeme& from, Lexeme* mad
         gone.push_back({child, trie.nodes[child].end});
       } else if (mine != other) {
         if (pool_[other].nullable && !pool_[mine].nullable) gone.push_back({child, child});
-        if (trie.nodes[child].end > child + 1) open.push_back({child, mine, other});
+        if (trie.nodes[child].end > child + 1 && !(calm_below(mine, child) && calm_below(other, child))) {
+          open.push_back({child, mine, other});
+        }
       }
     }
   }

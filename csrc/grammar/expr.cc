@@ -204,20 +204,24 @@ ExprId ExprPool::nary(Kind kind, std::vector<ExprId> kids) {
   return intern(node, kids);
 }
 
-ExprId ExprPool::alt(std::vector<ExprId> kids) {
-  std::vector<ExprId> flat;
-  ByteSet bytes;
-  for (const ExprId k : kids) {
-    const Node& n = nodes_[k];
-    if (n.kind == Kind::kAlt) {
-      flat.insert(flat.end(), kids_.begin() + n.a, kids_.begin() + n.a + n.b);
-    } else if (k != kEmpty) {
-      flat.push_back(k);
-    }
+// The kids with those of a kind replaced by theirs; kEmpty stands where one was.
+std::vector<ExprId> ExprPool::flattened(Kind kind, std::vector<ExprId> kids) const {
+  for (std::size_t i = 0, n = kids.size(); i < n; ++i) {
+    const Node& node = nodes_[kids[i]];
+    if (node.kind != kind) continue;
+    kids.insert(kids.end(), kids_.begin() + node.a, kids_.begin() + node.a + node.b);
+    kids[i] = kEmpty;
   }
+  return kids;
+}
+
+ExprId ExprPool::alt(std::vector<ExprId> kids) {
+  std::vector<ExprId> flat = flattened(Kind::kAlt, std::move(kids));
+  ByteSet bytes;
   std::size_t out = 0;
   for (const ExprId k : flat) {
     const Node& n = nodes_[k];
+    if (k == kEmpty) continue;
     if (n.kind == Kind::kNot && n.a == kEmpty) return k;  // everything
     if (n.kind == Kind::kClass) {
       bytes = bytes | sets_[n.a];
@@ -242,16 +246,12 @@ ExprId ExprPool::alt(std::vector<ExprId> kids) {
 }
 
 ExprId ExprPool::conj(std::vector<ExprId> kids) {
-  std::vector<ExprId> flat;
-  for (const ExprId k : kids) {
-    const Node& n = nodes_[k];
-    if (k == kEmpty) return kEmpty;
-    if (n.kind == Kind::kAnd) {
-      flat.insert(flat.end(), kids_.begin() + n.a, kids_.begin() + n.a + n.b);
-    } else if (!(n.kind == Kind::kNot && n.a == kEmpty)) {
-      flat.push_back(k);
-    }
-  }
+  if (std::find(kids.begin(), kids.end(), kEmpty) != kids.end()) return kEmpty;
+  std::vector<ExprId> flat = flattened(Kind::kAnd, std::move(kids));
+  const auto adds_nothing = [&](ExprId k) {
+    return k == kEmpty || (nodes_[k].kind == Kind::kNot && nodes_[k].a == kEmpty);
+  };
+  flat.erase(std::remove_if(flat.begin(), flat.end(), adds_nothing), flat.end());
   std::sort(flat.begin(), flat.end());
   flat.erase(std::unique(flat.begin(), flat.end()), flat.end());
   if (flat.empty()) return anything();

@@ -211,6 +211,7 @@ class ExprPool {
   ExprId link(ExprId a, ExprId b);
   ExprId common_letter(const std::vector<ExprId>& kids) const;
   ExprId nary(Kind kind, std::vector<ExprId> kids);
+  std::vector<ExprId> flattened(Kind kind, std::vector<ExprId> kids) const;
   ExprId choice_range(const std::vector<std::string_view>& strings, std::size_t first, std::size_t last,
                       std::size_t depth);
   std::vector<Piece> compute_pieces(ExprId e);
@@ -234,7 +235,7 @@ class ExprPool {
   Roomy<Trail> trails_;  // of number n + 1
   InternTable table_, set_table_, trail_table_;
   // Per expression: index into piece_lists_, or below zero how often it was derived without them.
-  static constexpr std::int32_t kNoPieces = -3;
+  static constexpr std::int32_t kNoPieces = -5;
   Roomy<std::int32_t> piece_at_;
   Roomy<Span<const Piece>> piece_lists_;
   PieceStore piece_store_;

@@ -29,6 +29,10 @@ class InternTable {
     ++size_;
     return id;
   }
+  void clear() {
+    slots_.assign(slots_.size(), Slot{0, 0});
+    size_ = 0;
+  }
   // Makes room for so many ids.
   void reserve(std::size_t ids) {
     if (2 * (ids + 1) > slots_.size()) resize(2 * (ids + 1));

@@ -8,7 +8,7 @@
 namespace gramcore::grammar {
 namespace {
 
-constexpr std::size_t kMaxStates = 256;  // of the expression beside the letter's own
+constexpr std::size_t kMaxStates = 96;  // of the expression beside the letter's own
 
 // What calm() takes for letters: printable ASCII but what ends or escapes in strings.
 struct Letters {
@@ -30,13 +30,14 @@ const Letters& letters() {
 
 }  // namespace
 
-std::uint64_t Lexemes::letter_kinds() {
-  return letters().kinds;
+// Whether no token that goes on behind a node leaves `e`, which stands there, or ends it.
+bool Lexemes::calm_below(ExprId e, std::uint32_t node) {
+  return (vocab_.kinds_below(node) & ~letters().kinds) == 0 && calm(e, vocab_.height(node));
 }
 
 // Whether so many letters can follow, whatever they are, and `e` cannot end behind any of them.
 bool Lexemes::calm(ExprId e, unsigned bytes) {
-  constexpr unsigned kMost = 8, kMostTries = 4096;
+  constexpr unsigned kMost = 12, kMostTries = 4096;
   if (bytes == 0) return true;
   if (bytes > kMost) return false;
   if (calm_.size() <= e) {

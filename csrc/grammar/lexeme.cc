@@ -144,13 +144,15 @@ const Lexeme& Lexemes::of(ExprId e) {
   const ExprPool::Hash hash = pool_.hash(e);  // a copy: the pool grows
   const std::vector<ExprId> parts = alternatives(e);
   for (const ExprId part : parts) of(part);  // now, since one lexeme is made at a time
-  const ExprId wide = parts.empty() && !vocab_.lexemes().find(hash) ? widened(e) : ExprPool::kEmpty;
-  const Lexeme* from = wide != ExprPool::kEmpty && !differs_widely(e, wide) ? &of(wide) : nullptr;
+  const bool fresh = parts.empty() && !vocab_.lexemes().find(hash);
+  const bool tangle = fresh && tangled(e);
+  const ExprId wide = fresh && !tangle ? widened(e) : ExprPool::kEmpty;
+  const Lexeme* from = wide != ExprPool::kEmpty ? &of(wide) : nullptr;
   Shared found = shared(hash, [&](Lexeme* made) {
     for (const ExprId part : parts) unite(*of_[part], made);
     if (!parts.empty()) return;
     if (from != nullptr && !from->dense.empty() && narrow_down(e, wide, *from, made)) return;
-    if (cover_pieces(e, 0, made) || cover_letters(e, made)) return;
+    if (cover_pieces(e, 0, made) || (!tangle && cover_letters(e, made))) return;
     descend(e, 0, made);
   });
   return *(of_[e] = std::move(found));
@@ -164,16 +166,14 @@ std::vector<ExprId> Lexemes::alternatives(ExprId e) {
   const bool behind = n.kind == Kind::kCat;
   const ExprId list = behind ? n.a : e;
   if (pool_[list].kind != Kind::kAlt) return {};
-  std::vector<ExprId> parts, narrow, tangled;
+  std::vector<ExprId> parts, narrow, tangles;
   const Span<const ExprId> kids = pool_.kids(list);
   for (const ExprId kid : std::vector<ExprId>(kids.begin(), kids.end())) {
     const ExprId part = behind ? pool_.cat(kid, n.b) : kid;
-    const bool few = first_bytes(part).size() < kManyBytes;
-    const ExprId wide = few ? ExprPool::kEmpty : widened(part);
-    (few ? narrow : wide != ExprPool::kEmpty && differs_widely(part, wide) ? tangled : parts).push_back(part);
+    (first_bytes(part).size() < kManyBytes ? narrow : tangled(part) ? tangles : parts).push_back(part);
   }
-  if (parts.empty() && (tangled.empty() || narrow.empty())) return {};
-  if (!tangled.empty()) parts.push_back(pool_.alt(std::move(tangled)));
+  if (parts.empty() && (tangles.empty() || narrow.empty())) return {};
+  if (!tangles.empty()) parts.push_back(pool_.alt(std::move(tangles)));
   if (!narrow.empty()) parts.push_back(pool_.alt(std::move(narrow)));
   return parts;
 }
@@ -347,7 +347,6 @@ void Lexemes::take_below(ExprId e, std::uint32_t node, Lexeme* made) {
 // Adds the tokens and exits of trie nodes [first, end); the expressions of shallower nodes stand in at_.
 void Lexemes::cover(std::uint32_t first, std::uint32_t end, Lexeme* made) {
   const Trie& trie = vocab_.trie();
-  const std::uint64_t others = ~letter_kinds();
   for (std::uint32_t i = first; i < end;) {
     const Trie::Node& node = trie.nodes[i];
     const ExprId before = at_[node.depth - 1];
@@ -366,7 +365,7 @@ void Lexemes::cover(std::uint32_t first, std::uint32_t end, Lexeme* made) {
     } else if (node.end > wide && (vocab_.kinds_below(i) & ~loops(d)) == 0) {
       take_below(d, i, made);
       i = node.end;
-    } else if (node.end > i + 2 && (vocab_.kinds_below(i) & others) == 0 && calm(d, vocab_.height(i))) {
+    } else if (node.end > i + 2 && calm_below(d, i)) {
       take(trie.nodes[i + 1].first_token, trie.nodes[node.end].first_token);
       i = node.end;
     } else {

@@ -85,6 +85,8 @@ class Lexemes {
   // inside `first` as a whole is left to of(first).
   const Lexeme& pair(ExprId first, ExprId then);
   const Trie& tails(const Lexeme& lexeme, std::uint8_t byte);
+  // How the vocabulary is cut into pieces of x, found once per vocabulary.
+  const Pieces& pieces(ExprId x);
   std::size_t bytes() const { return bytes_; }
   void forget();
 
@@ -116,8 +118,8 @@ class Lexemes {
   Shared shared(const ExprPool::Hash& hash, Cover cover);
   void finish(Lexeme* made);
   void take(std::uint32_t first, std::uint32_t end);
-  static std::uint64_t letter_kinds();
   bool calm(ExprId e, unsigned bytes);
+  bool calm_below(ExprId e, std::uint32_t node);
   void descend(ExprId e, std::uint32_t node, Lexeme* made);
   bool enter(ExprId e, std::uint32_t node, Lexeme* made);
   void cover(std::uint32_t first, std::uint32_t end, Lexeme* made);
@@ -129,7 +131,7 @@ class Lexemes {
   void unite(const Lexeme& part, Lexeme* made);
   ExprId widened(ExprId e);
   ByteSet differing(ExprId e, ExprId wide);
-  bool differs_widely(ExprId e, ExprId wide);
+  bool tangled(ExprId e);
   bool narrow_down(ExprId e, ExprId wide, const Lexeme& from, Lexeme* made);
   ExprId repeated_letter(ExprId e);
   bool outlasts(ExprId e, ExprId x, ByteSet* others);
@@ -138,7 +140,6 @@ class Lexemes {
   void add_ranges(Lexeme* made);
   const Counted& counted(ExprId e);
   Counted make_counted(ExprId e);
-  const Pieces& pieces(ExprId x);
   std::shared_ptr<const Pieces> make_pieces(ExprId x);
   bool prefix_free(ExprId x);
   ExprId step(ExprId e, std::uint8_t b);
@@ -164,5 +165,8 @@ class Lexemes {
   std::vector<std::int32_t> counted_at_;  // per expression: index into counted_ or -1
   std::vector<Counted> counted_;
 };
+
+// Finds the pieces of the characters of JSON strings, which nearly every schema needs.
+void cut_json_letters(const Vocab& vocab);
 
 }  // namespace gramcore::grammar

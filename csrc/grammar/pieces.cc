@@ -1,6 +1,7 @@
 // Lexemes of long repetitions, made from the pieces into which tokens fall.
 #include <algorithm>
 
+#include "grammar/json_text.h"
 #include "grammar/lexeme.h"
 
 namespace gramcore::grammar {
@@ -167,6 +168,14 @@ std::shared_ptr<const Pieces> Lexemes::make_pieces(ExprId x) {
     for (std::size_t w = 0; w < made->all.size(); ++w) made->masks[k][w] |= made->masks[k - 1][w];
   }
   return made;
+}
+
+void cut_json_letters(const Vocab& vocab) {
+  ExprPool pool;
+  const JsonText text(&pool, true);
+  Lexemes lexemes(&vocab, &pool);
+  lexemes.pieces(text.character());
+  lexemes.pieces(text.spelled_letter());
 }
 
 }  // namespace gramcore::grammar

@@ -126,6 +126,7 @@ Vocab::Vocab(std::vector<std::uint8_t> bytes, std::vector<std::uint64_t> offsets
   children_ = Children(trie_);
   look_below();
   lexemes_ = std::make_shared<LexemeCache>();
+  cut_json_letters(*this);
 }
 
 bool Vocab::extends(Span<const std::uint8_t> prefix) const {

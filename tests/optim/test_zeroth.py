@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from gramcore.optim import (
     CAME,
     SGD,
     AdamW,
+    GradientError,
     OneSided,
     TwoSided,
     ZerothOrder,
@@ -26,6 +28,7 @@ from gramcore.optim import (
     zo_sign,
     zo_sparse,
 )
+from gramcore.optim.by_name import names
 from gramcore.optim.zeroth import Directions
 
 from tests.optim.helpers import make_params
@@ -242,3 +245,47 @@ def test_layer_blocks_follow_the_names() -> None:
     model = torch.nn.ModuleDict({"embed": torch.nn.Embedding(3, 2), "head": torch.nn.Linear(2, 3)})
     model["layers"] = torch.nn.ModuleList(torch.nn.Sequential(torch.nn.Linear(2, 2)) for _ in range(2))
     assert [len(b) for b in layer_blocks(model)] == [1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("policy", ["propagate", "skip", "raise"])
+@pytest.mark.parametrize("name", names("zeroth_order"))
+def test_losses_that_are_not_finite_follow_the_policy(name: str, policy: str) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(6, 5)
+    before = [p.detach().clone() for p in layer.parameters()]
+    optimizer = create(name, layer, lr=1e-2, on_nonfinite=policy)
+
+    def broken() -> torch.Tensor:
+        return layer(torch.ones(2, 6)).sum() * float("nan")
+
+    if policy == "raise":
+        with pytest.raises(GradientError, match="slopes must be finite, got"):
+            optimizer.step(broken)
+    else:
+        optimizer.step(broken)
+    finite = all(bool(torch.isfinite(p).all()) for p in layer.parameters())
+    # A conservative step goes back from where the loss is NaN, but the way there is NaN.
+    assert finite == (policy != "propagate")
+    if policy == "propagate":
+        return
+    for p, old in zip(layer.parameters(), before, strict=True):
+        torch.testing.assert_close(p.detach(), old, rtol=0, atol=1e-6)  # there and back rounds
+    assert optimizer.base.num_skipped >= 1
+    losses = [float(optimizer.step(lambda: (layer(torch.ones(2, 6)) - 1).square().mean())) for _ in range(3)]
+    assert all(math.isfinite(loss) for loss in losses)
+
+
+def test_a_closure_that_fails_leaves_the_parameters() -> None:
+    for make in (TwoSided, OneSided):
+        w = torch.nn.Parameter(torch.ones(50))
+        calls = []
+
+        def closure(w: torch.nn.Parameter = w, calls: list[int] = calls) -> torch.Tensor:
+            calls.append(1)
+            if len(calls) == 2:
+                raise RuntimeError("out of data")
+            return (w * w).sum()
+
+        with pytest.raises(RuntimeError, match="out of data"):
+            ZerothOrder(SGD([w], lr=0.1), make(1e-3)).step(closure)
+        torch.testing.assert_close(w.detach(), torch.ones(50), rtol=0, atol=1e-6)

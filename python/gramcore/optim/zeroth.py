@@ -7,6 +7,7 @@ a random share of them, or one block of parameters at a time.
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ import torch
 
 from gramcore import _core
 from gramcore._checks import check_int, check_real
-from gramcore.optim.base import FusedOptimizer
+from gramcore.optim.base import FusedOptimizer, GradientError
 from gramcore.optim.direction import DirectionOptimizer
 from gramcore.optim.layout import dense
 
@@ -60,6 +61,21 @@ class Directions:
         _core.optim.step("sgd", {"lr": -1.0}, [z], None, [], [1], [self.index[p]], noise=self.noise([(draw, 1.0)]))
         return z
 
+    @contextmanager
+    def excursion(self, params: Sequence[torch.Tensor], draw: int) -> Iterator[Callable[[float], None]]:
+        """Gives a function that moves the parameters to W + amount z; on exit, by an error too, they are at W again."""
+        place = 0.0
+
+        def go(amount: float) -> None:
+            nonlocal place
+            self.move(params, draw, amount - place)
+            place = amount
+
+        try:
+            yield go
+        finally:
+            go(0.0)
+
 
 class Estimator(ABC):
     """Measures the slope ∂L/∂z of the loss along one direction, leaving the parameters where they were."""
@@ -83,11 +99,11 @@ class TwoSided(Estimator):
         self.epsilon = epsilon
 
     def slope(self, directions: Directions, params: Sequence[torch.Tensor], draw: int, closure: Closure) -> float:
-        directions.move(params, draw, self.epsilon)
-        self.loss = closure()
-        directions.move(params, draw, -2 * self.epsilon)
-        other = closure()
-        directions.move(params, draw, self.epsilon)
+        with directions.excursion(params, draw) as go:
+            go(self.epsilon)
+            self.loss = closure()
+            go(-self.epsilon)
+            other = closure()
         return float(self.loss - other) / (2 * self.epsilon)
 
 
@@ -101,9 +117,9 @@ class OneSided(Estimator):
 
     def slope(self, directions: Directions, params: Sequence[torch.Tensor], draw: int, closure: Closure) -> float:
         self.loss = closure()
-        directions.move(params, draw, self.epsilon)
-        other = closure()
-        directions.move(params, draw, -self.epsilon)
+        with directions.excursion(params, draw) as go:
+            go(self.epsilon)
+            other = closure()
         return float(other - self.loss) / self.epsilon
 
 
@@ -242,7 +258,12 @@ class ZerothOrder:
 
     @torch.no_grad()
     def step(self, closure: Closure) -> torch.Tensor:
-        """One step; ``closure`` returns the loss without a backward pass.  Returns a loss met on the way."""
+        """One step; ``closure`` returns the loss without a backward pass.  Returns a loss met on the way.
+
+        Raises:
+            GradientError: a slope is not finite and a group's ``on_nonfinite`` is ``"raise"``; the block it belongs to
+                is where it was, but for the rounding of going along the direction and back.
+        """
         self.slopes = []
         draw = self.num_steps * self.queries  # blocks share draws: each parameter has its own values in a draw
         for block in self.blocks:
@@ -250,8 +271,10 @@ class ZerothOrder:
             for query in range(draw, draw + self.queries):
                 slope = self._shared(self.estimator.slope(self.directions, block, query, closure))
                 self.slopes.append(slope)
-                amount = float(slope > 0) - float(slope < 0) if self.sign else slope
+                amount = float(slope > 0) - float(slope < 0) if self.sign and not math.isnan(slope) else slope
                 draws.append((query, amount / self.queries))
+            if not self._may_step(block):
+                continue
             self._apply(block, draws)
             if self.conservative:
                 self._choose(block, draws, closure)
@@ -268,6 +291,18 @@ class ZerothOrder:
         num_steps = check_int("num_steps", state["num_steps"], low=0)
         self.base.load_state_dict(state["base"])
         self.num_steps = num_steps
+
+    def _may_step(self, block: Sequence[torch.Tensor]) -> bool:
+        """Whether the last slopes, those of this block, are finite, or its groups' policy lets others through."""
+        slopes, chosen = self.slopes[-self.queries :], set(block)
+        policies = {g["on_nonfinite"] for g in self.base.param_groups if chosen.intersection(g["params"])}
+        if all(math.isfinite(slope) for slope in slopes) or policies <= {"propagate"}:
+            return True
+        self.base.num_skipped += 1
+        if "raise" in policies:
+            self.num_steps += 1  # the next step draws other directions
+            raise GradientError(f"slopes must be finite, got {slopes}; the closure's loss is inf or NaN near here")
+        return False
 
     def _apply(self, block: Sequence[torch.Tensor], draws: Sequence[tuple[int, float]]) -> None:
         """A step of the base optimizer on the parameters of one block."""
@@ -292,9 +327,13 @@ class ZerothOrder:
 
     def _choose(self, block: Sequence[torch.Tensor], draws: Sequence[tuple[int, float]], closure: Closure) -> None:
         # We stand at W − step.  Go on to W and W + step, then back to the best of the three.
-        losses = [self._shared(float(closure()))]
+        def measured() -> float:
+            loss = self._shared(float(closure()))
+            return math.inf if math.isnan(loss) else loss
+
+        losses = [measured()]
         for _ in range(2):
             self._apply(block, [(d, -a) for d, a in draws])
-            losses.append(self._shared(float(closure())))
+            losses.append(measured())
         for _ in range(2 - losses.index(min(losses))):
             self._apply(block, draws)

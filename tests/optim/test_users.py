@@ -222,6 +222,70 @@ def test_what_is_no_state_or_given_twice_is_refused() -> None:
         AdamW([p, p])
 
 
+@pytest.mark.parametrize("name", names("optimizer"))
+def test_a_state_of_another_package_is_refused_and_nothing_changes(name: str) -> None:
+    params = make_params([(80, 90), (7,)])
+    optimizer = create(name, params, lr=1e-3)
+    run_optimizer(optimizer, params, 1)
+    before = copy.deepcopy(optimizer.state_dict())
+    others = make_params([(80, 90), (7,)])
+    other = torch.optim.Adagrad(others)
+    run_optimizer(other, others, 1)
+    with pytest.raises(ValueError, match="must"):
+        optimizer.load_state_dict(other.state_dict())
+    now = optimizer.state_dict()
+    assert now["param_groups"] == before["param_groups"]
+    for i, values in before["state"].items():
+        assert all(torch.equal(value, now["state"][i][key]) for key, value in values.items())
+
+
+@pytest.mark.parametrize("name", names("optimizer"))
+def test_parameters_without_elements_cost_nothing(name: str) -> None:
+    params = make_params([(4, 0), (80, 90), (0,)])
+    start = params[1].detach().clone()
+    optimizer = create(name, params, lr=1e-2, max_grad_norm=1.0)
+    run_optimizer(optimizer, params, 2)
+    assert not optimizer.state[params[0]]
+    assert not optimizer.state[params[2]]
+    assert not torch.equal(params[1], start)
+    fresh = create(name, params, lr=1e-2)
+    fresh.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("name", names("optimizer"))
+def test_maximizing_is_descending_along_the_negated_gradient(name: str) -> None:
+    up, down = make_params([(80, 96), (96, 80), (7,)]), make_params([(80, 96), (96, 80), (7,)])
+    a, b = create(name, up, lr=1e-2, maximize=True), create(name, down, lr=1e-2)
+    for t in range(1, 4):
+        set_grads(up, t)
+        set_grads(down, t)
+        for p in down:
+            assert p.grad is not None
+            p.grad.neg_()
+        a.step()
+        b.step()
+    assert all(torch.equal(p, q) for p, q in zip(up, down, strict=True))
+
+
+@pytest.mark.parametrize("name", names("optimizer"))
+def test_groups_added_later_resume_exactly(name: str) -> None:
+    params = make_params([(80, 96), (7,), (96, 80)])
+    optimizer = create(name, params[:1], lr=1e-2)
+    set_grads(params, 1)
+    optimizer.step()
+    optimizer.add_param_group({"params": params[1:], "lr": 5e-3})
+    set_grads(params, 2)
+    optimizer.step()
+    twins = [torch.nn.Parameter(p.detach().clone()) for p in params]
+    other = create(name, twins[:1], lr=1e-2)
+    other.add_param_group({"params": twins[1:]})
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for made, some in ((optimizer, params), (other, twins)):
+        set_grads(some, 3)
+        made.step()
+    assert all(torch.equal(p, q) for p, q in zip(params, twins, strict=True))
+
+
 def test_a_state_of_another_shape_is_refused_and_nothing_changes() -> None:
     ours, other = make_params([(6, 8)]), make_params([(8, 6)])
     a, b = AdamW(ours), AdamW(other)

@@ -157,7 +157,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; returns the closure's loss.
+        """Update every parameter that has a gradient and elements; returns the closure's loss.
 
         Raises:
             TypeError: a sparse or complex gradient.
@@ -167,7 +167,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        work = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
+        work = [
+            (group, [p for p in group["params"] if p.grad is not None and p.numel() > 0]) for group in self.param_groups
+        ]
         work = [(group, params) for group, params in work if params]
         for group, params in work:
             self._check_group(group)
@@ -210,7 +212,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             merged.append(group)
             self._check_group(group)
             for i, p in zip(theirs["params"], mine["params"], strict=True):
-                if i in saved:
+                if saved.get(i, {}) != {}:  # looking at the state of a parameter that has none leaves an empty one
                     restored[p] = self._restore(group, saved[i], p)
         super().load_state_dict({"state": {}, "param_groups": merged})
         for p, values in restored.items():

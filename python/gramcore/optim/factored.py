@@ -29,6 +29,8 @@ class _Factored(DirectionOptimizer):
     def check_hyper(self, group: Mapping[str, Any]) -> None:
         check_real("weight_decay", group["weight_decay"], low=0.0)
         check_real("clip", group["clip"], low=0.0, low_open=True)
+        if not isinstance(group["eps"], (tuple, list)) or len(group["eps"]) != 2:
+            raise ValueError(f"eps must hold 2 numbers, got {group['eps']!r}")
         for i, e in enumerate(group["eps"]):
             check_real(f"eps[{i}]", e, low=0.0)
         if group["state"] not in ("fp32",):

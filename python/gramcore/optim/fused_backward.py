@@ -143,7 +143,9 @@ class FusedBackward:
     def _hook(self, group: dict[str, Any]) -> Any:
         def run(p: torch.Tensor) -> None:
             assert p.grad is not None
-            if self._measuring:
+            if p.numel() == 0:
+                pass
+            elif self._measuring:
                 self._total += global_norm([p.grad]) ** 2
             else:
                 with torch.no_grad():

@@ -80,6 +80,12 @@ def test_empty_batches_are_accepted() -> None:
     assert torch.equal(logits, torch.zeros(2, 50))
 
 
+def test_masks_of_impossible_sizes_are_refused() -> None:
+    for rows, vocab_size in ((-1, 50), (1, 0), (1.0, 50)):
+        with pytest.raises((ValueError, TypeError), match="must be"):
+            allocate_bitmask(rows, vocab_size)  # type: ignore[arg-type]
+
+
 def test_compiled_and_eager_agree() -> None:
     logits, mask = problem(2, 64, 0.5, seed=4)
     with torch._subclasses.FakeTensorMode() as mode:

@@ -229,6 +229,9 @@ def test_bad_arguments_and_frozen_parameters() -> None:
     assert torch.equal(b, before)
     with pytest.raises(ValueError, match="epsilon"):
         mezo([a], epsilon=0.0)
+    for estimator in (OneSided, TwoSided):  # also without the compositions around them
+        with pytest.raises(ValueError, match=r"epsilon must be in \(0, inf"):
+            estimator(0.0)
     with pytest.raises(ValueError, match="keep_frac"):
         zo_sparse([a], keep_frac=0.0)
     with pytest.raises(ValueError, match="without state"):

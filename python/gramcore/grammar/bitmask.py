@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gramcore._checks import check_int
 from gramcore.torch_ops import ops
 
 if TYPE_CHECKING:
@@ -18,7 +19,14 @@ _apply = ops().apply_bitmask_.default  # at import, so that torch.compile never 
 
 
 def allocate_bitmask(num_rows: int, vocab_size: int) -> Tensor:
-    """(num_rows, ceil(vocab_size / 32)) int32, every token allowed."""
+    """Masks that allow every token.
+
+    Args: num_rows: rows, >= 0.  vocab_size: V, >= 1.
+    Returns: (num_rows, ceil(V / 32)) int32.
+    Raises: ValueError or TypeError for sizes outside these.
+    """
+    check_int("num_rows", num_rows, low=0)
+    check_int("vocab_size", vocab_size, low=1)
     return torch.full((num_rows, (vocab_size + 31) // 32), -1, dtype=torch.int32)
 
 

@@ -27,6 +27,13 @@ class InfiniGramEngine:
     ``{'error': ...}``; ``ntd`` is exact whatever ``max_support`` (``approx`` is always False); documents are picked
     evenly over the matches instead of at random; prefetch depths and block sizes are accepted and have no effect.
 
+    Args: index_dir: a directory, or several.  eos_token_id: stands for separators in distributions.  vocab_size:
+        ids that ``compute_unigram_counts`` lists.  version, token_dtype, load_to_ram: as of :class:`Index`.
+        bow_ids_path: file of ids that begin a word, for ``attribute``.  max_clause_freq, max_diff_tokens, maxnum,
+        max_disp_len: defaults of the calls that take them.  Others: without effect.
+    Raises: as :class:`Index`.
+    Reference: Liu et al. 2024, arXiv:2401.17377.
+
     >>> import tempfile
     >>> from gramcore.ngram import build_index
     >>> with tempfile.TemporaryDirectory() as out:

@@ -91,12 +91,17 @@ class Estimator(ABC):
 
 
 class TwoSided(Estimator):
-    """(L(W + ε z) − L(W − ε z)) / 2ε."""
+    """(L(W + ε z) − L(W − ε z)) / 2ε: two forward passes, an error of order ε².
+
+    Args: epsilon: ε > 0.
+    Raises: ValueError: ε that is not above 0.  TypeError: not a number.
+    Reference: Malladi et al. 2023, arXiv:2305.17333, Definition 1.
+    """
 
     forwards = 2
 
     def __init__(self, epsilon: float) -> None:
-        self.epsilon = epsilon
+        self.epsilon = check_real("epsilon", epsilon, low=0.0, low_open=True)
 
     def slope(self, directions: Directions, params: Sequence[torch.Tensor], draw: int, closure: Closure) -> float:
         with directions.excursion(params, draw) as go:
@@ -108,12 +113,17 @@ class TwoSided(Estimator):
 
 
 class OneSided(Estimator):
-    """(L(W + ε z) − L(W)) / ε."""
+    """(L(W + ε z) − L(W)) / ε: two forward passes, an error of order ε.
+
+    Args: epsilon: ε > 0.
+    Raises: ValueError: ε that is not above 0.  TypeError: not a number.
+    Reference: Zhang et al. 2024, arXiv:2402.11592, section 2.
+    """
 
     forwards = 2
 
     def __init__(self, epsilon: float) -> None:
-        self.epsilon = epsilon
+        self.epsilon = check_real("epsilon", epsilon, low=0.0, low_open=True)
 
     def slope(self, directions: Directions, params: Sequence[torch.Tensor], draw: int, closure: Closure) -> float:
         self.loss = closure()

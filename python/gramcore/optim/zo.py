@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from gramcore._checks import check_real
 from gramcore.optim.adamw import AdamW
 from gramcore.optim.sgd import SGD
 from gramcore.optim.zeroth import ForwardGradient, OneSided, TwoSided, ZerothOrder
@@ -25,7 +24,6 @@ __all__ = [
 
 
 def _estimator(epsilon: float, one_sided: bool = False) -> OneSided | TwoSided:
-    check_real("epsilon", epsilon, low=0.0, low_open=True)
     return OneSided(epsilon) if one_sided else TwoSided(epsilon)
 
 

@@ -92,7 +92,11 @@ def save_tree_png(
     probs: Sequence[float] | None = None,
     name: Callable[[int], str] = str,
 ) -> None:
-    """The same as a picture; needs matplotlib (``gramcore[bench]``). Written whole or not at all."""
+    """What :func:`draw_tree` prints, as a PNG file that is written whole or not at all.
+
+    Args: path: file to write.  tree, verdict, probs, name: as of :func:`draw_tree`.
+    Raises: MissingExtraError without matplotlib (``gramcore[bench]``); OSError.
+    """
     require("matplotlib", "bench")
     from matplotlib.figure import Figure
 

@@ -273,7 +273,15 @@ def acceptance_examples(
 
 
 def acceptance_loss(logits: torch.Tensor, soft: torch.Tensor, rejection_weight: float) -> torch.Tensor:
-    """``-sum(w (1 - s) log P_0 + s log P_1) / sum(w (1 - s) + s)`` over logits ``(N, 2)`` and soft labels ``(N,)``."""
+    """SpecDec++'s weighted cross entropy: ``-sum(w (1 - s) log P_0 + s log P_1) / sum(w (1 - s) + s)``.
+
+    Args:
+        logits: ``(N, 2)``; their softmax is ``(P_0, P_1)``, rejected and accepted.
+        soft: ``(N,)`` in [0, 1]; s, the probability that the draft token is accepted.
+        rejection_weight: w > 0.
+
+    Reference: Huang et al. 2024, arXiv:2405.19715, section 3.2.
+    """
     log_p = torch.log_softmax(logits, -1)
     rejected = rejection_weight * (1 - soft)
     return -(rejected * log_p[:, 0] + soft * log_p[:, 1]).sum() / (rejected + soft).sum()

@@ -122,7 +122,7 @@ def interrupted(documents: list[np.ndarray], at: int) -> Iterator[np.ndarray]:
 
 @pytest.mark.parametrize("shards", [1, 2])
 def test_text_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int) -> None:
-    monkeypatch.setattr("gramcore.ngram.corpus_text.PIECE_TOKENS", 70)
+    monkeypatch.setattr("gramcore.ngram.corpus_text.PIECE_TOKENS", 62)  # two documents with their separators
     monkeypatch.setattr("gramcore.ngram.build._BATCH", 1)
     documents = [np.full(30, i) for i in range(12)]
     options = {"shards": shards, "metadata": True}
@@ -137,15 +137,15 @@ def test_text_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pyte
     build_index(texts, tmp_path / "whole", tokenizer=Counting(), **options)
     with pytest.raises(KeyboardInterrupt):
         build_index(interrupted(documents, 7), tmp_path / "cut", tokenizer=Counting(), **options)
-    (tmp_path / "cut" / "piece-2").mkdir()
-    (tmp_path / "cut" / "piece-2" / "tokenized.0.tmp-1").write_bytes(b"half")  # what a kill would leave
+    (tmp_path / "cut" / "piece-3").mkdir()
+    (tmp_path / "cut" / "piece-3" / "tokenized.0.tmp-1").write_bytes(b"half")  # what a kill would leave
     with pytest.raises(FormatError, match="unfinished build"):
         Index(tmp_path / "cut")
     with pytest.raises(FileExistsError, match=r"with options .*Counting.*, got .*bytes"):
         build_index(texts, tmp_path / "cut", **options)
     encoded.clear()
     build_index(texts, tmp_path / "cut", tokenizer=Counting(), **options)
-    assert encoded == list(range(6, 12))  # six documents in two checkpoints were there
+    assert encoded == list(range(6, 12))  # six documents in three checkpoints were there
     whole, cut = files(tmp_path / "whole"), files(tmp_path / "cut")
     assert whole.keys() == cut.keys()
     for name in whole.keys() - {"metadata.0", "metadata.1", "metaoff.0", "metaoff.1"}:

@@ -55,6 +55,9 @@ def test_boolean_search(corpus: tuple[Index, list[list[list[int]]]]) -> None:
             assert found.cnt == sum(map(len, expected))
             assert not found.approx
     assert index.find_cnf([[[1]]], max_clause_freq=2).approx
+    most = max(sum(d.count(1) for d in documents) for documents in shards)
+    assert not index.find_cnf([[[1]]], max_clause_freq=most).approx
+    assert index.find_cnf([[[1]]], max_clause_freq=most - 1).approx
     with pytest.raises(ValueError, match="non-empty"):
         index.find_cnf([[[]]])
     documents = index.search_docs_cnf([[[1]], [[2]]], maxnum=3, max_diff_tokens=3)
@@ -84,6 +87,9 @@ def test_reversed_documents_read_forward(tmp_path: Path) -> None:
     assert index.doc_by_ix(0).token_ids.tolist() == [1, 2, 3, 4]
     found = index.search_docs([2, 3], max_disp_len=None).documents[0]
     assert found.token_ids.tolist() == [1, 2, 3, 4]
+    assert found.token_ids[found.needle_offset] == 3  # matches are found from their end, as infini-gram shows them
+    cut = index.search_docs([2, 3], max_disp_len=2).documents[0]
+    assert (cut.token_ids.tolist(), cut.needle_offset) == ([3, 4], 0)
 
 
 def test_metadata_lines(tmp_path: Path) -> None:

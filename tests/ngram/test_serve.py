@@ -143,3 +143,16 @@ def test_the_page_shows_counts_spans_and_documents(index: Index, tmp_path: Path)
     assert "<mark>c</mark>" in dump
     assert 'class="bar"' in dump
     assert "3 documents" in dump
+
+
+def test_matches_are_shown_where_they_begin_in_reversed_indexes_too(tmp_path: Path) -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("httpx")
+    from fastapi.testclient import TestClient
+    from gramcore.ngram.serve import create_app
+
+    build_index(["the cat sat on the mat"], tmp_path / "reversed", tokenizer="bytes", token_dtype="u8", version=5)
+    with TestClient(create_app(Index(tmp_path / "reversed"))) as client:
+        (found,) = client.post("/search_docs", json={"text": "cat sat"}).json()["documents"]
+        tokens = "".join(t["text"] for t in found["tokens"])
+        assert tokens[found["needle_offset"] :].startswith("cat sat")

@@ -36,7 +36,7 @@ class Document:
 
     doc_ix: int  # over all shards
     doc_len: int
-    needle_offset: int  # where the match begins in token_ids
+    needle_offset: int  # of the match's first token in token_ids; in a reversed index (version 5) of its last
     token_ids: npt.NDArray[np.uint32]
     metadata: str  # a JSON line, empty when the index has none
     shard: int

@@ -240,7 +240,7 @@ def _add_queries(
             {
                 "doc_ix": d.doc_ix,
                 "doc_len": d.doc_len,
-                "needle_offset": d.needle_offset,
+                "needle_offset": d.needle_offset - (len(ids) - 1 if index.version == 5 else 0),
                 "needle_len": len(ids),
                 "tokens": named(d.token_ids.tolist()),
                 "metadata": d.metadata,

@@ -184,6 +184,9 @@ def test_bad_input(plain: Decoder, tmp_path: Path) -> None:
         plain.compact([2])
     with pytest.raises(ValueError, match="count must be in"):
         plain.rollback(1)
+    plain.rollback(0)  # forgets the tree, of which nothing can be kept any more
+    with pytest.raises(ValueError, match="inside the cache"):
+        plain.compact([0])
     with pytest.raises(ValueError, match="kv_dtype must be one of"):
         Decoder.from_module(tiny("llama"), kv_dtype="int4")
     with pytest.raises(FileNotFoundError, match="folder must hold"):

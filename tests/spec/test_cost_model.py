@@ -249,6 +249,7 @@ def test_drafts_that_were_not_verified_teach_by_hindsight() -> None:
         assert policy.cut(tree) == 0
         policy.observe(plain_step(2))
         policy.observe(plain_step(3))
+        assert not policy._tried  # a branch that fell has nothing to wait for
     assert policy._kinds[2].nodes(4) == pytest.approx([0.0, 1.0, 1.0, 0.0], abs=0.12)
 
 
@@ -291,6 +292,27 @@ def test_random_drafts_are_judged_by_verification_alone() -> None:
         policy.observe(StepRecord(n, n, 0, 0.0, 1.0, 0.0, (), 4, (0,), fixed=n == 0))
     assert used[0] > 0  # the first guess
     assert 1 <= sum(n > 0 for n in used[40:]) <= 6  # probes
+
+
+def test_probes_are_never_further_apart_than_the_last_distance() -> None:
+    law = np.log(np.full((2, 4), 0.25))
+    policy = CostModelLength(costs=RowCosts.fixed({1: 1.0, 2: 3.0}))
+    used = []
+    for _ in range(1000):
+        n = policy.cut(DraftTree(np.int32([0]), np.int32([-1]), law, "iid", strength=4))
+        used.append(n)
+        policy.observe(StepRecord(n, n, 0, 0.0, 1.0, 0.0, (), 4, (0,), fixed=n == 0))
+    apart = np.diff(np.flatnonzero(used))
+    assert apart.tolist() == [16, 32, 64, *[128] * (len(apart) - 3)]
+    assert len(apart) >= 9
+
+
+def test_more_rows_are_never_taken_for_cheaper_than_one() -> None:
+    costs = RowCosts()
+    for _ in range(200):  # clocks that lie: eight rows in half the time of one
+        costs.observe(1, 1.0)
+        costs.observe(8, 0.5)
+    assert (costs.ratio(np.arange(1, 33)) > 0.9).all()
 
 
 def test_batches_are_priced_with_the_rows_of_the_others() -> None:

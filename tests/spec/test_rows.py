@@ -83,6 +83,8 @@ def test_extreme_logits() -> None:
     tiny = torch.tensor([1e30, 0.0, -1e30])
     assert native.probs_row(tiny, 1e-3, 0, 1.0, 0.0).tolist() == [1, 0, 0]
     assert native.sample_row(tiny, 1e-6, 0, 1.0, 0.0, 0.9999) == 0
+    exact = native.probs_row(torch.zeros(4), 1.0, 0, 0.5, 0.0)  # two of four are the mass asked for, to the bit
+    assert exact.tolist() == [0.5, 0.5, 0, 0]
 
 
 def test_sampling_inverts_the_distribution_function(isa: str) -> None:

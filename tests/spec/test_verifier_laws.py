@@ -323,6 +323,12 @@ def test_typical_acceptance_follows_its_threshold() -> None:
     assert (verdict.path.tolist(), verdict.next_token) == ([0, 2, 3], 0)
     strict = TypicalVerifier(epsilon=1.0, delta=1.0).verify(tree, rows, CounterRng(0))
     assert strict.path.tolist() == [0, 2]  # exp(-H) = 0.34 > 0.3 at the flat row
+    halved = TypicalVerifier(epsilon=1.0, delta=0.5).verify(tree, rows, CounterRng(0))
+    assert halved.path.tolist() == [0, 2, 3]  # 0.17 < 0.3
+    # of two paths of one length the more probable one, though it is drafted behind the other
+    fork = DraftTree(np.int32([0, 1, 2]), np.int32([-1, 0, 0]))
+    likelier = TargetRows.from_probs(np.array([sharp, [0.3, 0.3, 0.4], sharp, flat]))
+    assert TypicalVerifier().verify(fork, likelier, CounterRng(0)).path.tolist() == [0, 2]
     with pytest.raises(ValueError, match="epsilon"):
         TypicalVerifier(epsilon=0)
 

@@ -194,7 +194,22 @@ inline void bind_index_build(py::module_& m) {
       .def("num_done", &ChunkedSort::num_done)
       .def("sort_next", &ChunkedSort::sort_next, py::call_guard<py::gil_scoped_release>())
       .def("merge", &ChunkedSort::merge, py::call_guard<py::gil_scoped_release>());
-  m.def("build_table", &build_table, py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "build_table",
+      [](const std::string& tokenized, const std::string& table, int token_bytes, const py::object& progress) {
+        double told = 0;
+        const auto tell = [&](double part) {
+          constexpr double kStep = 1.0 / 256;
+          if (part < told + kStep) return;
+          told = part;
+          const py::gil_scoped_acquire held;
+          if (PyErr_CheckSignals() != 0) throw py::error_already_set();  // Ctrl-C
+          if (!progress.is_none()) progress(part);
+        };
+        const py::gil_scoped_release release;
+        build_table(tokenized, table, token_bytes, tell);
+      },
+      py::arg("tokenized_path"), py::arg("table_path"), py::arg("token_bytes"), py::arg("progress") = py::none());
   m.def("suffix_array", [](TensorArg& tokens) {
     const auto sort = [&](auto t) {
       using T = decltype(t);

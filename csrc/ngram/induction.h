@@ -33,18 +33,18 @@ class Induction {
   Induction(const Char* text, Int* sa, Int n, const std::vector<Int>& counts, std::vector<Int>& cursors, Int block)
       : text_(text), sa_(sa), n_(n), counts_(counts), cursors_(cursors), block_(block) {}
 
-  // done(low, high): sa[low, high) is final.  Called once for every rank, by any thread, several at once.
-  template <class Done>
-  void run(Done&& done) {
+  // watch: see SuffixSort::sort, of whose time `before` is over.
+  template <class Watch>
+  void run(const Watch& watch, double before) {
     const bool blocks = num_threads() > 1 && n_ > block_;
     for (auto& puts : puts_) puts = blocks ? make_big_array<Put>(static_cast<std::size_t>(block_)) : nullptr;
     starts();
     const Int last = n_ - 1;
     sa_[cursors_[at(last)]++] = text_[last - 1] < text_[last] ? ~last : last;
-    const auto nothing = [](Int, Int) {};
-    blocks ? scan_blocks<true>(nothing) : scan<true>(nothing);
+    const double half = (1 - before) / 2;
+    blocks ? scan_blocks<true>(watch, before, half) : scan<true>(watch, before, half);
     ends();
-    blocks ? scan_blocks<false>(done) : scan<false>(done);
+    blocks ? scan_blocks<false>(watch, before + half, half) : scan<false>(watch, before + half, half);
   }
 
  private:
@@ -87,8 +87,8 @@ class Induction {
     return kUp ? cursor++ : --cursor;
   }
 
-  template <bool kUp, class Done>
-  void scan(Done&& done) {
+  template <bool kUp, class Watch>
+  void scan(const Watch& watch, double before, double share) {
     constexpr Int step = kUp ? 1 : -1;
     for (Int left = n_, i = kUp ? 0 : n_ - 1; left > 0;) {
       const Int first = i;
@@ -102,7 +102,8 @@ class Induction {
         const Put put = induced<kUp>(entry);
         if (put.to >= 0) sa_[next_cell<kUp>(put.to)] = put.suffix;
       }
-      if (!kUp) done(i + 1, first + 1);
+      if (!kUp) watch.done(i + 1, first + 1);
+      watch.reached(before + share * (n_ - left) / n_);
     }
   }
   void touch_text(Int i) const { __builtin_prefetch(text_ + std::max<Int>(sa_[i], 2) - 2); }
@@ -113,8 +114,8 @@ class Induction {
 
   Put* puts(Int block) const { return puts_[static_cast<std::size_t>(block % 3)].get(); }
 
-  template <bool kUp, class Done>
-  void scan_blocks(Done&& done) {
+  template <bool kUp, class Watch>
+  void scan_blocks(const Watch& watch, double before, double share) {
     const Int blocks = (n_ + block_ - 1) / block_;
     const auto each = [&](Int block, std::int64_t piece, auto&& fn) {  // fn(block's first cell, part of the block)
       if (block < 0 || block >= blocks) return;
@@ -137,9 +138,10 @@ class Induction {
           while (scattered.load(std::memory_order_acquire) < kPieces) cpu_pause();
           each(b + 1, piece, [&](Int low, Int begin, Int end) { gather<kUp>(puts(b + 1), low, begin, end); });
         } else if (!kUp) {
-          each(b - 2, piece, [&](Int low, Int begin, Int end) { done(low + begin, low + end); });
+          each(b - 2, piece, [&](Int low, Int begin, Int end) { watch.done(low + begin, low + end); });
         }
       });
+      watch.reached(before + share * std::clamp<Int>(b, 0, blocks) / blocks);
     }
   }
   Int size_of(Int block) const { return std::min(block_, n_ - block * block_); }

@@ -13,9 +13,9 @@
 namespace gramcore::ngram {
 namespace {
 
-// Positions of suffixes in order; done(sa, low, high): those of sa[low, high) are final, see SuffixSort.
-template <class Char, class T, class Int, class Done>
-BigArray<Int> sort_as(Span<const T> tokens, const Alphabet<T>& alphabet, Done&& done) {
+// Positions of suffixes in order; watch: see SuffixSort, but watch.done(sa, low, high).
+template <class Char, class T, class Int, class Watch>
+BigArray<Int> sort_as(Span<const T> tokens, const Alphabet<T>& alphabet, const Watch& watch) {
   using Sort = SuffixSort<Char, Int>;
   const std::size_t n = tokens.size(), cells = n + static_cast<std::size_t>(Sort::kSpare);
   const auto text = make_big_array<Char>(cells);
@@ -26,23 +26,41 @@ BigArray<Int> sort_as(Span<const T> tokens, const Alphabet<T>& alphabet, Done&& 
   });
   std::fill(text.get() + n, text.get() + cells, Char{0});
   auto sa = make_big_array<Int>(cells);
-  Sort::sort(text.get(), sa.get(), static_cast<Int>(n), static_cast<Int>(alphabet.size()), {},
-             [&](Int low, Int high) { done(sa.get(), static_cast<std::size_t>(low), static_cast<std::size_t>(high)); });
+  struct {
+    const Int* sa;
+    const Watch& watch;
+    void done(Int low, Int high) const {
+      watch.done(sa, static_cast<std::size_t>(low), static_cast<std::size_t>(high));
+    }
+    void reached(double part) const { watch.reached(part); }
+  } const with_array{sa.get(), watch};
+  Sort::sort(text.get(), sa.get(), static_cast<Int>(n), static_cast<Int>(alphabet.size()), {}, with_array);
   return sa;
 }
 
-template <class Int, class T, class Done>
-BigArray<Int> sort_tokens(Span<const T> tokens, Done&& done) {
+template <class Int, class T, class Watch>
+BigArray<Int> sort_tokens(Span<const T> tokens, const Watch& watch) {
   const Alphabet<T> alphabet(tokens);
-  if (alphabet.size() < 256) return sort_as<std::uint8_t, T, Int>(tokens, alphabet, done);
-  if (alphabet.size() < 65536) return sort_as<std::uint16_t, T, Int>(tokens, alphabet, done);
-  return sort_as<std::uint32_t, T, Int>(tokens, alphabet, done);
+  if (alphabet.size() < 256) return sort_as<std::uint8_t, T, Int>(tokens, alphabet, watch);
+  if (alphabet.size() < 65536) return sort_as<std::uint16_t, T, Int>(tokens, alphabet, watch);
+  return sort_as<std::uint32_t, T, Int>(tokens, alphabet, watch);
 }
 
-// Ranks are written while others are still being sorted.
-template <class T, class Int>
-void write_table(Span<const T> tokens, const AtomicFile& file, std::size_t width) {
-  sort_tokens<Int>(tokens, [&](const Int* sa, std::size_t low, std::size_t high) {
+struct Nobody {
+  template <class Int>
+  void done(const Int*, std::size_t, std::size_t) const {}
+  void reached(double) const {}
+};
+
+// Writes ranks while others are still being sorted.
+template <class T>
+struct TableWriter {
+  const AtomicFile& file;
+  std::size_t width;
+  const std::function<void(double)>& progress;
+
+  template <class Int>
+  void done(const Int* sa, std::size_t low, std::size_t high) const {
     constexpr std::size_t kBatch = 8192;
     unsigned char batch[kBatch * 8 + 8];
     for (std::size_t begin = low; begin < high; begin += kBatch) {
@@ -53,8 +71,11 @@ void write_table(Span<const T> tokens, const AtomicFile& file, std::size_t width
       }
       file.write_at(begin * width, batch, n * width);
     }
-  });
-}
+  }
+  void reached(double part) const {
+    if (progress) progress(part);
+  }
+};
 
 }  // namespace
 
@@ -62,7 +83,7 @@ template <class T, class Int>
 std::vector<Int> suffix_array(Span<const T> tokens) {
   GC_CHECK_AS(LimitError, tokens.size() < static_cast<std::size_t>(std::numeric_limits<Int>::max()),
               "tokens must number < ", std::numeric_limits<Int>::max(), ", got ", tokens.size());
-  const auto sa = sort_tokens<Int>(tokens, [](const Int*, std::size_t, std::size_t) {});
+  const auto sa = sort_tokens<Int>(tokens, Nobody{});
   return std::vector<Int>(sa.get(), sa.get() + tokens.size());
 }
 
@@ -74,7 +95,8 @@ GC_INSTANTIATE(std::uint16_t)
 GC_INSTANTIATE(std::uint32_t)
 #undef GC_INSTANTIATE
 
-void build_table(const std::string& tokenized_path, const std::string& table_path, int token_bytes) {
+void build_table(const std::string& tokenized_path, const std::string& table_path, int token_bytes,
+                 const std::function<void(double)>& progress) {
   const MappedFile source(tokenized_path);
   GC_CHECK_AS(FormatError, source.size() % static_cast<std::size_t>(token_bytes) == 0, tokenized_path,
               ": size must be a multiple of the token width ", token_bytes, ", got ", source.size());
@@ -83,10 +105,11 @@ void build_table(const std::string& tokenized_path, const std::string& table_pat
     using T = decltype(token);
     const Span<const T> tokens(reinterpret_cast<const T*>(source.bytes().data()), source.size() / sizeof(T));
     const auto width = static_cast<std::size_t>(pointer_bytes(source.size()));
+    const TableWriter<T> writer{table, width, progress};
     if (tokens.size() < (std::size_t{1} << 31)) {
-      write_table<T, std::int32_t>(tokens, table, width);
+      sort_tokens<std::int32_t>(tokens, writer);
     } else {
-      write_table<T, std::int64_t>(tokens, table, width);
+      sort_tokens<std::int64_t>(tokens, writer);
     }
   });
   table.commit();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,9 @@ namespace gramcore::ngram {
 template <class T, class Int>
 std::vector<Int> suffix_array(Span<const T> tokens);
 
-// Writes table.N for a tokenized.N file: every suffix's byte offset, in rank order.
-void build_table(const std::string& tokenized_path, const std::string& table_path, int token_bytes);
+// Writes table.N for a tokenized.N file: every suffix's byte offset, in rank order.  progress(part): that much of the
+// sorting is over, in [0, 1]; what it throws ends the call, and no file is left.
+void build_table(const std::string& tokenized_path, const std::string& table_path, int token_bytes,
+                 const std::function<void(double)>& progress = {});
 
 }  // namespace gramcore::ngram

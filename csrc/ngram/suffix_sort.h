@@ -34,18 +34,21 @@ class SuffixSort {
     Int piece = Int{1} << 20;  // positions that are worth a thread
   };
 
-  // Sorts text[0, n) over symbols [1, k] into sa[0, n).  done(low, high): those ranks are final; called once for every
-  // rank, by any thread, several at once, while others are still being sorted.
-  template <class Done>
-  static void sort(const Char* text, Int* sa, Int n, Int k, Sizes sizes, Done&& done) {
-    if (n > 1) return SuffixSort(text, sa, n, k, sizes).run(done);
+  // Sorts text[0, n) over symbols [1, k] into sa[0, n).  While it does, watch.done(low, high) says that those ranks are
+  // final: once for every rank, from any thread, several at once; watch.reached(part) how much of the time is over, in
+  // [0, 1], from the thread that called.
+  template <class Watch>
+  static void sort(const Char* text, Int* sa, Int n, Int k, Sizes sizes, const Watch& watch) {
+    if (n > 1) return SuffixSort(text, sa, n, k, sizes).run(watch);
     if (n == 0) return;
     sa[0] = 0;
-    done(Int{0}, n);
+    watch.done(Int{0}, n);
   }
-  static void sort(const Char* text, Int* sa, Int n, Int k, Sizes sizes) {
-    sort(text, sa, n, k, sizes, [](Int, Int) {});
-  }
+  struct Nobody {
+    void done(Int, Int) const {}
+    void reached(double) const {}
+  };
+  static void sort(const Char* text, Int* sa, Int n, Int k, Sizes sizes) { sort(text, sa, n, k, sizes, Nobody{}); }
   static void sort(const Char* text, Int* sa, Int n, Int k) { sort(text, sa, n, k, Sizes{}); }
 
  private:
@@ -54,17 +57,21 @@ class SuffixSort {
 
   std::size_t at(Int i) const { return static_cast<std::size_t>(text_[i]); }
 
-  template <class Done>
-  void run(Done&& done) {
-    sort_lms();
+  template <class Watch>
+  void run(const Watch& watch) {
+    sort_lms(watch);
     count_symbols();
     place_lms();
-    Induction<Char, Int>(text_, sa_, n_, counts_, cursors_, sizes_.block).run(done);
+    Induction<Char, Int>(text_, sa_, n_, counts_, cursors_, sizes_.block).run(watch, kInduction);
   }
+  // How much of the time is over, about.
+  static constexpr double kCollected = 0.07, kCompared = 0.45, kInduction = 0.65;
 
   // Leaves the m LMS suffixes, sorted, in sa[0, m), cursors_[c] behind those that begin with c.
-  void sort_lms() {
+  template <class Watch>
+  void sort_lms(const Watch& watch) {
     collect_lms();
+    watch.reached(kCollected);
     std::vector<typename PrefixSort<Char, Int>::Group> groups;
     for (std::size_t c = 1; c < cursors_.size(); ++c) {
       const Int low = cursors_[c - 1], high = cursors_[c];
@@ -72,6 +79,7 @@ class SuffixSort {
     }
     const Int m = cursors_.back();
     PrefixSort<Char, Int>(text_, sa_, m, k_, sizes_.large_group).run(std::move(groups));
+    watch.reached(kCompared);
     if (std::any_of(sa_, sa_ + m, [](Int x) { return x < 0; })) sort_ties(m);
   }
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import gramcore
 import numpy as np
 import numpy.typing as npt
 import pytest
+from gramcore import _core
 from gramcore.ngram import suffix_array
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +59,30 @@ LARGE = {
 def test_large_texts(name: str) -> None:
     text = LARGE[name]
     assert is_sorted(text, suffix_array(text))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_tables_say_how_far_they_are_and_stop_when_told(tmp_path: Path, threads: int) -> None:
+    text = np.random.default_rng(5).zipf(1.2, 400_000).clip(max=60_000).astype(np.uint16)
+    text.tofile(tmp_path / "tokenized.0")
+    parts: list[float] = []
+    files = str(tmp_path / "tokenized.0"), str(tmp_path / "table.0")
+    gramcore.set_num_threads(threads)
+    try:
+        _core.ngram.build_table(*files, 2, parts.append)
+
+        def stop(part: float) -> None:
+            raise KeyboardInterrupt(f"{part}")
+
+        with pytest.raises(KeyboardInterrupt):
+            _core.ngram.build_table(files[0], str(tmp_path / "stopped"), 2, stop)
+    finally:
+        gramcore.set_num_threads(0)
+    assert parts == sorted(parts)
+    assert 0 < parts[0] < 0.5 < parts[-2] < parts[-1] <= 1
+    pointers = np.frombuffer((tmp_path / "table.0").read_bytes(), np.uint8).reshape(-1, 3).astype(np.int64)
+    assert is_sorted(text, pointers @ [1, 256, 65536] // 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["table.0", "tokenized.0"]
 
 
 def test_bad_arguments() -> None:

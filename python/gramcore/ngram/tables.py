@@ -108,8 +108,15 @@ def _check_disk(directory: Path, plan: Plan, todo: Sequence[int], width: int) ->
 def _sort_shard(directory: Path, number: int, width: int, tokens: int, block: int, bar: tqdm) -> None:
     tokenized, table = directory / f"tokenized.{number}", directory / f"table.{number}"
     if block == 0:
-        _core.ngram.build_table(str(tokenized), str(table), width)
-        bar.update(tokens)
+        done = 0
+
+        def show(part: float) -> None:
+            nonlocal done
+            bar.update(int(part * tokens) - done)
+            done = int(part * tokens)
+
+        _core.ngram.build_table(str(tokenized), str(table), width, show)
+        bar.update(tokens - done)
         return
     sorter = _core.ngram.ChunkedSort(str(tokenized), str(table), width, block)
     done = sorter.num_done()

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "ngram/alphabet.h"
 #include "ngram/shard_view.h"
 
 namespace gramcore::ngram {
@@ -119,41 +120,67 @@ RankRange Shard::document(std::int64_t index) const {
   return {begin, end};
 }
 
-template <class T, class Rank>
-void Shard::verify_typed() const {
-  const unsigned char* text = tokenized_.bytes().data();
-  const auto at = [&](std::int64_t p) { return load_raw<T>(text + static_cast<std::size_t>(p) * sizeof(T)); };
+template <class T>
+void Shard::verify_documents() const {
+  const auto view = this->view<T>();
   std::int64_t separators = 0;
-  for (std::int64_t p = 0; p < num_tokens_; ++p) separators += at(p) == separator<T>();
+  for (std::int64_t p = 0; p < num_tokens_; ++p) {
+    separators += view.token_at(static_cast<std::uint64_t>(p) * sizeof(T)) == separator<T>();
+  }
   GC_CHECK_AS(FormatError, separators == num_documents_, offset_.path(), ": must have one entry per separator (",
               separators, " in ", tokenized_.path(), "), got ", num_documents_);
   for (std::int64_t d = 0; d < num_documents_; ++d) {
-    const auto begin = document(d).begin;
-    GC_CHECK_AS(FormatError, at(begin - 1) == separator<T>(), offset_.path(), ": entry ", d,
+    const auto before = static_cast<std::uint64_t>(document(d).begin - 1) * sizeof(T);
+    GC_CHECK_AS(FormatError, view.token_at(before) == separator<T>(), offset_.path(), ": entry ", d,
                 " must point at a separator");
   }
-  // Ranks are right if they are a permutation and neighbours agree: first tokens ascend and, where those are equal,
-  // the suffixes one token on have ascending ranks.
-  std::vector<Rank> rank_of(static_cast<std::size_t>(num_tokens_) + 1, 0);  // from 1; the empty suffix comes first
-  for (std::int64_t r = 0; r < num_tokens_; ++r) {
-    auto& slot = rank_of[static_cast<std::size_t>(position(r))];
-    GC_CHECK_AS(FormatError, slot == 0, table_.path(), ": entry ", r, " must not repeat entry ", slot - 1);
-    slot = static_cast<Rank>(r + 1);
-  }
-  for (std::int64_t r = 1; r < num_tokens_; ++r) {
-    const std::int64_t a = position(r - 1), b = position(r);
-    const T first = rank_order(at(a)), second = rank_order(at(b));
-    const bool ascends = first < second || (first == second && rank_of[static_cast<std::size_t>(a) + 1] <
-                                                                   rank_of[static_cast<std::size_t>(b) + 1]);
-    GC_CHECK_AS(FormatError, ascends, table_.path(), ": entries ", r - 1, " and ", r,
-                " must ascend; build the table again");
+}
+
+// A table is right if and only if, ranks taken in order, the suffix one token longer than that of each rank has the
+// next rank of those that begin with its first token, of which the suffix of the last token alone has the first: so
+// every suffix is reached, from the shortest on, and those with one first token are in the order of what follows.
+template <class T>
+void Shard::verify_ranks() const {
+  const auto view = this->view<T>();
+  const Span<const T> tokens(reinterpret_cast<const T*>(tokenized_.bytes().data()),
+                             static_cast<std::size_t>(num_tokens_));
+  const Alphabet<T> alphabet(tokens);
+  std::vector<std::int64_t> cursors(alphabet.size() + 1, 0);
+  for (const T t : tokens) ++cursors[alphabet.rank(t) + 1];
+  for (std::size_t c = 1; c < cursors.size(); ++c) cursors[c] += cursors[c - 1];
+  const auto next_of = [&](std::uint64_t pointer) { return cursors[alphabet.rank(view.token_at(pointer))]++; };
+  const auto expect = [&](std::int64_t rank, std::uint64_t pointer) {
+    GC_CHECK_AS(FormatError, rank < num_tokens_ && view.pointer(rank) == pointer, table_.path(), ": entry ", rank,
+                " must be ", pointer, "; build the table again");
+  };
+  const std::uint64_t last = tokenized_.size() - sizeof(T);
+  expect(next_of(last), last);
+  // What is read is asked for ahead, a block of ranks at a time.
+  constexpr std::int64_t kBlock = 512;
+  std::uint64_t longer[kBlock];
+  std::int64_t ranks[kBlock];
+  for (std::int64_t begin = 0; begin < num_tokens_; begin += kBlock) {
+    const std::int64_t end = std::min(begin + kBlock, num_tokens_);
+    std::size_t n = 0;
+    for (std::int64_t r = begin; r < end; ++r) {
+      const std::uint64_t pointer = view.pointer(r);
+      if (pointer == 0) continue;
+      longer[n] = pointer - sizeof(T);
+      __builtin_prefetch(view.text + longer[n++]);
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      ranks[i] = next_of(longer[i]);
+      if (ranks[i] < num_tokens_) view.prefetch_table(ranks[i]);
+    }
+    for (std::size_t i = 0; i < n; ++i) expect(ranks[i], longer[i]);
   }
 }
 
 void Shard::verify() const {
   with_token_type(token_bytes_, [&](auto t) {
     using T = decltype(t);
-    return num_tokens_ < 0xFFFFFFFF ? verify_typed<T, std::uint32_t>() : verify_typed<T, std::uint64_t>();
+    verify_documents<T>();
+    verify_ranks<T>();
   });
   if (accel_.present()) accel_.verify(*this);
 }

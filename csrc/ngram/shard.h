@@ -53,8 +53,10 @@ class Shard {
   [[noreturn]] void bad_pointer(std::int64_t rank) const;
 
  private:
-  template <class T, class Rank>
-  void verify_typed() const;
+  template <class T>
+  void verify_documents() const;
+  template <class T>
+  void verify_ranks() const;
   std::uint64_t pointer(std::int64_t rank) const;
   std::uint64_t offset(std::int64_t document) const;
 

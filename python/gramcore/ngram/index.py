@@ -321,7 +321,7 @@ class Index:
         """Read everything and check it: FormatError names the file and the first entry that is wrong.
 
         Opening checks sizes and that acceleration files belong to these tables; here all of them is compared with what
-        the tables say (an index opened with ``use_accel=False`` leaves them out). 8 bytes of memory per token.
+        the tables say (an index opened with ``use_accel=False`` leaves them out), in as much memory as they take.
         """
         for shard in range(self.num_shards):
             self._native.verify(shard)

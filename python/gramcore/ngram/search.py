@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,12 +60,18 @@ class Span:
     r: int
     count: int
     unigram_logprob_sum: float  # natural log
-    docs: list[tuple[int, int]]  # (shard, position)
+    shards: npt.NDArray[np.int64] = field(repr=False, compare=False)  # (count,) of its occurrences
+    positions: npt.NDArray[np.int64] = field(repr=False, compare=False)  # (count,) in tokens of the shard
 
     @property
     def length(self) -> int:
         """Tokens of the span."""
         return self.r - self.l
+
+    @property
+    def docs(self) -> list[tuple[int, int]]:
+        """(shard, position) of each occurrence."""
+        return list(zip(self.shards.tolist(), self.positions.tolist(), strict=True))
 
 
 class Metadata:
@@ -183,10 +189,9 @@ def attribute(
     *spans, shards, positions = index._native.attribute(
         ids, stops, begins, min_len, max_cnt, None if minus is None else minus._native
     )
-    docs = list(zip(shards.tolist(), positions.tolist(), strict=True))
     found, begin = [], 0
     for left, right, count, logprob, end in zip(*spans, strict=True):
-        found.append(Span(left, right, count, logprob, docs[begin:end]))
+        found.append(Span(left, right, count, logprob, shards[begin:end], positions[begin:end]))
         begin = end
     return found
 

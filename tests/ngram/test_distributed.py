@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import warnings
@@ -37,6 +38,12 @@ def cluster() -> Iterator[Any]:
         ray.shutdown()
 
 
+def same(ours: Any, theirs: Any) -> None:
+    """Records of numbers and arrays are equal."""
+    for field in dataclasses.fields(ours):
+        np.testing.assert_array_equal(getattr(ours, field.name), getattr(theirs, field.name))
+
+
 def test_same_answers_as_local_and_lost_actors_are_replaced(cluster: Any, tmp_path: Path) -> None:
     from gramcore.ngram.distributed import DistributedIndex, build_shards
 
@@ -58,10 +65,14 @@ def test_same_answers_as_local_and_lost_actors_are_replaced(cluster: Any, tmp_pa
             assert distributed.prob(ids, 97) == local.prob(ids, 97)
             assert distributed.infgram_prob(ids, 97) == local.infgram_prob(ids, 97)
             assert distributed.suffix_counts(ids).tolist() == local.suffix_counts(ids).tolist()
-            ours, theirs = distributed.ntd(ids), local.ntd(ids)
-            assert ours.prompt_cnt == theirs.prompt_cnt
-            assert ours.token_ids.tolist() == theirs.token_ids.tolist()
-            assert ours.cont_cnts.tolist() == theirs.cont_cnts.tolist()
+            same(distributed.ntd(ids), local.ntd(ids))
+            same(distributed.infgram_ntd(ids), local.infgram_ntd(ids))
+        passage = np.concatenate([*map(np.array, some), [250], some[0]]).astype(int).tolist()  # 250 occurs nowhere
+        same(distributed.score(passage), local.score(passage))
+        assert distributed.creativity(passage).tolist() == local.creativity(passage).tolist()
+        conts = rng.choice(list(b"abc d"), len(some))
+        for ours, theirs in zip(distributed.prob_batch(some, conts), local.prob_batch(some, conts), strict=True):
+            assert ours.tolist() == theirs.tolist()
 
     compare(queries)
     for actor in distributed._actors:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gramcore._checks import check_int, require
 from gramcore.errors import LimitError
 from gramcore.ngram.index import Ids, Index, Queries, flatten
-from gramcore.ngram.results import Distribution, Probability
+from gramcore.ngram.results import Distribution, Probability, Score
 
 __all__ = ["DistributedIndex", "build_shards"]
 
@@ -59,6 +59,11 @@ class _Holder:
     def count_batch(self, ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return self.index.count_batch((ids, offsets))
 
+    def prob_batch(
+        self, ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64], cont_ids: Ids
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        return self.index.prob_batch((ids, offsets), cont_ids)
+
     def suffix_counts(self, ids: Sequence[int]) -> npt.NDArray[np.int64]:
         return self.index.suffix_counts(ids)
 
@@ -67,9 +72,17 @@ class _Holder:
         longer = self.index.suffix_counts([*ids, token])[1:]
         return self.index.suffix_counts(ids), longer
 
-    def ntd(self, ids: Sequence[int]) -> tuple[int, npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-        found = self.index.ntd(ids)
-        return found.prompt_cnt, found.token_ids, found.cont_cnts
+    def ntd(self, ids: Sequence[int]) -> Distribution:
+        return self.index.ntd(ids)
+
+    def infgram_ntd(self, ids: Sequence[int]) -> Distribution:
+        return self.index.infgram_ntd(ids)
+
+    def suffix_lens(self, ids: Sequence[int]) -> npt.NDArray[np.int64]:
+        return self.index.score(ids).suffix_len
+
+    def creativity(self, ids: Sequence[int]) -> npt.NDArray[np.int64]:
+        return self.index.creativity(ids)
 
 
 class DistributedIndex:
@@ -156,17 +169,47 @@ class DistributedIndex:
         counts = int(before[length]), int(after[length])
         return Probability(*counts, counts[1] / counts[0], length)
 
+    def prob_batch(self, prompts: Queries, cont_ids: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(prompt_cnt, cont_cnt), each (Q,), of many prompts and their continuations, one round trip."""
+        ids, offsets = flatten(prompts)
+        both = self._all(lambda actor: actor.prob_batch.remote(ids, offsets, cont_ids))
+        return np.sum([b for b, _ in both], axis=0), np.sum([a for _, a in both], axis=0)
+
     def ntd(self, prompt_ids: Ids) -> Distribution:
         """Exact next-token distribution, one round trip."""
         prompt = [int(i) for i in prompt_ids]
-        parts = self._all(lambda actor: actor.ntd.remote(prompt))
-        tokens, inverse = np.unique(np.concatenate([t for _, t, _ in parts]), return_inverse=True)
-        counts = np.zeros(len(tokens), np.int64)
-        np.add.at(counts, inverse, np.concatenate([c for _, _, c in parts]))
-        return Distribution(sum(n for n, _, _ in parts), tokens, counts, len(prompt))
+        return _merge(self._all(lambda actor: actor.ntd.remote(prompt)))
+
+    def infgram_ntd(self, prompt_ids: Ids) -> Distribution:
+        """Infini-gram distribution, one round trip: an actor with a shorter match than others has none of theirs."""
+        prompt = [int(i) for i in prompt_ids]
+        parts = self._all(lambda actor: actor.infgram_ntd.remote(prompt))
+        longest = max(p.suffix_len for p in parts)
+        return _merge([p for p in parts if p.suffix_len == longest])
+
+    def score(self, ids: Ids) -> Score:
+        """Infini-gram probability of each token of a passage, two round trips: lengths of matches, then counts."""
+        passage = [int(i) for i in ids]
+        lengths: npt.NDArray[np.int64] = np.max(self._all(lambda actor: actor.suffix_lens.remote(passage)), axis=0)
+        prompts = [passage[i - n : i] for i, n in enumerate(lengths.tolist())]
+        return Score(lengths, *self.prob_batch(prompts, passage))
+
+    def creativity(self, ids: Ids) -> npt.NDArray[np.int64]:
+        """(T,) end of the longest stretch that begins at each token, one round trip."""
+        passage = [int(i) for i in ids]
+        ends: npt.NDArray[np.int64] = np.max(self._all(lambda actor: actor.creativity.remote(passage)), axis=0)
+        return ends
 
     def close(self) -> None:
         """Stop the actors."""
         for actor in self._actors:
             self._ray.kill(actor)
         self._actors = []
+
+
+def _merge(parts: Sequence[Distribution]) -> Distribution:
+    """The distribution over all parts, which are of one prompt."""
+    tokens, inverse = np.unique(np.concatenate([p.token_ids for p in parts]), return_inverse=True)
+    counts = np.zeros(len(tokens), np.int64)
+    np.add.at(counts, inverse, np.concatenate([p.cont_cnts for p in parts]))
+    return Distribution(sum(p.prompt_cnt for p in parts), tokens, counts, parts[0].suffix_len)

@@ -41,6 +41,17 @@ def test_answers_equal_the_index(client: Any, index: Index) -> None:
     assert client.post("/count", json={"ids": ids}).json()["count"] == index.count(ids) == 2
     assert client.post("/count", json={"text": "the cat"}).json()["count"] == 2
     assert client.post("/count_batch", json={"queries": [ids, [1]]}).json() == {"counts": [2, 0]}
+    pairs = client.post("/prob_batch", json={"queries": [ids, [1]], "cont_ids": [32, 32]}).json()
+    assert pairs == {"prompt_cnts": [2, 0], "cont_cnts": [2, 0]}
+    batch = client.post("/ntd_batch", json={"queries": [list(b"the cat "), list(b"cat"), [1]], "top": 2}).json()
+    assert batch["prompt_cnts"] == [2, 2, 0]
+    assert batch["offsets"] == [0, 2, 3, 3]
+    assert batch["token_ids"] == list(b"rs ")
+    assert batch["cont_cnts"] == [1, 1, 2]
+    cnf = {"cnf": [[list(b"the cat")], [list(b"ran"), list(b"mat")]], "maxnum": 2}
+    search = client.post("/search_cnf", json=cnf).json()
+    assert (search["cnt"], search["approx"]) == (2, False)
+    assert [bytes(d["ids"][d["needle_offset"] :])[:7] for d in search["documents"]] == [b"the cat"] * 2
     following = client.post("/ntd", json={"text": "zthe cat "}).json()
     assert (following["suffix_len"], following["prompt_cnt"]) == (8, 2)
     assert [(n["text"], n["count"]) for n in following["next"]] == [("r", 1), ("s", 1)]
@@ -70,11 +81,18 @@ def test_limits_and_bad_arguments_give_one_sentence(client: Any, index: Index) -
         ({"text": "a" * 5000}, 413, "<= 4096 characters"),
         ({"text": "a", "maxnum": 101}, 413, "maxnum must be <= 100"),
         ({"text": "a", "max_disp_len": 10**6}, 413, "max_disp_len must be <= 2048"),
+        ({"text": "a", "max_cnt": 10**6}, 413, "max_cnt must be <= 10000"),
     ):
         answer = client.post("/count", json=body)
         assert answer.status_code == status, body
         assert words in str(answer.json()["detail"])
     assert client.post("/count_batch", json={"queries": [[1]] * 4}).status_code == 413
+    assert client.post("/ntd_batch", json={"queries": [[1]] * 4}).status_code == 413
+    assert client.post("/ntd_batch", json={"queries": [[1]], "top": 0}).status_code == 400
+    assert client.post("/prob_batch", json={"queries": [[1]], "cont_ids": []}).status_code == 400
+    assert client.post("/search_cnf", json={"cnf": [[[1]]] * 4}).status_code == 413
+    assert client.post("/search_cnf", json={"cnf": [[[1]]], "maxnum": 101}).status_code == 413
+    assert client.post("/search_cnf", json={"cnf": [[]]}).status_code == 400
     assert client.post("/ntd", json={"text": "a", "top": 0}).status_code == 400
     assert client.post("/infgram_prob", json={"text": "a"}).status_code == 422
     surrogate = client.post("/count", content=b'{"text": "\\ud800"}', headers={"Content-Type": "application/json"})

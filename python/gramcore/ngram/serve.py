@@ -23,8 +23,9 @@ _CHARS_PER_TOKEN = 64  # of a text that is encoded at all
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask: tokens per query, queries per batch, requests at once, seconds, and of documents how
-    many and how many tokens of each beside the match."""
+    """What one request may ask: tokens per query, queries per batch, requests at once, seconds, of documents how
+    many and how many tokens of each beside the match, how often an attributed span may occur, and how many places of
+    a clause are looked at."""
 
     max_tokens: int = 2048
     max_batch: int = 1024
@@ -32,9 +33,19 @@ class Limits:
     max_seconds: float = 10.0
     max_documents: int = 100
     max_shown: int = 2048
+    max_span_count: int = 10_000
+    max_clause_freq: int = 500_000
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "max_batch", "max_concurrent", "max_documents", "max_shown"):
+        for name in (
+            "max_tokens",
+            "max_batch",
+            "max_concurrent",
+            "max_documents",
+            "max_shown",
+            "max_span_count",
+            "max_clause_freq",
+        ):
             check_int(name, getattr(self, name), low=1)
         check_real("max_seconds", self.max_seconds, low=0, low_open=True)
 
@@ -87,7 +98,11 @@ def _ids_of(query: Any, codec: Codec, limits: Limits) -> list[int]:
     error_type = require("fastapi", "serve").HTTPException
     if (query.ids is None) == (query.text is None):
         raise error_type(422, "a query must have ids or text, and not both")
-    for name, most in (("maxnum", limits.max_documents), ("max_disp_len", limits.max_shown)):
+    for name, most in (
+        ("maxnum", limits.max_documents),
+        ("max_disp_len", limits.max_shown),
+        ("max_cnt", limits.max_span_count),
+    ):
         if getattr(query, name) > most:
             raise error_type(413, f"{name} must be <= {most}, got {getattr(query, name)}")
     ids: list[int] | None = query.ids
@@ -111,8 +126,10 @@ def create_app(index: Index, *, tokenizer: Any = None, limits: Limits | None = N
     """The FastAPI application; its OpenAPI description is at ``/docs``.
 
     POST endpoints take ``{"ids": [...]}`` or ``{"text": "..."}``: ``/count``, ``/ntd``, ``/infgram_prob``, ``/score``,
-    ``/search_docs``, ``/attribute``; ``/count_batch`` takes ``{"queries": [[...], ...]}``. A bad argument gives 400 or
-    422 with one sentence, too large a query 413, too many requests 429, too slow an answer 504.
+    ``/search_docs``, ``/attribute``. ``/count_batch``, ``/prob_batch`` (with ``cont_ids``) and ``/ntd_batch`` (with
+    ``top``) take ``{"queries": [[...], ...]}``; ``/search_cnf`` takes ``{"cnf": [[[...], ...], ...]}``, clauses of
+    n-grams. A bad argument gives 400 or 422 with one sentence, too large a query 413, too many requests 429, too slow
+    an answer 504.
 
     Args:
         index: forward.
@@ -138,20 +155,13 @@ def create_app(index: Index, *, tokenizer: Any = None, limits: Limits | None = N
         min_len=(int, 3),
         max_cnt=(int, 1000),
     )
-    batch_type = pydantic.create_model("Batch", queries=(list[list[int]], ...))
 
     def ids_of(query: Any) -> list[int]:
         return _ids_of(query, codec, bounds)
 
     _add_queries(app, index, codec, guarded, ids_of, query_type)
 
-    async def count_batch(batch: Any) -> dict[str, Any]:
-        total = sum(map(len, batch.queries))
-        if len(batch.queries) > bounds.max_batch or total > bounds.max_batch * bounds.max_tokens:
-            raise fastapi.HTTPException(413, f"a batch must have <= {bounds.max_batch} queries")
-        return {"counts": (await guarded(lambda: index.count_batch(batch.queries))).tolist()}
-
-    _post(app, "/count_batch", count_batch, batch_type)
+    _add_batches(app, index, guarded, bounds)
 
     async def page() -> Any:
         return fastapi.responses.HTMLResponse(_PAGE.read_text(encoding="utf-8"))
@@ -184,6 +194,62 @@ def _post(app: Any, path: str, endpoint: Callable[..., Any], body: type) -> None
     name = next(iter(endpoint.__code__.co_varnames))
     endpoint.__annotations__ = {name: body}
     app.post(path)(endpoint)
+
+
+def _add_batches(app: Any, index: Index, guarded: Callable[..., Any], bounds: Limits) -> None:
+    error_type = require("fastapi", "serve").HTTPException
+    create = require("pydantic", "serve").create_model
+    queries = (list[list[int]], ...)
+
+    def limited(ngrams: list[list[int]]) -> list[list[int]]:
+        most = bounds.max_batch * bounds.max_tokens
+        if len(ngrams) > bounds.max_batch or sum(map(len, ngrams)) > most:
+            raise error_type(413, f"a batch must have <= {bounds.max_batch} queries and <= {most} tokens")
+        return ngrams
+
+    async def count_batch(batch: Any) -> dict[str, Any]:
+        ngrams = limited(batch.queries)
+        return {"counts": (await guarded(lambda: index.count_batch(ngrams))).tolist()}
+
+    async def prob_batch(batch: Any) -> dict[str, Any]:
+        ngrams = limited(batch.queries)
+        before, after = await guarded(lambda: index.prob_batch(ngrams, batch.cont_ids))
+        return {"prompt_cnts": before.tolist(), "cont_cnts": after.tolist()}
+
+    async def ntd_batch(batch: Any) -> dict[str, Any]:
+        ngrams = limited(batch.queries)
+        found = await guarded(lambda: index.ntd_batch(ngrams, top=batch.top))
+        return {
+            "prompt_cnts": found.prompt_cnts.tolist(),
+            "offsets": found.offsets.tolist(),
+            "token_ids": found.token_ids.tolist(),
+            "cont_cnts": found.cont_cnts.tolist(),
+        }
+
+    async def search_cnf(search: Any) -> dict[str, Any]:
+        limited([ids for clause in search.cnf for ids in clause])
+        if search.maxnum > bounds.max_documents or search.max_disp_len > bounds.max_shown:
+            raise error_type(413, f"maxnum must be <= {bounds.max_documents}, max_disp_len <= {bounds.max_shown}")
+        found = await guarded(
+            lambda: index.search_docs_cnf(
+                search.cnf,
+                maxnum=search.maxnum,
+                max_disp_len=search.max_disp_len,
+                max_diff_tokens=search.max_diff_tokens,
+                max_clause_freq=bounds.max_clause_freq,
+            )
+        )
+        documents = [
+            {"doc_ix": d.doc_ix, "doc_len": d.doc_len, "needle_offset": d.needle_offset, "ids": d.token_ids.tolist()}
+            for d in found.documents
+        ]
+        return {"cnt": found.cnt, "approx": found.approx, "documents": documents}
+
+    _post(app, "/count_batch", count_batch, create("Batch", queries=queries))
+    _post(app, "/prob_batch", prob_batch, create("ProbBatch", queries=queries, cont_ids=(list[int], ...)))
+    _post(app, "/ntd_batch", ntd_batch, create("NtdBatch", queries=queries, top=(int, 20)))
+    shape = {"maxnum": (int, 3), "max_disp_len": (int, 60), "max_diff_tokens": (int, 100)}
+    _post(app, "/search_cnf", search_cnf, create("Cnf", cnf=(list[list[list[int]]], ...), **shape))
 
 
 def _add_queries(

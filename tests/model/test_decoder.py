@@ -38,7 +38,7 @@ def test_bf16_weights_are_used_as_they_are(isa: str) -> None:
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0", "F16"])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16"])
 def test_gguf_weights_within_the_error_of_int8_activations(kind: str, tmp_path: Path) -> None:
     config = transformers.Qwen2Config(**(SIZES | {"vocab_size": 257, "hidden_size": 96, "intermediate_size": 160}))
     torch.manual_seed(4)

@@ -141,7 +141,7 @@ def test_errors_name_cause_and_remedy(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("kind", ["Llama", "Qwen2"])
-@pytest.mark.parametrize("stored", ["Q4_0", "Q4_1", "Q8_0", "F16"])
+@pytest.mark.parametrize("stored", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16"])
 def test_low_bit_weights_keep_the_codes_of_the_file(kind: str, stored: str, tmp_path: Path) -> None:
     write_model(tmp_path / "m.gguf", tiny(kind, True), stored)
     dense, _ = load(tmp_path, bits=32)

@@ -18,8 +18,8 @@ def packed_from_gguf(
 ) -> PackedTensor | SixBitTensor | None:
     """The packed form of a quantised matrix of a GGUF file, or None for floating-point formats.
 
-    Q4_0, Q4_1 and Q8_0 keep their fp16 scales; Q4_K's scales and minima and Q6_K's scales are products of two stored
-    numbers and are kept as exact fp32 (6 and 8 bits per weight).
+    Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 keep their fp16 scales; scales and minima of Q4_K, Q5_K and Q6_K are products of two
+    stored numbers and are kept as exact fp32 (6, 7 and 8 bits per weight).
 
     Args:
         tensor: a two-dimensional tensor of the file.

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gramcore.errors import FormatError
-from gramcore.quant.blocks import BLOCK_TYPES, BlockType
+from gramcore.quant.blocks import BLOCK_TYPES, OTHER_TYPES, BlockType
 
 __all__ = ["GgufFile", "GgufTensor"]
 
@@ -137,8 +137,10 @@ class GgufFile(Mapping[str, GgufTensor]):
         code, offset = r.scalar("I", f"type of {name}"), r.scalar("Q", f"offset of {name}")
         kind = BLOCK_TYPES.get(code)
         if kind is None:
-            known = ", ".join(t.name for t in BLOCK_TYPES.values())
-            raise r.wrong(f"type of tensor {name!r} must be one of {known}, got code {code}; convert the file to one")
+            known, got = ", ".join(t.name for t in BLOCK_TYPES.values()), OTHER_TYPES.get(code, f"code {code}")
+            raise r.wrong(
+                f"type of tensor {name!r} must be one of {known}, got {got}; convert the file anew to one of them"
+            )
         if any(d == 0 for d in dims) or math.prod(dims) > 1 << 62:
             raise r.wrong(f"shape of tensor {name!r} must have positive sizes, got {dims}")
         if dims[0] % kind.block_len:

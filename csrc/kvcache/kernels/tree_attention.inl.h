@@ -7,9 +7,9 @@
 // Few rows: keys are transposed tile by tile and are the lanes of scores.  Many rows (tree_attention_many.inl.h): rows
 // are the lanes and keys are read where they lie.  Both are one register-blocked product with the same order of sums
 // (tree_attention_products.inl.h), and give the same bits.
-// Products are fp32, or bf16 pairs (vdpbf16ps, or tiles) when the query and the cache are bf16 and the level has them.
-// An int8 cache is widened with its slots' factors as tiles are packed.  Products of AMX tiles keep their maximum
-// online instead (tree_attention_amx.inl.h). Tiles are kTileKeys slots; head_dim is padded with zeros to 32.
+// Products are fp32; an int8 cache is widened with its slots' factors as tiles are packed.  When the query and the
+// cache are bf16 and the level multiplies pairs of them, the maximum is kept online instead
+// (tree_attention_online.inl.h). Tiles are kTileKeys slots; head_dim is padded with zeros to 32.
 #include "core/tiles.h"
 #include "core/vec.h"
 #include "kvcache/kernels/tree_attention.h"
@@ -68,18 +68,6 @@ GC_INLINE void write_row(float* out, const float* acc, float total, std::int64_t
   for (std::int64_t d = 0; d < head_dim; ++d) out[d] = acc[d] * inverse;
 }
 
-#if defined(__AVX512BF16__)
-// In place: padded fp32 numbers become padded/2 pairs of bf16.
-static void narrow_row(float* s, std::int64_t padded) {
-  char* to = reinterpret_cast<char*>(s);
-  for (std::int64_t j = 0; j < padded; j += 32) {
-    const __m512 a = _mm512_loadu_ps(s + j), c = _mm512_loadu_ps(s + j + 16);
-    const __m512bh pairs = _mm512_cvtne2ps_pbh(c, a);
-    __builtin_memcpy(to + j * 2, &pairs, sizeof(pairs));
-  }
-}
-#endif
-
 template <class Products>
 static void pack_query(std::int32_t* to, const AttentionBlock& b, std::int64_t dim, std::int64_t stride) {
   for (std::int64_t r = 0; r < b.rows; ++r) {
@@ -99,58 +87,51 @@ static void pack_query(std::int32_t* to, const AttentionBlock& b, std::int64_t d
 
 constexpr int kFewKeys = 2 * kLanes;  // a packed tile fills a third of the first-level cache
 
-// Few rows: lanes are keys, then dimensions.
-template <class Products, class T>
+// Few rows, fp32 products: lanes are keys, then dimensions.
+template <class T>
 static void attend_few(const AttentionBlock& b) {
   const std::int64_t dim = padded_dim(b.head_dim), padded = round_up(b.num_keys, kTileKeys);
-  const int key_steps = static_cast<int>(dim / Products::kPer);
+  const int key_steps = static_cast<int>(dim);
   float* scores = b.scratch;
   float* acc = scores + b.rows * padded;
   auto* query = reinterpret_cast<std::int32_t*>(acc + b.rows * dim);
   auto* tile = query + b.rows * dim;
   float* sums = reinterpret_cast<float*>(tile + kTileKeys * dim);
   // fp32 tiles and values of a whole number of vectors are read where they lie.
-  constexpr bool kMayRead = Products::kPer == 1 && sizeof(T) == 4;
-  const bool direct = kMayRead && b.head_dim == dim, read_keys = direct && b.key_tiles;
-  pack_query<Products>(query, b, dim, dim);
+  const bool direct = sizeof(T) == 4 && b.head_dim == dim, read_keys = direct && b.key_tiles;
+  pack_query<F32Products>(query, b, dim, dim);
   const std::int64_t keys_here = b.key_tiles ? kTileKeys : kFewKeys;
   for (std::int64_t k = 0; k < b.num_keys; k += keys_here) {
     const int count = static_cast<int>(b.num_keys - k < keys_here ? b.num_keys - k : keys_here);
     const std::int32_t* keys = tile;
     if (read_keys) {
-      keys = reinterpret_cast<const std::int32_t*>(static_cast<const T*>(b.key) + k * b.head_dim);
-    } else if (Products::kPer == 1 && b.key_tiles) {
+      keys = bits_at(static_cast<const T*>(b.key) + k * b.head_dim);
+    } else if (b.key_tiles) {
       widen_keys<T>(tile, b, k, key_steps);
     } else if constexpr (sizeof(T) == 1) {
       pack_short_keys<kFewKeys>(tile, b, k, count, key_steps);
     } else {
-      pack_keys<Products, T, kFewKeys>(tile, b, k, count, key_steps);
+      pack_keys<F32Products, T, kFewKeys>(tile, b, k, count, key_steps);
     }
     Fetch next(b, b.key, sizeof(T), b.key_tiles ? b.head_dim : b.key_step, k + keys_here, keys_here,
                Fetch::calls(b.rows * keys_here, key_steps));
-    multiply<Products>(scores + k, padded, false, {query, dim, 1}, b.rows, keys, keys_here, keys_here, key_steps,
-                       &next);
+    multiply_all<F32Products>(scores + k, padded, false, {query, dim, 1}, b.rows, keys, keys_here, keys_here, key_steps,
+                              &next);
   }
   for (std::int64_t r = 0; r < b.rows; ++r) {
     mask_row(scores + r * padded, b, b.first_node + r / b.group, 0, padded);
     softmax_row(scores + r * padded, padded);
-#if defined(__AVX512BF16__)
-    if constexpr (Products::kPer == 2) narrow_row(scores + r * padded, padded);
-#endif
   }
-  const Vi ones = splat(Products::one());
+  const Vf ones = splat(1.0f);
   for (std::int64_t k = 0; k < b.num_keys; k += kTileKeys) {
     const int count = static_cast<int>(b.num_keys - k < kTileKeys ? b.num_keys - k : kTileKeys);
-    const int steps = (count + Products::kPer - 1) / Products::kPer;
-    if (!direct) pack_values<Products, T>(tile, b, k, count, dim);
-    const std::int32_t* values =
-        direct ? reinterpret_cast<const std::int32_t*>(static_cast<const T*>(b.value) + k * b.value_step) : tile;
-    const Matrix weights = {reinterpret_cast<const std::int32_t*>(scores) + k / Products::kPer, padded, 1};
+    if (!direct) widen_rows<T>(tile, b.value, b.value_step, b.value_scale, b.head_dim, k, count, dim);
+    const std::int32_t* values = direct ? bits_at(static_cast<const T*>(b.value) + k * b.value_step) : tile;
+    const Matrix weights = {bits_at(scores) + k, padded, 1};
     Fetch next(b, b.value, sizeof(T), b.value_step, direct ? k + kTileKeys : b.num_keys, kTileKeys,
-               Fetch::calls(b.rows * dim, steps));
-    multiply<Products>(acc, dim, k > 0, weights, b.rows, values, direct ? b.value_step : dim, dim, steps, &next);
-    multiply<Products>(sums, kLanes, k > 0, weights, b.rows, reinterpret_cast<const std::int32_t*>(&ones), 0, kLanes,
-                       steps, nullptr);
+               Fetch::calls(b.rows * dim, count));
+    multiply_all<F32Products>(acc, dim, k > 0, weights, b.rows, values, direct ? b.value_step : dim, dim, count, &next);
+    multiply_all<F32Products>(sums, kLanes, k > 0, weights, b.rows, bits_at(&ones), 0, kLanes, count, nullptr);
   }
   for (std::int64_t r = 0; r < b.rows; ++r) {
     write_row(b.out + r * b.head_dim, acc + r * dim, b.num_keys > 0 ? sums[r * kLanes] : 0.0f, b.head_dim);
@@ -174,13 +155,19 @@ GC_INLINE bool many_rows(const AttentionBlock& b) {
   return b.rows > kLanes / 2 && !bf16_products(b);
 }
 
+#if defined(__AVX512BF16__)
+#include "kvcache/kernels/tree_attention_online.inl.h"
+#endif
 #if defined(GC_ISA_IS_amx)
 #include "kvcache/kernels/tree_attention_amx.inl.h"
+using LevelPairs = TilePairs;
+#elif defined(__AVX512BF16__)
+using LevelPairs = VectorPairs;
 #endif
 
 static std::int64_t scratch_floats(const AttentionBlock& b) {
-#if defined(GC_ISA_IS_amx)
-  if (bf16_products(b)) return TileScratch::floats(b);
+#if defined(__AVX512BF16__)
+  if (bf16_products(b)) return PairScratch::floats(b);
 #endif
   if (many_rows(b)) return LaneScratch::floats(b);
   const std::int64_t dim = padded_dim(b.head_dim);  // scores, sums, queries, one packed tile, sums of weights
@@ -189,14 +176,12 @@ static std::int64_t scratch_floats(const AttentionBlock& b) {
 
 template <class T>
 static void attend_as(const AttentionBlock& b) {
-  return many_rows(b) ? attend_many<T>(b) : attend_few<F32Products, T>(b);
+  return many_rows(b) ? attend_many<T>(b) : attend_few<T>(b);
 }
 
 static void attend(const AttentionBlock& b) {
-#if defined(GC_ISA_IS_amx)
-  if (bf16_products(b)) return attend_tiles(b);
-#elif defined(__AVX512BF16__)
-  if (bf16_products(b)) return attend_few<Bf16Products, bf16>(b);
+#if defined(__AVX512BF16__)
+  if (bf16_products(b)) return attend_online<LevelPairs>(b);
 #endif
   switch (b.kv_dtype) {
     case DType::bf16: return attend_as<bf16>(b);
@@ -207,7 +192,7 @@ static void attend(const AttentionBlock& b) {
 }
 
 extern const TreeAttentionKernels kTreeAttention;
-#if defined(GC_ISA_IS_amx)
+#if defined(__AVX512BF16__)
 const TreeAttentionKernels kTreeAttention = {attend, scratch_floats, true};
 #else
 const TreeAttentionKernels kTreeAttention = {attend, scratch_floats, false};

@@ -26,10 +26,6 @@ struct LaneScratch {
   std::int64_t lanes(std::int64_t row) const { return rows - row < kMostLanes ? rows - row : kMostLanes; }
 };
 
-GC_INLINE const std::int32_t* bits_at(const void* p) {
-  return static_cast<const std::int32_t*>(p);
-}
-
 // The tile's keys as a matrix of a row per key.
 template <class T>
 static Matrix key_matrix(const AttentionBlock& b, const LaneScratch& t, std::int64_t first, int count) {
@@ -102,8 +98,8 @@ static void attend_many(const AttentionBlock& b) {
     for (std::int64_t row = 0; row < t.rows; row += kMostLanes) {
       const std::int64_t lanes = t.lanes(row);
       float* scores = t.scores + row * b.num_keys + k * lanes;
-      multiply<F32Products>(scores, lanes, false, keys, count, bits_at(t.query + row * b.head_dim), lanes, lanes,
-                            b.head_dim, &next);
+      multiply_all<F32Products>(scores, lanes, false, keys, count, bits_at(t.query + row * b.head_dim), lanes, lanes,
+                                b.head_dim, &next);
       mask_lanes(scores, b, row, lanes, k, count);
       raise_most(t.most + row, scores, lanes, count);
     }
@@ -111,15 +107,17 @@ static void attend_many(const AttentionBlock& b) {
   const bool direct = sizeof(T) == 4 && b.head_dim == t.dim;
   for (std::int64_t k = 0; k < b.num_keys; k += kTileKeys) {
     const int count = static_cast<int>(b.num_keys - k < kTileKeys ? b.num_keys - k : kTileKeys);
-    if (!direct) pack_values<F32Products, T>(reinterpret_cast<std::int32_t*>(t.tile), b, k, count, t.dim);
+    if (!direct)
+      widen_rows<T>(reinterpret_cast<std::int32_t*>(t.tile), b.value, b.value_step, b.value_scale, b.head_dim, k, count,
+                    t.dim);
     const void* values = direct ? static_cast<const void*>(static_cast<const T*>(b.value) + k * b.value_step) : t.tile;
     Fetch next(b, b.value, sizeof(T), b.value_step, direct ? k + kTileKeys : b.num_keys, kTileKeys,
                Fetch::calls(t.lanes(0) * t.dim, count));
     for (std::int64_t row = 0; row < t.rows; row += kMostLanes) {
       const std::int64_t lanes = t.lanes(row), rows = b.rows - row < lanes ? b.rows - row : lanes;
       weigh(t.weights, t.sums + row, t.most + row, t.scores + row * b.num_keys + k * lanes, lanes, count);
-      multiply<F32Products>(t.acc + row * t.dim, t.dim, k > 0, {bits_at(t.weights), 1, lanes}, rows, bits_at(values),
-                            direct ? b.value_step : t.dim, t.dim, count, &next);
+      multiply_all<F32Products>(t.acc + row * t.dim, t.dim, k > 0, {bits_at(t.weights), 1, lanes}, rows,
+                                bits_at(values), direct ? b.value_step : t.dim, t.dim, count, &next);
     }
   }
   for (std::int64_t r = 0; r < b.rows; ++r) {

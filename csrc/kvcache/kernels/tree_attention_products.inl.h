@@ -12,7 +12,6 @@ struct F32Products {
   GC_INLINE Vf madd(Vf acc, Vi vector, std::int32_t scalar) {
     return acc + reinterpret_cast<Vf>(vector) * reinterpret_cast<Vf>(splat(scalar));
   }
-  static std::int32_t one() { return 0x3f800000; }
 };
 
 #if defined(__AVX512BF16__)
@@ -22,7 +21,6 @@ struct Bf16Products {
     return reinterpret_cast<Vf>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(acc), reinterpret_cast<__m512bh>(vector),
                                                  reinterpret_cast<__m512bh>(splat(scalar))));
   }
-  static std::int32_t one() { return 0x3f803f80; }
 };
 #endif
 
@@ -33,6 +31,9 @@ GC_INLINE Vi load_bits(const void* p) {
 }
 GC_INLINE void store_bits(std::int32_t* p, Vi v) {
   __builtin_memcpy(p, &v, sizeof(v));
+}
+GC_INLINE const std::int32_t* bits_at(const void* p) {
+  return static_cast<const std::int32_t*>(p);
 }
 GC_INLINE Vf as_floats(Vi v) {
   return reinterpret_cast<Vf>(v);
@@ -188,25 +189,6 @@ static void widen_rows(std::int32_t* tile, const void* cache, std::int64_t cache
   }
 }
 
-// tile[step][dim]: values of kPer successive slots in one 32-bit lane; an odd last slot is paired with zero.
-template <class Products, class T>
-static void pack_values(std::int32_t* tile, const AttentionBlock& b, std::int64_t first, int count, std::int64_t dim) {
-  if constexpr (Products::kPer == 1) {
-    widen_rows<T>(tile, b.value, b.value_step, b.value_scale, b.head_dim, first, count, dim);
-  } else {
-    const T* values = static_cast<const T*>(b.value) + first * b.value_step;
-    for (int k = 0; k < count; k += 2) {
-      const T* row = values + k * b.value_step;
-      for (std::int64_t d = 0; d < dim; d += kLanes) {
-        const Vu lanes = reinterpret_cast<Vu>(row_lanes(row, d, b.head_dim)) >> 16;
-        const Vi next = k + 1 < count ? as_bits(row_lanes(row + b.value_step, d, b.head_dim)) : Vi{};
-        store_bits(tile + k / 2 * dim + d,
-                   reinterpret_cast<Vi>(lanes) | (next & static_cast<std::int32_t>(0xffff0000)));
-      }
-    }
-  }
-}
-
 // A matrix of 32-bit elements where it lies; steps count elements.
 struct Matrix {
   const std::int32_t* data;
@@ -311,8 +293,8 @@ static void multiply_rows(float* out, std::int64_t out_row, bool add, Matrix a, 
 
 // The same for any number of rows and any multiple of kLanes lanes; `fetch` may be null.
 template <class Products>
-static void multiply(float* out, std::int64_t out_row, bool add, Matrix a, std::int64_t rows, const std::int32_t* b,
-                     std::int64_t b_step, std::int64_t lanes, std::int64_t steps, Fetch* fetch) {
+static void multiply_all(float* out, std::int64_t out_row, bool add, Matrix a, std::int64_t rows, const std::int32_t* b,
+                         std::int64_t b_step, std::int64_t lanes, std::int64_t steps, Fetch* fetch) {
   for (std::int64_t l = 0; l < lanes; l += kMostVecs * kLanes) {
     const std::int64_t vecs = (lanes - l) / kLanes;
     const auto with = [&](auto fn) { fn(out + l, out_row, add, a, rows, b + l, b_step, steps, fetch); };

@@ -30,7 +30,7 @@ const char* cpu_level_name(CpuLevel level);
 CpuLevel parse_cpu_level(const std::string& name);  // throws InvalidArgument naming the known ones
 
 // Levels this machine can run, ascending; the one in use is the highest allowed by set_cpu_level or, before
-// that, by the environment variable GRAMCORE_ISA, else the highest the machine has.
+// that, by the environment variable GRAMCORE_ISA, else the highest the machine has that pays (see cpu.cc).
 std::vector<CpuLevel> supported_cpu_levels();
 CpuLevel current_cpu_level();
 void set_cpu_level(CpuLevel level);  // throws InvalidArgument when the machine lacks it

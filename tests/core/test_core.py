@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import gramcore
 import numpy as np
@@ -87,6 +88,15 @@ def test_level_by_environment_and_bad_level() -> None:
     assert "must be one of base" in bad.stderr
     with pytest.raises(ValueError, match="must be one of"):
         gramcore.set_cpu_level("avx9000")
+
+
+def test_level_without_a_wish_is_the_highest_that_pays() -> None:
+    levels = gramcore.cpu_info()[1]
+    slow_pairs = levels[-1] == "avx512_bf16" and not {"AuthenticAMD", "HygonGenuine"} & set(
+        Path("/proc/cpuinfo").read_text().split()
+    )
+    chosen = run_python("import gramcore; print(gramcore.cpu_level())", GRAMCORE_ISA="").stdout.strip()
+    assert chosen == levels[-2 if slow_pairs else -1]
 
 
 def test_import_needs_no_torch() -> None:

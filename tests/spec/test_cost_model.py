@@ -321,3 +321,14 @@ def test_batches_are_priced_with_the_rows_of_the_others() -> None:
     policy = CostModelLength(costs=costs)
     policy.observe(StepRecord(0, 0, 0, 0.0, 1.0, 0.0, (), 0, (1,), rows=10, batch=2))
     assert policy.cut(DraftTree.chain([1] * 16, strength=20)) == 6
+
+
+@pytest.mark.parametrize(("fallen", "plain", "weak_pays"), [(0, 0, True), (3, 0, False), (3, 100, True)])
+def test_lost_time_asks_for_more_and_is_forgotten(fallen: int, plain: int, weak_pays: bool) -> None:
+    policy = CostModelLength(costs=RowCosts.fixed({1: 1.0, 9: 2.0}))
+    for _ in range(fallen):  # drafts of a third strength: a plain step lost by each
+        policy.observe(StepRecord(8, 8, 0, 0.0, 2.0, 0.0, strength=8, emitted=(5,), rows=9))
+    for _ in range(plain):
+        policy.observe(StepRecord(0, 0, 0, 0.0, 1.0, 0.0, emitted=(5,), rows=1))
+    assert (policy.cut(DraftTree.chain([7] * 8, strength=2)) > 0) == weak_pays
+    assert policy.cut(DraftTree.chain([7] * 8, strength=20)) > 0

@@ -23,6 +23,7 @@ _PRIORS = ((0.5, 0.8), (0.2, 0.5), (0.5, 0.65), (0.75, 0.82), (0.83, 0.82), (0.9
 _PRIOR_WEIGHT = 4.0  # drafts that a first guess counts for
 _CHEAP = 0.02  # of a plain step: a drafter that is always asked
 _LEAST_GAIN = 1.05  # expected tokens per second over plain decoding's, below which drafts do not pay
+_CARE, _CREDIT = 0.15, 1.0  # gain asked for on top per plain step lost lately; what earlier gains may make up for
 _DOUBT = 0.1  # about the logarithm of a plain step's time, beyond which drafts must be better by that much
 _PLAIN_STEPS, _CLEAR_GAIN = 24, 1.5  # a plain step is measured that often, unless drafts gain that much
 _PROBE_NODES, _PROBE_STEPS = 4, (8, 128)  # size of a probe; steps between probes, at first and at last
@@ -108,7 +109,8 @@ class CostModelLength(LengthPolicy):
 
     Verifies the first ``n`` nodes of a draft, n maximising ``E(n) / C(n + 1)``: ``E(n) = 1 + sum_{i <= n} P_i`` the
     expected tokens of a step and ``C`` the time of a forward by its rows, :class:`RowCosts`. Nothing is verified
-    unless that is at least 5 % more than plain decoding's ``1 / C(1)``.
+    unless that is at least 5 % more than plain decoding's ``1 / C(1)``, and 15 % more for every plain step of time that
+    recent drafts of this request have lost: a text in which first guesses fail costs little over plain decoding.
 
     * ``C`` is measured while decoding and belongs to the machine: all requests of the process on one model share it,
       so that only the first one learns what rows cost.
@@ -156,6 +158,7 @@ class CostModelLength(LengthPolicy):
         self._tried: list[_Hindsight] = []
         self._sees_text = True  # records say what was emitted
         self._since_plain = 0  # steps since the last one without drafts
+        self._lost = 0.0  # plain steps of time that recent drafts have cost over what they saved
         self._batch, self._others, self._context = 1, 0, 0  # of the last step: sequences, rows of the others, length
         self._known_before = self._used.measured
 
@@ -196,6 +199,8 @@ class CostModelLength(LengthPolicy):
         return min(_PROBE_NODES, few) if not free and self._probes[place].due() else 0
 
     def _plain_seconds(self) -> float:
+        if not self._others:
+            return self._used.plain_seconds(context=self._context, batch=self._batch)
         return float(self._used.seconds(self._batch + self._others, context=self._context, batch=self._batch))
 
     def _choose(self, place: int, most: int, draft_s: float) -> int:
@@ -207,7 +212,8 @@ class CostModelLength(LengthPolicy):
         better = float(gain[best] * seconds[0]) / self._batch
         doubt = max(0.0, self._used.plain_doubt(context=self._context, batch=self._batch) - _DOUBT)
         stale = self._since_plain >= _PLAIN_STEPS and better < _CLEAR_GAIN and self._used.learns
-        return best + 1 if better > _LEAST_GAIN * math.exp(doubt) and not stale else 0
+        least = (_LEAST_GAIN + _CARE * max(0.0, self._lost)) * math.exp(doubt)
+        return best + 1 if better > least and not stale else 0
 
     def observe(self, step: StepRecord) -> None:
         rows = step.rows or step.drafted + 1
@@ -219,8 +225,12 @@ class CostModelLength(LengthPolicy):
             self._used.observe_draft(self._drafter, step.draft_s)
         self._sees_text = step.emitted is not None
         place = bisect.bisect_right(_CLASSES, step.strength)
+        self._lost *= self._keep
         if step.drafted:
             self._last = place
+            ratio = float(self._used.ratio(rows, context=self._context, batch=self._batch))
+            share = step.drafted / max(1, rows - step.batch)  # of the rows that drafts added
+            self._lost = max(-_CREDIT, self._lost + (ratio - 1.0) * share - step.accepted)
         if step.emitted is None or (step.drafted and not step.fixed):
             self._tried.clear()
             self._learn_verified(step, self._kinds[place])

@@ -125,6 +125,13 @@ class RowCosts:
             known = self._filter(context, batch)
             return np.exp(known.mean[0] + known.log_ratios(wanted / batch))
 
+    def plain_seconds(self, *, context: int = 0, batch: int = 1) -> float:
+        """Expected time of a forward with one row per sequence."""
+        if self._given is not None:
+            return float(self.seconds(batch))
+        with self._lock:
+            return math.exp(self._filter(context, batch).mean[0])
+
     def ratio(self, rows: npt.ArrayLike, *, context: int = 0, batch: int = 1) -> FloatArray:
         """Time of forwards over ``rows`` rows in times of one with a row per sequence."""
         return self.seconds(rows, context=context, batch=batch) / self.seconds(batch, context=context, batch=batch)

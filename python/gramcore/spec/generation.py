@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -263,7 +264,7 @@ class _Run:
             s.drafter.observe_target(s.tree, rows)
             done.append((s, verdict.path.tolist(), self._commit(s, verdict)))
         clock.append(time.perf_counter())
-        draft_s, target_s, verify_s = (float(x) for x in np.diff(clock))
+        draft_s, target_s, verify_s = (after - before for before, after in itertools.pairwise(clock))
         self.stats.draft_s += draft_s
         self.stats.target_s += target_s
         self.stats.verify_s += verify_s
@@ -314,7 +315,7 @@ class _Run:
             s.draft_end = "policy cut" if few else "policy off"
         keep = s.guide.allowed(tree) if s.guide is not None and tree.logq is None else None
         tree = tree.pruned(keep, budget)
-        if len(tree) == 0:
+        if len(tree) <= min(room, deepest):
             return tree
         if tree.logq is None:  # no deeper than what may still be emitted
             return tree.pruned(tree.depths() <= min(room, deepest), budget)

@@ -123,6 +123,26 @@ def test_malformed_drafts_are_errors(model: Any, tokens: Any, parents: Any, logq
         generate(model, PROMPT, drafter=Plan(plan), temperature=0.0 if logq is None else 1.0)
 
 
+def test_what_is_no_tree_is_an_error(model: Any) -> None:
+    for answer in (None, [1, 2], (np.int32([1]), np.int32([-1]))):
+        with pytest.raises(TypeError, match="must return a DraftTree, got"):
+            generate(model, PROMPT, drafter=Plan(lambda ctx, budget, out=answer: out), policy=FixedLength(3))
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_drafter_cannot_write_into_the_text(model: Any, bounded: bool) -> None:
+    def meddle(ctx: Context, budget: int) -> DraftTree:
+        ctx.tokens[-1] = 0
+        return some(ctx, budget)
+
+    plain = generate(model, PROMPT, max_new_tokens=8).tokens
+    with pytest.warns(RuntimeWarning, match="read-only"):
+        text = generate(
+            model, PROMPT, drafter=Plan(meddle, bounded=bounded), policy=FixedLength(3), max_new_tokens=8
+        ).tokens
+    assert text == plain
+
+
 def test_models_without_a_usable_cache_are_refused() -> None:
     from transformers import (
         BloomConfig,

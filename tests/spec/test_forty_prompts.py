@@ -15,6 +15,7 @@ from gramcore.spec import (
     ChainTree,
     DiscoStop,
     Drafter,
+    Eagle2Tree,
     FixedLength,
     InfinigramDrafter,
     MinProbStop,
@@ -27,12 +28,23 @@ from gramcore.spec import (
     generate,
     train_disco,
 )
+from gramcore.spec.heads import (
+    BlockHeads,
+    BlockwiseDrafter,
+    HeadDrafter,
+    ModelRescorer,
+    NgramRescorer,
+    PromptTokenHeads,
+    read_text,
+    train_heads,
+)
 
 NEW = 9
 #: What drafters need beyond keywords; those that name something else are another test's.
 NEEDS = ("", "fallback", "index", "model")
 DRAFTERS = [row for row in rows(family="spec", protocol="drafter") if row.facts.get("needs", "") in NEEDS]
 TREES = rows(family="spec", protocol="tree")
+HEADS = rows(family="spec", protocol="draft_head")
 
 
 def prompts() -> list[list[int]]:
@@ -117,3 +129,22 @@ def test_variants(model: Any, plain: Any, parts: dict[str, Any]) -> None:
         except AssertionError as error:
             raise AssertionError(f"{name}: another text") from error
     assert total > 200
+
+
+@pytest.mark.parametrize("row", HEADS, ids=lambda r: r.name)
+def test_every_registered_kind_of_heads(model: Any, plain: Any, row: Any) -> None:
+    """Trained a little on twenty of the texts, as chains and as trees; independent ones also rescored."""
+    heads = row.load().for_model(model, **row.test_kwargs)
+    text = read_text(model, [t for ids in plain[False][:20] for t in ids] * 4, length=36)
+    train_heads(model, heads, text, steps=30, lr=1e-2, progress=False)
+    if isinstance(heads, PromptTokenHeads):
+        target: Any = heads.target(model)
+        drafters = [heads.drafter()]
+    else:
+        target = model
+        drafters = [HeadDrafter(heads, builder=builder) for builder in (ChainTree(depth=3), Eagle2Tree(depth=3))]
+        if type(heads) is BlockHeads:
+            rescorers = NgramRescorer(vocab_size=97), ModelRescorer(early_exit(model, 1))
+            drafters += [BlockwiseDrafter(heads, rescorer, paths=3) for rescorer in rescorers]
+    for drafter in drafters:
+        assert check(target, plain, drafter, seeded=True) > 8

@@ -197,7 +197,10 @@ class _Sequence:
 
     @property
     def tokens(self) -> IntArray:
-        return self.buffer[: self.length]
+        """So far, read-only: drafters see it, also one that was left behind in its thread."""
+        view = self.buffer[: self.length]
+        view.flags.writeable = False
+        return view
 
     @property
     def new_tokens(self) -> list[int]:
@@ -305,9 +308,11 @@ class _Run:
             s.draft_end = "policy off"
             return DraftTree.empty()
         tree, s.asked = s.drafter.propose(ctx, budget), True
-        if tree is None:
+        if not s.drafter.alive:
             s.draft_end = "no drafter"
             return DraftTree.empty()
+        if not isinstance(tree, DraftTree):
+            raise TypeError(f"drafter.propose must return a DraftTree, got {type(tree).__name__}")
         s.draft_end = "budget" if len(tree) >= budget else "drafter" if len(tree) else "no match"
         tree.check(self.host.vocab_size)
         if (few := s.policy.cut(tree)) < min(len(tree), budget):

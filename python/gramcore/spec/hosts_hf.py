@@ -11,7 +11,7 @@ from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengt
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from gramcore._checks import check_int
-from gramcore.spec.base import Context, CounterRng, Drafter, LengthPolicy, Sampling, Verifier
+from gramcore.spec.base import Context, CounterRng, Drafter, IntArray, LengthPolicy, Sampling, Verifier
 from gramcore.spec.generation import generate
 from gramcore.spec.suffix_drafter import SuffixDrafter
 
@@ -162,7 +162,7 @@ class BatchProposer:
     def __init__(self, drafter: Drafter | None = None, *, num_tokens: int = 8) -> None:
         self.drafter = SuffixDrafter() if drafter is None else drafter
         self.num_tokens = check_int("num_tokens", num_tokens, low=1)
-        self._requests: dict[Hashable, tuple[Drafter, list[int]]] = {}
+        self._requests: dict[Hashable, tuple[Drafter, IntArray]] = {}
 
     def propose(
         self, histories: Sequence[Sequence[int]], request_ids: Sequence[Hashable] | None = None
@@ -171,25 +171,24 @@ class BatchProposer:
         names = list(range(len(histories))) if request_ids is None else list(request_ids)
         if len(names) != len(histories):
             raise ValueError(f"request_ids must be one per history, got {len(names)} for {len(histories)}")
-        return [self._one(name, [int(t) for t in h]) for name, h in zip(names, histories, strict=True)]
+        return [self._one(name, np.asarray(h, np.int32)) for name, h in zip(names, histories, strict=True)]
 
     def forget(self, request_id: Hashable) -> None:
         """Drop a finished request."""
         self._requests.pop(request_id, None)
 
-    def _one(self, name: Hashable, history: list[int]) -> list[int]:
-        drafter, seen = self._requests.get(name) or (self.drafter.fork(), [])
-        common = 0
-        while common < min(len(seen), len(history)) and seen[common] == history[common]:
-            common += 1
+    def _one(self, name: Hashable, history: IntArray) -> list[int]:
+        drafter, seen = self._requests.get(name) or (self.drafter.fork(), np.empty(0, np.int32))
+        both = min(len(seen), len(history))
+        different = np.flatnonzero(seen[:both] != history[:both])
+        common = int(different[0]) if len(different) else both
         if common < len(seen):
             drafter.rollback(len(seen) - common)
-        drafter.observe(np.array(history[common:], np.int32))
-        self._requests[name] = (drafter, history)
-        if not history:
+        drafter.observe(history[common:])
+        self._requests[name] = (drafter, history.copy())
+        if not len(history):
             return []
-        text = np.array(history, np.int32)
-        tree = drafter.propose(Context(text, len(text), Sampling(), CounterRng(0)), self.num_tokens)
+        tree = drafter.propose(Context(history, len(history), Sampling(), CounterRng(0)), self.num_tokens)
         path: list[int] = []
         row = 0
         while len(children := tree.children(row)):

@@ -19,6 +19,13 @@ __all__ = ["Grammar"]
 _UNBOUNDED = 0xFFFFFFFF
 
 
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        raise GrammarTooComplex("schema must nest at most 1000 levels, got more; flatten it") from None
+
+
 class Grammar:
     """A set of texts. Made by the ``from_…`` constructors, compiled by :class:`GrammarCompiler`.
 
@@ -45,7 +52,10 @@ class Grammar:
             return ""
         from gramcore.grammar.conflict import conflicting_keywords
 
-        keywords = conflicting_keywords(self.report.text, self._is_empty)
+        try:
+            keywords = conflicting_keywords(self.report.text, self._is_empty)
+        except RecursionError:  # nested too deep to be taken apart
+            return ""
         return f"; these keywords exclude each other: {', '.join(keywords)}" if len(keywords) > 1 else ""
 
     @classmethod
@@ -91,8 +101,8 @@ class Grammar:
             >>> matcher.accept_bytes(b"[1,2"), matcher.accept_bytes(b","), matcher.accept_bytes(b"]")
             (True, False, True)
         """
-        text = schema if isinstance(schema, str) else json.dumps(schema, ensure_ascii=False)
-        more = json.dumps(dict(resources), ensure_ascii=False) if resources else "{}"
+        text = schema if isinstance(schema, str) else _json(schema)
+        more = _json(dict(resources)) if resources else "{}"
         longest = _UNBOUNDED
         if max_string_length is not None:
             longest = check_int("max_string_length", max_string_length, low=0, high=_UNBOUNDED)

@@ -6,8 +6,10 @@ import re
 from typing import Any
 
 from gramcore._core import grammar as _native
+from gramcore.grammar.errors import GrammarTooComplex
 from gramcore.grammar.lark_tokens import (
     COMMON,
+    MAX_NESTING,
     Definition,
     Scope,
     Token,
@@ -15,6 +17,7 @@ from gramcore.grammar.lark_tokens import (
     is_terminal,
     lex,
     place_of,
+    some_chunks,
     substring_chunks,
     token_ids,
     unquote,
@@ -41,6 +44,7 @@ class _Parser:
         self._between = -1  # what may stand between terminals
         self._pending: list[Definition] = []  # rules whose bodies are still to be parsed
         self.reports: dict[str, SchemaReport] = {}  # of %json, by place
+        self._depth = 0  # of groups, terminals inside terminals and templates under way
         self._instances: dict[tuple[str, tuple[int, ...]], int] = {}
 
     def run(self) -> _native.Grammar:
@@ -268,6 +272,17 @@ class _Parser:
                 return e
 
     def _atom(self, scope: Scope) -> int:
+        self._depth += 1
+        if self._depth > MAX_NESTING:
+            place = place_of(self._text, self._peek().at)
+            raise GrammarTooComplex(
+                f"grammar must nest at most {MAX_NESTING} groups and terminals, got more at {place}"
+            )
+        made = self._one_atom(scope)
+        self._depth -= 1
+        return made
+
+    def _one_atom(self, scope: Scope) -> int:
         token = self._peek()
         if token.text in ("(", "["):
             self._at += 1
@@ -331,12 +346,7 @@ class _Parser:
         if chunks is None:
             self._fail("one of substring_chunks, substring_words, substring_chars with its text", token.at, token.text)
         assert chunks is not None
-        suffixes = [self._build.literal(b"")]
-        for chunk in reversed(chunks):
-            suffixes.append(
-                self._build.repeat(self._build.cat([self._build.literal(chunk.encode()), suffixes[-1]]), 0, 1)
-            )
-        return self._build.alt(suffixes)
+        return some_chunks(self._build, chunks)
 
     def _lexeme(self, e: int, scope: Scope) -> int:
         """A terminal where a rule uses it: ignored text may follow."""

@@ -6,8 +6,12 @@ import json
 import re
 from dataclasses import dataclass, field
 
+from gramcore._core import grammar as _native
+from gramcore.grammar.errors import GrammarTooComplex
+
 __all__ = [
     "COMMON",
+    "MAX_NESTING",
     "Definition",
     "Scope",
     "Token",
@@ -15,6 +19,7 @@ __all__ = [
     "is_terminal",
     "lex",
     "place_of",
+    "some_chunks",
     "substring_chunks",
     "token_ids",
     "unquote",
@@ -47,6 +52,9 @@ COMMON = {
     "C_COMMENT": r"/\*([^*]|\*+[^*/])*\*+/",
     "SQL_COMMENT": "--[^\\n]*",
 }
+
+#: Groups, terminals and templates inside each other: each takes some of the interpreter's stack.
+MAX_NESTING = 100
 
 _LEX = re.compile(
     r"""(?P<space>[ \t\r\f]+|//[^\n]*|(?<![^\s])\#[^\n]*)
@@ -121,6 +129,10 @@ def lex(text: str) -> list[Token]:
                 at += 1
             try:
                 _, end = json.JSONDecoder().raw_decode(text, at)
+            except RecursionError:
+                raise GrammarTooComplex(
+                    f"JSON must nest at most 900 levels, got more at {place_of(text, at)}"
+                ) from None
             except ValueError as error:
                 what = "a JSON Schema" if found[0] == "%json" else "a JSON object"
                 raise fail(text, f"{what} behind {found[0]}", at, str(error)) from None
@@ -179,3 +191,11 @@ def _json_escapes(body: str) -> str:
         lambda m: f"\\u00{m[1][1:]}" if m[1][0] == "x" and len(m[1]) == 3 else m[0] if m[1] in '"\\/bfnrtu' else m[1],
         body,
     )
+
+
+def some_chunks(build: _native.Builder, chunks: list[str]) -> int:
+    """Any of the chunks in a row, from one of them on."""
+    suffixes = [build.literal(b"")]
+    for chunk in reversed(chunks):
+        suffixes.append(build.repeat(build.cat([build.literal(chunk.encode()), suffixes[-1]]), 0, 1))
+    return build.alt(suffixes)

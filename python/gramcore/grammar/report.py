@@ -141,16 +141,23 @@ def _plain(pointer: str, keyword: str) -> KeywordReport:
 
 
 def _walk(schema: Any, pointer: str) -> Iterator[tuple[str, str]]:
-    if not isinstance(schema, dict):
-        return
-    for keyword, value in schema.items():
-        if is_assertion(keyword):
-            yield pointer, keyword
-        if keyword in _MAPS and isinstance(value, dict):
-            for name, part in value.items():
-                yield from _walk(part, f"{pointer}/{keyword}/{name}")
-        elif keyword in _LISTS and isinstance(value, list):
-            for i, part in enumerate(value):
-                yield from _walk(part, f"{pointer}/{keyword}/{i}")
-        elif keyword in _SINGLE:
-            yield from _walk(value, f"{pointer}/{keyword}")
+    """Every keyword with its schema's pointer, in reading order; schemas nest as deep as the front end reads them."""
+    left: list[tuple[str, Any, str]] = [("", schema, pointer)]  # what comes next stands last
+    while left:
+        keyword, value, place = left.pop()
+        if keyword:
+            if is_assertion(keyword):
+                yield place, keyword
+            left.extend(reversed(list(_parts(keyword, value, place))))
+        elif isinstance(value, dict):
+            left.extend((k, v, place) for k, v in reversed(value.items()))
+
+
+def _parts(keyword: str, value: Any, pointer: str) -> Iterator[tuple[str, Any, str]]:
+    """The schemas under a keyword, each as ("", schema, pointer)."""
+    if keyword in _MAPS and isinstance(value, dict):
+        yield from (("", part, f"{pointer}/{keyword}/{name}") for name, part in value.items())
+    elif keyword in _LISTS and isinstance(value, list):
+        yield from (("", part, f"{pointer}/{keyword}/{i}") for i, part in enumerate(value))
+    elif keyword in _SINGLE:
+        yield "", value, f"{pointer}/{keyword}"

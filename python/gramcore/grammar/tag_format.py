@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gramcore._core import grammar as _native
+from gramcore.grammar.errors import GrammarTooComplex
 from gramcore.grammar.structural import free_text, trigger_of, up_to_first
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from gramcore.grammar.report import SchemaReport
 
 __all__ = ["from_tag_format"]
+
+_MAX_NESTING = 100
+_TOO_DEEP = f"structural tag must nest at most {_MAX_NESTING} formats, got more"
 
 #: keys of each format besides type: needed ones, and others with their defaults
 _FORMATS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
@@ -35,6 +39,8 @@ def from_tag_format(text: str | Mapping[str, Any]) -> tuple[_native.Grammar, dic
     """See :meth:`gramcore.grammar.Grammar.from_structural_tag`; the reports are those of the schemas inside."""
     try:
         value = json.loads(text) if isinstance(text, str) else text
+    except RecursionError:
+        raise GrammarTooComplex(_TOO_DEEP) from None
     except json.JSONDecodeError as error:
         raise ValueError(f"structural tag must be JSON, got text that is none: {error}") from None
     if not isinstance(value, Mapping) or value.get("type") != "structural_tag" or "format" not in value:
@@ -49,6 +55,8 @@ class _Formats:
         self.reports: dict[str, SchemaReport] = {}
 
     def format(self, value: Any, where: str, kind: str | None = None) -> int:
+        if where.count(".") > _MAX_NESTING:
+            raise GrammarTooComplex(_TOO_DEEP)
         fields = self._fields(value, where, kind)
         made: int = getattr(self, f"_{fields.pop('type')}")(where=where, **fields)
         return made

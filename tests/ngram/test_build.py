@@ -136,16 +136,16 @@ def test_text_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pyte
     texts = [str(i) for i in range(12)]
     build_index(texts, tmp_path / "whole", tokenizer=Counting(), **options)
     with pytest.raises(KeyboardInterrupt):
-        build_index(interrupted(documents, 7), tmp_path / "cut", tokenizer=Counting(), **options)
-    (tmp_path / "cut" / "piece-3").mkdir()
-    (tmp_path / "cut" / "piece-3" / "tokenized.0.tmp-1").write_bytes(b"half")  # what a kill would leave
+        build_index(interrupted(documents, 9), tmp_path / "cut", tokenizer=Counting(), **options)
+    (tmp_path / "cut" / "piece-4").mkdir()
+    (tmp_path / "cut" / "piece-4" / "tokenized.0.tmp-1").write_bytes(b"half")  # what a kill would leave
     with pytest.raises(FormatError, match="unfinished build"):
         Index(tmp_path / "cut")
     with pytest.raises(FileExistsError, match=r"with options .*Counting.*, got .*bytes"):
         build_index(texts, tmp_path / "cut", **options)
     encoded.clear()
     build_index(texts, tmp_path / "cut", tokenizer=Counting(), **options)
-    assert encoded == list(range(6, 12))  # six documents in three checkpoints were there
+    assert encoded == list(range(8, 12))  # eight documents in four checkpoints were there
     whole, cut = files(tmp_path / "whole"), files(tmp_path / "cut")
     assert whole.keys() == cut.keys()
     for name in whole.keys() - {"metadata.0", "metadata.1", "metaoff.0", "metaoff.1"}:

@@ -66,7 +66,7 @@ def test_logits_processor_in_generate(tmp_path: Path) -> None:
     infgram = np.zeros(12)
     infgram[[3, 8]] = 0.5
     np.testing.assert_allclose(dense[0], 0.25 * infgram + 0.75 * neural[0], rtol=1e-5)
-    build_index([[5, 0], [5]], tmp_path / "ends")  # both ways to end count for the one token
+    build_index([[5], [5, 0]], tmp_path / "ends")  # both ways to end count for the one token
     ends = InfinigramLogitsProcessor(Index(tmp_path / "ends"), Weights(1, 0.5), eos_token_id=0)
     probs, sparse = ends.distribution([5], 12)
     assert (probs.tolist(), sparse) == ([1.0] + [0.0] * 11, True)

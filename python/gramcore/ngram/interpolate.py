@@ -148,7 +148,7 @@ class InfinigramLogitsProcessor:
             )
         probs = np.zeros(vocab_size, np.float32)
         np.add.at(probs, tokens, counts / counts.sum())
-        return probs, np.count_nonzero(probs) == 1
+        return probs, bool(np.count_nonzero(probs) == 1)
 
 
 def held_out_probabilities(

@@ -71,29 +71,29 @@ GC_TEST(quant_pack_round_trip) {
 GC_TEST(quant_linear_levels_agree_and_rows_are_independent) {
   const CpuLevel before = current_cpu_level();
   for (int bits = 1; bits <= 8; ++bits) {
-    for (std::int64_t group : {32, 96, 128, 320}) {
+    for (std::int64_t group : {32, 96, 128, 800}) {
       for (bool has_min : {false, true}) {
-        const Problem p(37, 300, bits, group, has_min, has_min ? ScaleType::f32 : ScaleType::f16);
+        const Problem p(37, 800, bits, group, has_min, has_min ? ScaleType::f32 : ScaleType::f16);
         std::vector<float> dense(p.codes.size());
         dequantize(p.spec, p.packed, dense);
         const std::int64_t m = 35;
-        const auto x = uniform(static_cast<std::size_t>(m * 300), 9);
+        const auto x = uniform(static_cast<std::size_t>(m * 800), 9);
         for (CpuLevel level : supported_cpu_levels()) {
           set_cpu_level(level);
           const PackedLinear w{p.spec, p.packed, nullptr};
           std::vector<float> y(static_cast<std::size_t>(m * 37)), one(37);
-          linear(w, RowsView{x.data(), DType::f32, m, 300, 300}, MutableRowsView{y.data(), DType::f32, m, 37, 37});
+          linear(w, RowsView{x.data(), DType::f32, m, 800, 800}, MutableRowsView{y.data(), DType::f32, m, 37, 37});
           for (std::int64_t r = 0; r < m; ++r) {
-            linear(w, RowsView{x.data() + r * 300, DType::f32, 1, 300, 300},
+            linear(w, RowsView{x.data() + r * 800, DType::f32, 1, 800, 800},
                    MutableRowsView{one.data(), DType::f32, 1, 37, 37});
             for (std::int64_t c = 0; c < 37; ++c)
               EXPECT_EQ(one[static_cast<std::size_t>(c)], y[static_cast<std::size_t>(r * 37 + c)]);
             double exact = 0, magnitude = 0;
-            for (std::int64_t k = 0; k < 300; ++k) {
-              const double term = static_cast<double>(x[static_cast<std::size_t>(r * 300 + k)]) *
-                                  static_cast<double>(dense[static_cast<std::size_t>(5 * 300 + k)]);
+            for (std::int64_t k = 0; k < 800; ++k) {
+              const double term = static_cast<double>(x[static_cast<std::size_t>(r * 800 + k)]) *
+                                  static_cast<double>(dense[static_cast<std::size_t>(5 * 800 + k)]);
               exact += term;
-              magnitude += std::fabs(static_cast<double>(dense[static_cast<std::size_t>(5 * 300 + k)]));
+              magnitude += std::fabs(static_cast<double>(dense[static_cast<std::size_t>(5 * 800 + k)]));
             }
             // Each activation is off by at most half a step, max |x| / 254 <= 1 / 254.
             EXPECT(std::fabs(exact - static_cast<double>(one[5])) <= magnitude / 254 + 1e-4 * magnitude + 1e-6);

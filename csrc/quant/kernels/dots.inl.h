@@ -2,8 +2,12 @@
 // of a row serves all of them.  Included by qgemm.inl.h inside its namespace.
 #pragma once
 
-// Registers hold the sums of so many panels and rows.
+// Registers hold the sums of so many panels, and of rows beside them; portable code has little to gain.
+#if defined(GC_ISA_IS_base)
+constexpr int kDotPanels = 1, kDotRows = 2;
+#else
 constexpr int kDotPanels = kLanes == 16 ? 2 : 1, kDotRows = kLanes == 16 ? 6 : 4;
+#endif
 
 // Vectors that share bytes one after the other: few are held at a time.
 template <int kBits>
@@ -83,8 +87,8 @@ struct DotProduct {
 
 template <int kBits, int kAtOnce = kDotPanels>
 struct ByDots {
-  static constexpr int kPanels = kAtOnce, kMost = kDotRows;  // panels and rows at once
-  using Alone = ByDots<kBits, 1>;                            // for a last panel
+  static constexpr int kPanels = kAtOnce, kMost = kAtOnce < kDotPanels ? 4 : kDotRows;  // panels and rows at once
+  using Alone = ByDots<kBits, 1>;                                                       // for a last panel
   template <int kRows>
   using Rows = DotProduct<kBits, kPanels, kRows>;
 };

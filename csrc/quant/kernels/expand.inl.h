@@ -1,11 +1,11 @@
 // Many rows: the codes of some blocks of two panels are expanded to bytes (L1), multiplied with every row as eight-bit
-// ones are, and so on along the columns; sums wait in the result meanwhile.  Included by qgemm.inl.h inside its
-// namespace.
+// ones are (which lie better that way themselves), and so on along the columns; sums wait in the result meanwhile.
+// Included by qgemm.inl.h inside its namespace.
 #pragma once
 
 // From so many rows on: below, unpacking costs less than the way of codes and sums to memory and back.
 template <int kBits>
-constexpr std::int64_t kExpandRows = kBits == 2 || kBits == 4 ? 17 : 16;
+constexpr std::int64_t kExpandRows = kBits == 2 || kBits == 4 || kBits == 8 ? 17 : 16;
 constexpr std::int64_t kExpandBlocks = 16;  // at a time, in whole groups
 
 // `groups` groups at p as groups of eight-bit codes with fp32 values, all aligned to 64 bytes.
@@ -39,9 +39,11 @@ static void expanded_groups(const PanelArgs& args, std::int64_t first, std::int6
   for (int i = 0; i < kPanels; ++i) {
     expand_groups<kBits>(args, packed + i * args.panel_bytes, groups, args.scratch + i * a.panel_bytes);
   }
-  a.ahead = packed + groups * packed_group;
-  a.ahead_apart = args.panel_bytes;
-  a.ahead_lines = kBits + 1;
+  // Spread over all rows: they are multiplied in the time that memory takes.
+  const std::uint8_t* const next = packed + groups * packed_group;
+  const std::int64_t bytes = groups * packed_group, asked = 64 * groups * blocks * (args.rows / kDotRows);
+  Ahead ahead{next, next + bytes, args.panel_bytes, bytes / asked + 1};
+  a.ahead = &ahead;
   PanelArgs tile = args;  // at its first block
   float* out = args.out;
   for (std::int64_t left = args.rows; left > 0; left -= args.tile_rows) {
@@ -53,7 +55,6 @@ static void expanded_groups(const PanelArgs& args, std::int64_t first, std::int6
     tile_times_panels<ByDots<8, kPanels>, 8>(a, rows, out);
     next_tile(&tile, rows);
     out += 16 * rows;
-    a.ahead = nullptr;
   }
 }
 

@@ -5,6 +5,12 @@
 
 namespace gramcore::quant {
 
+// Bytes to ask for while others are multiplied, `lines` of 64 with every block, of panels that lie `apart`.
+struct Ahead {
+  const std::uint8_t *next, *end;
+  std::int64_t apart, lines;
+};
+
 // Activations come in tiles of `rows` <= 16 rows: xq[block][row][32] int8, xs[block][row] their scales,
 // init[block][row] = -zero * sum(xq), gsum[group][row] = sum over the group of xs * sum(xq).
 struct PanelArgs : PanelsBase {      // out: (panels, rows, 16)
@@ -13,13 +19,12 @@ struct PanelArgs : PanelsBase {      // out: (panels, rows, 16)
   const float* xs;
   const std::int32_t* init;
   const float* gsum;
-  std::int64_t x_blocks;      // blocks of a tile: at least groups * blocks_per_group
-  std::int64_t tile_rows;     // rows of every tile but the last
-  std::uint8_t* scratch;      // 20 KiB, or 10 KiB and 2 KiB per tile; 64-byte aligned
-  int prefetch;               // whether asking for weights ahead of time pays on this processor
-  int go_on;                  // out has sums so far, of columns before these
-  const std::uint8_t* ahead;  // packed blocks to ask for meanwhile, lines per block and panel, or null
-  std::int64_t ahead_apart, ahead_lines;
+  std::int64_t x_blocks;   // blocks of a tile: at least groups * blocks_per_group
+  std::int64_t tile_rows;  // rows of every tile but the last
+  std::uint8_t* scratch;   // 20 KiB, or 10 KiB and 2 KiB per tile; 64-byte aligned
+  int prefetch;            // whether asking for weights ahead of time pays on this processor
+  int go_on;               // out has sums so far, of columns before these
+  Ahead* ahead;            // or null
   // Tables of build_tables for [block][row], or null: one-bit weights by table, rows <= table_rows.
   const std::uint8_t* tables;
   // Of popcount: bit planes of [block][row], plane_words = 2 (bits + 1) of 32 columns each: planes from the lowest and

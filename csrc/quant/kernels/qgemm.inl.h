@@ -26,14 +26,15 @@ GC_INLINE void prefetch_block(const std::uint8_t* p, std::int64_t panel_bytes) {
   }
 }
 
-// The same for the packed blocks that will be expanded after these.
+// A few lines of the packed blocks that will be expanded after these.
 template <int kPanels>
-GC_INLINE void prefetch_packed(const PanelArgs& a, const std::uint8_t** ahead) {
-  if (!*ahead) return;
+GC_INLINE void prefetch_packed(Ahead* ahead) {
+  if (!ahead || ahead->next >= ahead->end) return;
   for (int i = 0; i < kPanels; ++i) {
-    for (int line = 0; line < a.ahead_lines; ++line) __builtin_prefetch(*ahead + i * a.ahead_apart + 64 * line, 0, 2);
+    for (int line = 0; line < ahead->lines; ++line)
+      __builtin_prefetch(ahead->next + i * ahead->apart + 64 * line, 0, 2);
   }
-  *ahead += 64 * a.ahead_lines;
+  ahead->next += 64 * ahead->lines;
 }
 
 #include "quant/kernels/dots.inl.h"
@@ -68,7 +69,8 @@ static void lanes_times_rows(const PanelArgs& a, std::int64_t stride, std::int64
   Product x = Product::at(a, r0);
   const float *xs = a.xs + r0, *gsum = a.gsum + r0;
   const std::int32_t* init = a.init + r0;
-  const std::uint8_t *p = a.panel, *ahead = r0 == 0 ? a.ahead : nullptr;
+  const std::uint8_t* p = a.panel;
+  const bool prefetch = a.prefetch && r0 == 0 && first == 0;  // other rows find it in cache
   Floats acc[kPanels][kRows], t[kPanels][kRows];
   load_sums(a, out + first, acc);
   // The next scales or minima times term(panel, row).
@@ -84,8 +86,8 @@ static void lanes_times_rows(const PanelArgs& a, std::int64_t stride, std::int64
       for (int r = 0; r < kRows; ++r) t[i][r] = zero_floats();
     }
     for (int b = 0; b < a.blocks_per_group; ++b) {
-      if (first == 0 && a.prefetch) prefetch_block<kBits, kPanels>(p, apart);
-      if constexpr (kBits == 8) prefetch_packed<kPanels>(a, &ahead);
+      if (prefetch) prefetch_block<kBits, kPanels>(p, apart);
+      if constexpr (kBits == 8) prefetch_packed<kPanels>(a.ahead);
       Ints sums[kPanels][kRows];
       Product::block(x, p + 4 * first, apart, init, sums);
       unrolled<kRows>([&](auto r) __attribute__((always_inline)) {
@@ -113,13 +115,14 @@ static void single_blocks_times_rows(const PanelArgs& a, std::int64_t stride, st
   Product x = Product::at(a, r0);
   const float *xs = a.xs + r0, *gsum = a.gsum + r0;
   const std::int32_t* init = a.init + r0;
-  const std::uint8_t *p = a.panel, *ahead = r0 == 0 ? a.ahead : nullptr;
+  const std::uint8_t* p = a.panel;
+  const bool prefetch = a.prefetch && r0 == 0 && first == 0;  // other rows find it in cache
   Floats acc[kPanels][kRows];
   load_sums(a, out + lane, acc);
   const std::int64_t groups = a.groups, end = groups * stride;
   for (std::int64_t at = 0; at < end; at += stride) {
-    if (lane == 0 && a.prefetch) prefetch_block<kBits, kPanels>(p, apart);
-    if constexpr (kBits == 8) prefetch_packed<kPanels>(a, &ahead);
+    if (prefetch) prefetch_block<kBits, kPanels>(p, apart);
+    if constexpr (kBits == 8) prefetch_packed<kPanels>(a.ahead);
     Ints sums[kPanels][kRows];
     Product::block(x, p + 4 * lane, apart, init + at, sums);
     Floats scale[kPanels], min[kPanels];
@@ -189,6 +192,7 @@ static void panels_times_rows(PanelArgs a) {
     const std::int64_t rows = left < a.tile_rows ? left : a.tile_rows;
     tile_times_panels<By, kBits>(a, rows, out);
     next_tile(&a, rows);
+    a.prefetch = 0;
     out += 16 * rows;
   }
 }
@@ -213,7 +217,7 @@ static void panel(const PanelArgs& args) {
   if (kBits == 1 && args.tables) return lut<false>(args);
 #endif
 #if defined(__AVX512VNNI__)
-  if (kBits < 8 && args.rows >= kExpandRows<kBits> && args.blocks_per_group <= kExpandBlocks) {
+  if (args.rows >= kExpandRows<kBits> && args.blocks_per_group <= kExpandBlocks) {
     return expanded<kBits>(args);
   }
 #endif

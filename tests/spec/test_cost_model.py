@@ -142,7 +142,7 @@ def test_a_second_request_knows_what_rows_cost() -> None:
     machine.answer(ours(costs), lambda _: 0.9, 64)
     assert costs.ratio([2, 5, 9]) == pytest.approx([1.1, 1.4, 1.8], rel=0.1)
     policy = ours(costs)
-    assert policy.report()["plain step, ms"] == pytest.approx(1e3, rel=0.1)
+    assert policy.report()["plain step, ms"] == pytest.approx(1e3, rel=0.15)  # few plain steps, some with hiccups
     assert policy.report()["row costs known before, measurements"] == costs.measured > 0
     assert policy.fork().costs is costs
     costs.reset()
@@ -291,7 +291,8 @@ def test_random_drafts_are_judged_by_verification_alone() -> None:
         used.append(n)
         policy.observe(StepRecord(n, n, 0, 0.0, 1.0, 0.0, (), 4, (0,), fixed=n == 0))
     assert used[0] > 0  # the first guess
-    assert 1 <= sum(n > 0 for n in used[40:]) <= 6  # probes
+    assert 1 <= sum(n > 0 for n in used[40:]) <= 10  # probes, and tries when lost time is forgotten
+    assert sum(used) <= 45
 
 
 def test_probes_are_never_further_apart_than_the_last_distance() -> None:

@@ -28,6 +28,7 @@ _FIRST_DOUBT = 0.35  # its standard deviation per doubling, of the logarithm
 _NOISE = 0.1  # standard deviation of one measurement
 _FIRST_NOISE = 0.4  # of the first one of a size, which also pays for buffers
 _LEVEL_DRIFT, _RATIO_DRIFT = 0.03, 0.005  # per measurement: a busier machine, a changed curve
+_DRIFT = _RATIO_DRIFT**2 * _WALK
 _NEW_REQUEST, _NEW_RANGE = 0.1, 0.05  # further doubt about the level after a pause, about ratios at another length
 _CLIP = 2.5  # a measurement further off than so many standard deviations counts as that far off, once
 _AT_LEAST = 0.1  # deviation of the knowledge that more rows never take less time
@@ -182,12 +183,14 @@ class _Filter:
         self.cov[0, 0] = max(self.cov[0, 0], deviation**2)
 
     def log_ratios(self, rows: FloatArray) -> FloatArray:
-        return np.interp(np.log2(rows), _PLACES, np.concatenate([[0.0], self.mean[1:]]))
+        line = self.mean.copy()
+        line[0] = 0.0
+        return np.interp(np.log2(rows), _PLACES, line)
 
     def update(self, rows: float, seconds: float) -> None:
         noise = _NOISE if rows in self._off else _FIRST_NOISE
         if self.cov[1, 1] < _FIRST_DOUBT**2:
-            self.cov += _RATIO_DRIFT**2 * _WALK
+            self.cov += _DRIFT
         self.cov[0, 0] += _LEVEL_DRIFT**2
         seen = _weights(rows)
         off = math.log(seconds) - float(seen @ self.mean)
@@ -200,6 +203,8 @@ class _Filter:
             off = side * limit
         self._off[rows] = side
         self._learn(seen, off, noise)
+        if rows == 1:
+            return
         lowest = int(np.argmin(self.mean[1:])) + 1
         if self.mean[lowest] < 0:
             unit = np.zeros(len(self.mean))

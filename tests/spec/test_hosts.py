@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from gramcore.spec import (
     BatchProposer,
+    Context,
     DraftTree,
     FixedLength,
     GreedyVerifier,
@@ -150,6 +152,29 @@ def test_proposer_follows_its_requests() -> None:
     assert proposer.propose([[], [1]]) == [[], []]
     with pytest.raises(ValueError, match="one per history"):
         proposer.propose([[1]], [])
+
+
+def test_a_proposer_goes_on_without_a_drafter_that_fails() -> None:
+    class Fails(NgramDrafter):
+        bounded = False
+
+        def propose(self, ctx: Context, budget: int) -> DraftTree:
+            if ctx.tokens[0] == 9:
+                raise KeyError("lost")
+            if ctx.tokens[0] == 8:
+                time.sleep(0.5)
+            return super().propose(ctx, budget)
+
+        def fork(self) -> Fails:
+            return Fails()
+
+    proposer = BatchProposer(Fails(), num_tokens=2, draft_timeout_s=0.1)
+    histories = [[1, 2, 3, 1, 2], [9, 2, 3, 9, 2], [8, 2, 3, 8, 2]]
+    with pytest.warns(RuntimeWarning, match="switched off") as said:
+        assert proposer.propose(histories) == [[3, 1], [], []]
+    assert {"raised" in str(w.message) for w in said} == {True, False}
+    assert proposer.propose([h[:4] for h in histories]) == [[2, 3], [], []]
+    proposer.forget(1)
 
 
 def test_hosts_are_taken_directly_and_by_method(model: Any) -> None:

@@ -204,7 +204,7 @@ class _Sequence:
 
     @property
     def new_tokens(self) -> list[int]:
-        return [int(t) for t in self.buffer[self.num_prompt : self.length]]
+        return list(self.buffer[self.num_prompt : self.length].tolist())
 
 
 @dataclass
@@ -355,7 +355,7 @@ class _Run:
                 break
         emitted = s.buffer[start : s.length]
         if self.streamer is not None:
-            self.streamer.put([int(t) for t in emitted])
+            self.streamer.put(emitted.tolist())
         s.drafter.observe(emitted)
         return emitted
 

@@ -50,6 +50,12 @@ class GuardedDrafter:
         if drafter is not None:
             self._call(lambda: drafter.observe(tokens))
 
+    def rollback(self, n: int) -> None:
+        """Tell the drafter that the last ``n`` tokens are gone."""
+        drafter = self._drafter
+        if drafter is not None:
+            self._call(lambda: drafter.rollback(n))
+
     def observe_hidden(self, states: Any) -> None:
         """Show the drafter hidden states of committed rows."""
         drafter = self._drafter

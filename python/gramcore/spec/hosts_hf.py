@@ -10,9 +10,10 @@ import torch
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, StopStringCriteria
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from gramcore._checks import check_int
+from gramcore._checks import check_int, check_real
 from gramcore.spec.base import Context, CounterRng, Drafter, IntArray, LengthPolicy, Sampling, Verifier
 from gramcore.spec.generation import generate
+from gramcore.spec.guarded import GuardedDrafter
 from gramcore.spec.suffix_drafter import SuffixDrafter
 
 __all__ = ["BatchProposer", "hf_generate"]
@@ -152,6 +153,8 @@ class BatchProposer:
     Args:
         drafter: prototype; default ``SuffixDrafter()``. Trees are cut to their first path.
         num_tokens: ``>= 1``; longest draft.
+        draft_timeout_s: ``> 0``; a request's drafter that raises, or needs longer for one call, is switched off with a
+            warning, and its drafts are empty from then on.
 
     Differs from paper: none.   Reference: Hu et al. 2024, arXiv:2411.10666.
 
@@ -159,10 +162,11 @@ class BatchProposer:
     [[7, 8, 5], []]
     """
 
-    def __init__(self, drafter: Drafter | None = None, *, num_tokens: int = 8) -> None:
+    def __init__(self, drafter: Drafter | None = None, *, num_tokens: int = 8, draft_timeout_s: float = 1.0) -> None:
         self.drafter = SuffixDrafter() if drafter is None else drafter
         self.num_tokens = check_int("num_tokens", num_tokens, low=1)
-        self._requests: dict[Hashable, tuple[Drafter, IntArray]] = {}
+        self.draft_timeout_s = check_real("draft_timeout_s", draft_timeout_s, low=0, low_open=True)
+        self._requests: dict[Hashable, tuple[GuardedDrafter, IntArray]] = {}
 
     def propose(
         self, histories: Sequence[Sequence[int]], request_ids: Sequence[Hashable] | None = None
@@ -171,24 +175,29 @@ class BatchProposer:
         names = list(range(len(histories))) if request_ids is None else list(request_ids)
         if len(names) != len(histories):
             raise ValueError(f"request_ids must be one per history, got {len(names)} for {len(histories)}")
-        return [self._one(name, np.asarray(h, np.int32)) for name, h in zip(names, histories, strict=True)]
+        return [self._one(name, np.array(h, np.int32)) for name, h in zip(names, histories, strict=True)]
 
     def forget(self, request_id: Hashable) -> None:
         """Drop a finished request."""
-        self._requests.pop(request_id, None)
+        if request_id in self._requests:
+            self._requests.pop(request_id)[0].close()
 
     def _one(self, name: Hashable, history: IntArray) -> list[int]:
-        drafter, seen = self._requests.get(name) or (self.drafter.fork(), np.empty(0, np.int32))
+        if name not in self._requests:
+            self._requests[name] = GuardedDrafter(self.drafter.fork(), self.draft_timeout_s), np.empty(0, np.int32)
+        drafter, seen = self._requests[name]
         both = min(len(seen), len(history))
         different = np.flatnonzero(seen[:both] != history[:both])
         common = int(different[0]) if len(different) else both
         if common < len(seen):
             drafter.rollback(len(seen) - common)
         drafter.observe(history[common:])
-        self._requests[name] = (drafter, history.copy())
+        self._requests[name] = (drafter, history)
         if not len(history):
             return []
         tree = drafter.propose(Context(history, len(history), Sampling(), CounterRng(0)), self.num_tokens)
+        if tree is None:
+            return []
         path: list[int] = []
         row = 0
         while len(children := tree.children(row)):

@@ -78,6 +78,7 @@ def _adam_mini(ps: Params) -> torch.optim.Optimizer:
 
 GALORE = {"rank": 256, "update_proj_gap": NEVER, "scale": 0.25, "proj_type": "std"}
 APOLLO = {"rank": 256, "update_proj_gap": NEVER, "scale": 1.0, "proj": "random", "proj_type": "std"}
+FIRA = {"rank": 256, "update_proj_gap": NEVER, "alpha": 0.25, "proj_type": "std"}
 LOW = {"rank": 256, "refresh_every": NEVER}
 BF16 = torch.bfloat16
 
@@ -93,7 +94,7 @@ CASES = [
     Case("Adam-mini", "Adam-mini", 20.0, {}, "adam-mini", _adam_mini),
     Case("Adafactor", "Adafactor", 12.0, {}, "torch", _plain("torch.optim:Adafactor", foreach=False)),
     Case("AdaLomo rule", "AdaLomo", 12.0),
-    Case("Grams", "Grams", 28.0),
+    Case("Grams", "Grams", 28.0, {}, "grams-pytorch", _plain("grams:Grams")),
     Case("Sophia", "Sophia", 24.0),
     Case("Grass", "Grass", _grass_traffic(), {"rank": GRASS_ROWS, "refresh_every": NEVER}),
     Case("FRUGAL", "FRUGAL", 16.0, {"refresh_every": NEVER}),
@@ -108,7 +109,10 @@ CASES = [
          _grouped("galore_torch:GaLoreAdamW", **GALORE)),
     Case("GaLore rank 256 bf16", "GaLore", 6.0, {**LOW, "method": "iterate"}, "galore-torch",
          _grouped("galore_torch:GaLoreAdamW", **GALORE), BF16),
-    Case("Fira rank 256", "Fira", 12.0, {**LOW, "method": "iterate"}),
+    Case("Fira rank 256", "Fira", 12.0, {**LOW, "method": "iterate"}, "fira",
+         _grouped("fira:FiraAdamW", **FIRA)),
+    Case("Fira rank 256 bf16", "Fira", 6.0, {**LOW, "method": "iterate"}, "fira",
+         _grouped("fira:FiraAdamW", **FIRA), BF16),
 ]  # fmt: skip
 
 

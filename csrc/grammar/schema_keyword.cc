@@ -1,5 +1,7 @@
 // Single keywords: types, bounds, patterns, formats; and what is said about those not enforced.
 #include <algorithm>
+#include <string_view>
+#include <unordered_map>
 
 #include "grammar/regex.h"
 #include "grammar/schema.h"
@@ -66,6 +68,64 @@ constexpr const char* kOtherFormats[] = {
     "iri-reference", "phone",     "regex",     "style",        "utc-millisec",
 };
 
+std::string_view kind_of(const Json& value) {
+  switch (value.type) {
+    case Type::kNull: return "null";
+    case Type::kFalse: return "false";
+    case Type::kTrue: return "true";
+    case Type::kNumber: return "a number";
+    case Type::kString: return "a string";
+    case Type::kArray: return "an array";
+    case Type::kObject: break;
+  }
+  return "an object";
+}
+
+// What the value of a keyword must be to say anything.
+struct Form {
+  std::string_view words;
+  bool (*holds)(const Json&);
+};
+
+const std::unordered_map<std::string_view, Form>& forms() {
+  static const Form number{"a number", [](const Json& v) { return v.is(Type::kNumber); }};
+  static const Form limit{"a number", [](const Json& v) {  // a boolean in draft 4
+                            return v.is(Type::kNumber) || v.is(Type::kTrue) || v.is(Type::kFalse);
+                          }};
+  static const Form text{"a string", [](const Json& v) { return v.is(Type::kString); }};
+  static const Form flag{"a boolean", [](const Json& v) { return v.is(Type::kTrue) || v.is(Type::kFalse); }};
+  static const Form list{"an array", [](const Json& v) { return v.is(Type::kArray); }};
+  static const Form map{"an object", [](const Json& v) { return v.is(Type::kObject); }};
+  static const Form names{"an array of strings", [](const Json& v) {
+                            const auto is_text = [](const Json& x) { return x.is(Type::kString); };
+                            return v.is(Type::kArray) && std::all_of(v.items.begin(), v.items.end(), is_text);
+                          }};
+  static const std::unordered_map<std::string_view, Form> table{
+      {"minimum", number},
+      {"maximum", number},
+      {"multipleOf", number},
+      {"exclusiveMinimum", limit},
+      {"exclusiveMaximum", limit},
+      {"pattern", text},
+      {"$ref", text},
+      {"$dynamicRef", text},
+      {"$recursiveRef", text},
+      {"uniqueItems", flag},
+      {"enum", list},
+      {"prefixItems", list},
+      {"allOf", list},
+      {"anyOf", list},
+      {"oneOf", list},
+      {"properties", map},
+      {"patternProperties", map},
+      {"dependentRequired", map},
+      {"dependentSchemas", map},
+      {"dependencies", map},
+      {"required", names},
+  };
+  return table;
+}
+
 }  // namespace
 
 std::string SchemaCompiler::pointer_of(const Json& node) {
@@ -95,8 +155,9 @@ std::string SchemaCompiler::pointer_of(const Json& node) {
 
 void SchemaCompiler::refuse(const Json& node, const std::string& keyword, const std::string& why) {
   const std::string at = pointer_of(node);
-  throw InvalidArgument(gramcore::cat("schema must use supported keywords only, got ",
-                                      keyword.empty() ? "a part" : "'" + keyword + "'", " at ", at, ": ", why));
+  if (keyword.empty()) throw InvalidArgument(gramcore::cat(why, ", got ", kind_of(node), " at ", at));
+  throw InvalidArgument(
+      gramcore::cat("schema must use supported keywords only, got '", keyword, "' at ", at, ": ", why));
 }
 
 void SchemaCompiler::note(const Json& node, const std::string& keyword, const std::string& detail) {
@@ -117,6 +178,11 @@ void SchemaCompiler::record(const Json& node, const std::string& keyword, const 
 void SchemaCompiler::scan(const Json& node) {
   for (const char* k : {"extends", "disallow"}) {
     if (node.find(k)) refuse(node, k, "it is not supported");
+  }
+  for (std::size_t i = 0; i < node.keys.size(); ++i) {
+    const auto form = forms().find(node.keys[i]);
+    if (form == forms().end() || form->second.holds(node.items[i])) continue;
+    note(node, node.keys[i], gramcore::cat("it must be ", form->second.words, ", got ", kind_of(node.items[i])));
   }
 }
 

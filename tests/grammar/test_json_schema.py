@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from typing import Any
 
 import jsonschema
@@ -294,6 +295,53 @@ def test_random_schemas_and_instances(any_order: bool, schema: Any, instances: l
     for instance in map(ordered, instances):
         got, expected = accepts(matcher, json.dumps(instance, ensure_ascii=False)), checker.is_valid(instance)
         assert got == expected or (got and not grammar.report.is_exact), instance
+
+
+def test_items_behind_a_prefix_are_told_from_it_where_some_must_match() -> None:
+    schema = {"prefixItems": [{"const": 1}, {"const": 2}], "items": {"const": 3}, "contains": {"const": 3}}
+    grammar = Grammar.from_json_schema({"type": "array", **schema}, strict=True)
+    matcher = GrammarMatcher(GrammarCompiler(BYTES).compile(grammar))
+    judged = {text: accepts(matcher, text) for text in ("[1,2,3]", "[1,2,3,3]", "[1,2,2,3]", "[1,2]", "[1,3]", "[]")}
+    assert [text for text, whole in judged.items() if whole] == ["[1,2,3]", "[1,2,3,3]"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "rule"),
+    [
+        ({"minimum": "3"}, "it must be a number, got a string"),
+        ({"maximum": None}, "it must be a number, got null"),
+        ({"exclusiveMaximum": []}, "it must be a number, got an array"),
+        ({"pattern": 3}, "it must be a string, got a number"),
+        ({"$ref": {}}, "it must be a string, got an object"),
+        ({"enum": 3}, "it must be an array, got a number"),
+        ({"anyOf": {}}, "it must be an array, got an object"),
+        ({"required": "a"}, "it must be an array of strings, got a string"),
+        ({"required": [1]}, "it must be an array of strings, got an array"),
+        ({"required": True}, "it must be an array of strings, got true"),
+        ({"properties": []}, "it must be an object, got an array"),
+        ({"uniqueItems": "yes"}, "it must be a boolean, got a string"),
+    ],
+)
+def test_keywords_whose_value_says_nothing_are_reported(schema: dict[str, Any], rule: str) -> None:
+    report = Grammar.from_json_schema({"items": schema}).report
+    assert report is not None
+    assert [(r.pointer, r.keyword, r.detail) for r in report.inexact] == [("#/items", next(iter(schema)), rule)]
+    with pytest.raises(ValueError, match=rf"got '{re.escape(next(iter(schema)))}' at #/items: {rule} \(strict\)"):
+        Grammar.from_json_schema({"items": schema}, strict=True)
+
+
+def test_a_draft_4_bound_is_well_formed() -> None:
+    bound = {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 3, "exclusiveMinimum": True}
+    report = Grammar.from_json_schema(bound, strict=True).report
+    assert report is not None
+    assert report.is_exact
+
+
+def test_what_is_no_schema_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^schema must be an object or a boolean, got a number at #/items$"):
+        Grammar.from_json_schema({"items": 3})
+    with pytest.raises(ValueError, match=r"^schema must be an object or a boolean, got an array at #$"):
+        Grammar.from_json_schema("[1]")
 
 
 def test_report_names_what_is_not_enforced() -> None:

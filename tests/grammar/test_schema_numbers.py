@@ -64,6 +64,19 @@ def test_masks_of_multiples(schema: str) -> None:
         matcher.reset()
 
 
+@pytest.mark.parametrize("divisor", ["1.5", "0.3", "2.5", "0.75", "12.5"])
+def test_no_prefix_of_a_multiple_is_a_dead_end(divisor: str) -> None:
+    places = len(divisor.partition(".")[2])  # digits behind the point that count; further ones are zeros
+    grammar = Grammar.from_json_schema(f'{{"type": "number", "multipleOf": {divisor}, "minimum": 0}}', strict=True)
+    compiled = GrammarCompiler(INFO).compile(grammar)
+    for whole in range(40):
+        for length in range(places + 1):
+            for digits in ("".join(d) for d in itertools.product("0123456789", repeat=length)):
+                ends = [f"{whole}.{digits}{rest:0{places - length}d}" for rest in range(10 ** (places - length))]
+                alive = any(Fraction(end if end[-1] != "." else end + "0") % Fraction(divisor) == 0 for end in ends)
+                assert GrammarMatcher(compiled).accept_bytes(f"{whole}.{digits}".encode()) == alive, (whole, digits)
+
+
 def test_integers_stay_without_point_and_large_divisors_are_reported() -> None:
     matcher = GrammarMatcher(
         GrammarCompiler(INFO).compile(Grammar.from_json_schema('{"type": "integer", "multipleOf": 0.5}'))

@@ -128,6 +128,16 @@ def test_random_items(items: list[Any]) -> None:
 RANDOM = compiled({"items": {"type": ["string", "number"]}}, BYTES)
 
 
+def test_a_value_that_is_listed_twice_counts_once() -> None:
+    schema = {"type": "array", "items": {"enum": [1, 1.0, 2]}, "uniqueItems": True, "minItems": 2}
+    matcher = GrammarMatcher(compiled(schema, BYTES))
+    assert [accepts(matcher, text) for text in ("[1, 2]", "[2, 1]", "[1, 1]", "[1]", "[1, 2, 1]")] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="exclude each other"):
+        compiled({**schema, "minItems": 3}, BYTES)
+
+
 def test_few_values_are_counted() -> None:
     with pytest.raises(ValueError, match="uniqueItems true"):
         compiled({"items": {"type": "string", "pattern": "^[ab]$"}, "minItems": 3}, BYTES)

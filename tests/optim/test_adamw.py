@@ -192,3 +192,16 @@ def test_a_torch_state_continues(isa: str) -> None:
 
 def test_shapes_cover_the_odd_ones() -> None:
     assert {len(s) for s in SHAPES} >= {0, 1, 2, 4}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (3, 5), (40, 700)])
+def test_scaled_squares(isa: str, m: int, n: int, dtype: torch.dtype) -> None:
+    from gramcore import _core
+
+    g = torch.Generator().manual_seed(m)
+    x, row, column = torch.randn(m, n, generator=g).to(dtype), torch.randn(m, generator=g), torch.randn(n, generator=g)
+    for r, c in ((None, None), (row, None), (None, column), (row, column)):
+        scaled = 3 * x.double() * (1 if r is None else r.double()[:, None]) * (1 if c is None else c.double())
+        got = _core.optim.scaled_squares(x, r, c, 3.0)
+        assert got == pytest.approx(float(scaled.square().sum()), rel=1e-5)

@@ -17,6 +17,7 @@ from gramcore.optim import (
 )
 from gramcore.optim import subspace as subspace_module
 from gramcore.optim.coordinates import ColumnSubspace, EntrySubspace, HaarSubspace, RowSampleSubspace
+from gramcore.optim.lift import _growth
 from gramcore.optim.subspace import (
     HeadSubspace,
     Subspace,
@@ -180,3 +181,10 @@ def test_panels_step_as_one_panel_does(make, state, rounding, dtype, monkeypatch
         # Panels draw other bits for stochastic rounding, and products may add up in another order.
         bound = 1e-4 if dtype is torch.float32 and state in ("fp32", "int8") and rounding != "stochastic" else 0.1
         assert 0 < (a - b).float().norm() + 1e-9 < bound * moved
+
+
+def test_growth_is_limited_from_the_limited_norm() -> None:
+    """Fira, eq. 12: S_t <- S_t / |S_t| * gamma |S_{t-1}| where |S_t| / |S_{t-1}| > gamma = 1.01."""
+    norm = torch.zeros(())
+    limited = [now / _growth(now, norm) for now in (1.0, 2.0, 4.0, 1.02, 0.5, 0.504)]
+    assert limited == pytest.approx([1.0, 1.01, 1.01**2, 1.02, 0.5, 0.504], rel=1e-6)

@@ -213,3 +213,5 @@ def test_adam_mini_groups_cut_queries_by_head() -> None:
     assert rows_of[model["q_proj"].weight] == 4  # type: ignore[index]
     assert rows_of[model["mlp"].weight] == 1  # type: ignore[index]
     assert rows_of[model["norm"].weight] == 0  # type: ignore[index]
+    decay_of = {p: g["weight_decay"] for g in groups for p in g["params"]}
+    assert all(decay == (0.1 if p.ndim == 2 else 0.0) for p, decay in decay_of.items())

@@ -114,6 +114,14 @@ def test_fp8_training_follows_fp32_and_counts_its_losses() -> None:
     assert 0 <= stats.grad_underflow_frac < 0.01
 
 
+def test_fp8_layers_count_gradients_that_vanish_and_no_zeros() -> None:
+    layer = Fp8Linear(2, 4)
+    layer(torch.ones(1, 2)).backward(torch.tensor([[1.0, 0.0, 1e-12, 0.5]]))  # e5m2 reaches 2^-32 of its largest
+    assert layer.stats.grad_underflow_frac == 0.25
+    layer(torch.ones(1, 2)).backward(torch.ones(1, 4))
+    assert layer.stats.grad_underflow_frac == 0.125  # the mean over steps
+
+
 def test_finequant_cuts_groups_only_where_ranges_vary() -> None:
     smooth = torch.ones(8, 512)
     spiky = gaussian(8, 512)

@@ -209,6 +209,8 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="activations must be one of int8, float32, got 'int4'"):
         linear(torch.zeros(2, 64), q, activations="int4")
     codes, scales = torch.zeros(2, 32, dtype=torch.uint8), torch.zeros(2, 1)
+    with pytest.raises(ValueError, match="zero must be 128 for 8-bit codes, got 0"):
+        PackedTensor.pack(codes, scales, bits=8, group_size=32, zero=0)
     with pytest.raises(ValueError, match="zero must be 1 for 1-bit codes"):
         PackedTensor.pack(codes, scales, bits=1, group_size=32, zero=0)
     with pytest.raises(ValueError, match=r"bits must be in \[1, 8\], got 9"):

@@ -27,7 +27,11 @@ def test_drafts_match_the_scan(text: list[int], budget: int, low: int, more: int
     for start in range(0, len(text), 7):
         drafter.observe(np.int32(text[start : start + 7]))
     expected = reference.anpd(text, budget, low + more, low, pick == "recent")
-    assert drafter.propose(context(text), budget).tokens.tolist() == expected
+    draft = drafter.propose(context(text), budget)
+    assert draft.tokens.tolist() == expected
+    orders = range(low - 1, min(low + more, len(text)))  # contexts that occurred before with a token behind them
+    seen = [n for n in orders if text[-n:] in (text[i : i + n] for i in range(len(text) - n))]
+    assert draft.strength == max(seen, default=0)
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=40), st.lists(st.integers(0, 2), max_size=20))

@@ -15,7 +15,7 @@ from gramcore.grammar import AprAD, ASAp, Grammar, GrammarCompiler, GrammarMatch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.reference.grammar_align import Prefix, conditional_law, divergence, keep_count, weight
+from tests.reference.grammar_align import Prefix, aprad_law, conditional_law, divergence, keep_count, weight
 
 SYMBOLS = 3
 
@@ -139,6 +139,21 @@ def test_masking_alone_is_farther_from_the_law_than_either(matcher: GrammarMatch
     ]
     assert set(masked) | set(approximate) <= words()
     assert divergence(law_of(approximate, num), target) < divergence(law_of(masked, num), target)
+
+
+def test_aprad_draws_by_its_own_law() -> None:
+    """Chi-square over 4 texts against the algorithm followed draw by draw, false alarm 1e-6."""
+    texts: set[Prefix] = {(0, 0), (0, 1), (1, 2), (2, 0)}
+    prefixes = {text[:i] for text in texts for i in range(3)}
+    law = aprad_law(model, 2, lambda x: x in prefixes)
+    assert set(law) == texts
+    assert sum(law.values()) == pytest.approx(1)
+    sampler, rng, num = AprAD(3), np.random.default_rng(7), 10_000
+    draws = (sampler.sample(logits, lambda t: tuple(t) in prefixes, max_new_tokens=2, rng=rng) for _ in range(num))
+    counts = collections.Counter(tuple(draw.tokens) for draw in draws)
+    assert set(counts) <= texts
+    chi = sum((counts[x] - num * p) ** 2 / (num * p) for x, p in law.items())
+    assert chi < 30.7, chi  # 3 degrees of freedom
 
 
 def test_aprad_takes_a_matcher_and_stops(matcher: GrammarMatcher) -> None:

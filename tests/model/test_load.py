@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,12 @@ def test_errors_name_cause_and_remedy(tmp_path: Path, monkeypatch: pytest.Monkey
     path.write_bytes(whole)
     with pytest.raises(FormatError, match=r"must be those of a llama model, got 'blk.0.attn_x.weight'"):
         load(patched(path, b"blk.0.attn_q.weight", b"blk.0.attn_x.weight"))
+    path.write_bytes(whole)
+    layers = b"llama.block_count" + struct.pack("<I", 4)
+    count = whole[whole.index(layers) + len(layers) :][:4]
+    more = (int.from_bytes(count, "little") + 1).to_bytes(4, "little")
+    with pytest.raises(FormatError, match=r"no tensor must be missing, got 9 absent, model.layers.\d+.self_attn"):
+        load(patched(path, layers + count, layers + more))
     path.write_bytes(whole)
     with pytest.raises(ValueError, match="architecture must be one of llama, qwen2, got 'gpt42'"):
         load(patched(path, b"\5\0\0\0\0\0\0\0llama", b"\5\0\0\0\0\0\0\0gpt42"))

@@ -148,7 +148,7 @@ def test_aprad_draws_by_its_own_law() -> None:
     law = aprad_law(model, 2, lambda x: x in prefixes)
     assert set(law) == texts
     assert sum(law.values()) == pytest.approx(1)
-    sampler, rng, num = AprAD(3), np.random.default_rng(7), 10_000
+    sampler, rng, num = AprAD(3), np.random.default_rng(7), 20_000
     draws = (sampler.sample(logits, lambda t: tuple(t) in prefixes, max_new_tokens=2, rng=rng) for _ in range(num))
     counts = collections.Counter(tuple(draw.tokens) for draw in draws)
     assert set(counts) <= texts

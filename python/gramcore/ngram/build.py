@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -125,22 +125,13 @@ def build_index(
     workers = _core.num_threads() if threads is None else check_int("threads", threads, low=1)
     encode = load_encoder(tokenizer)
     directory = Path(out)
-    if directory.exists() and not directory.is_dir():
-        raise FileExistsError(f"{directory}: out must be a directory, got a file; choose another name")
-    made = not directory.exists()
-    directory.mkdir(parents=True, exist_ok=True)
     options = [token_dtype, version, shards, memory_limit, metadata, text_key, _tokenizer_name(tokenizer)]
-    plan = Plan.start(directory, options, resume=resume)
     reading = Reading()
-    if not plan.tokenized:
-        records = read(source, text_key=text_key, on_error=on_error, reading=reading, metadata=metadata)
-        try:
+    with _directory(directory):
+        plan = Plan.start(directory, options, resume=resume)
+        if not plan.tokenized:
+            records = read(source, text_key=text_key, on_error=on_error, reading=reading, metadata=metadata)
             write_text(_tokenize(records, encode, plan.num_documents, reading, progress), directory, plan, form)
-        except BaseException:
-            if made:
-                with suppress(OSError):  # it holds a checkpoint
-                    directory.rmdir()
-            raise
     sort_shards(directory, plan, width, memory_limit, workers, progress)
     if accel:
         for number in range(len(plan.shards)):
@@ -161,6 +152,22 @@ def build_index(
         reading.first_skipped,
         perf_counter() - start,
     )
+
+
+@contextmanager
+def _directory(path: Path) -> Iterator[None]:
+    """The directory to write to; if it was made here it goes when the block raises before a checkpoint."""
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path}: out must be a directory, got a file; choose another name")
+    made = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):  # it holds a checkpoint
+                path.rmdir()
+        raise
 
 
 def _tokenizer_name(tokenizer: Any) -> str:

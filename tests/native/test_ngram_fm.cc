@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/rng.h"
@@ -49,6 +50,16 @@ std::vector<char> read_all(const std::string& path) {
   return std::vector<char>((std::istreambuf_iterator<char>(in)), {});
 }
 
+// Bytes of an index with the checksum made right for them.
+void write_forged(const std::string& path, std::vector<char> bytes) {
+  SectionLead lead;
+  std::memcpy(&lead, bytes.data(), sizeof(lead));
+  lead.checksum = section_checksum(
+      {reinterpret_cast<const unsigned char*>(bytes.data()) + sizeof(lead), bytes.size() - sizeof(lead)});
+  std::memcpy(bytes.data(), &lead, sizeof(lead));
+  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+}
+
 // Every query there is; answers may be wrong when the file was forged, reads may not.
 void query_everything(const FmIndex& fm) {
   fm.extract(0, fm.size());
@@ -88,12 +99,7 @@ GC_TEST(ngram_fm_index_forged_files_throw_and_never_crash) {
         const std::size_t at = 64 + rng.next_below(std::min(reach, static_cast<std::uint32_t>(copy.size())) - 64);
         copy[at] = static_cast<char>(round % 3 == 0 ? copy[at] ^ (1 << rng.next_below(8)) : rng.next_below(256));
       }
-      SectionLead lead;
-      std::memcpy(&lead, copy.data(), sizeof(lead));
-      lead.checksum = section_checksum(
-          {reinterpret_cast<const unsigned char*>(copy.data()) + sizeof(lead), copy.size() - sizeof(lead)});
-      std::memcpy(copy.data(), &lead, sizeof(lead));
-      std::ofstream(path, std::ios::binary).write(copy.data(), static_cast<std::streamsize>(copy.size()));
+      write_forged(path, std::move(copy));
       try {
         const FmIndex fm = FmIndex::load(path);
         ++opened;
@@ -104,5 +110,27 @@ GC_TEST(ngram_fm_index_forged_files_throw_and_never_crash) {
     }
   }
   EXPECT(opened > 0 && refused > 0);
+  std::filesystem::remove(path);
+}
+
+GC_TEST(ngram_fm_index_symbols_must_ascend) {
+  const std::string path = cat("/tmp/gramcore-native-", static_cast<long>(::getpid()), "-fm-symbols");
+  const std::vector<std::uint16_t> text{1000, 2000, 1000};
+  FmIndex::build(Span<const std::uint16_t>(text), 1).save(path);
+  std::vector<char> bytes = read_all(path);
+  const std::uint32_t symbols[] = {1000, 2000};
+  char wanted[sizeof(symbols)];
+  std::memcpy(wanted, symbols, sizeof(symbols));
+  const auto at = std::search(bytes.begin(), bytes.end(), std::begin(wanted), std::end(wanted));
+  EXPECT(at != bytes.end());
+  std::copy(wanted, wanted + 4, at + 4);
+  write_forged(path, bytes);
+  std::string refused;
+  try {
+    FmIndex::load(path);
+  } catch (const FormatError& error) {
+    refused = error.what();
+  }
+  EXPECT(refused.find("symbols must ascend") != std::string::npos);
   std::filesystem::remove(path);
 }

@@ -138,6 +138,13 @@ def test_a_value_that_is_listed_twice_counts_once() -> None:
         compiled({**schema, "minItems": 3}, BYTES)
 
 
+def test_every_exponent_that_digits_allow_spells_the_value() -> None:
+    matcher = GrammarMatcher(compiled({"items": {"type": "number"}}, BYTES))  # 40 digits on either side of the point
+    for same in (f"0.{'0' * 39}1e40", "0.01e2", "10e-1", f"1{'0' * 39}e-39", "1.000"):
+        assert not accepts(matcher, f"[1,{same}]"), same
+        assert accepts(matcher, f"[2,{same}]"), same
+
+
 def test_few_values_are_counted() -> None:
     with pytest.raises(ValueError, match="uniqueItems true"):
         compiled({"items": {"type": "string", "pattern": "^[ab]$"}, "minItems": 3}, BYTES)

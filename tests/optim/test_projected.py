@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
 import torch
 from gramcore.optim import (
@@ -188,3 +191,14 @@ def test_growth_is_limited_from_the_limited_norm() -> None:
     norm = torch.zeros(())
     limited = [now / _growth(now, norm) for now in (1.0, 2.0, 4.0, 1.02, 0.5, 0.504)]
     assert limited == pytest.approx([1.0, 1.01, 1.01**2, 1.02, 0.5, 0.504], rel=1e-6)
+
+
+@pytest.mark.parametrize("make", [gwt, frugal, grass], ids=lambda f: f.__name__)
+def test_rows_of_a_matrix_are_rounded_by_bits_of_their_own(make: Any) -> None:
+    w = torch.nn.Parameter(torch.ones(32, 512, dtype=torch.bfloat16))
+    optimizer = make([w], lr=1e-3, rounding="stochastic", **({"rank": 16} if make is grass else {}))
+    w.grad = torch.ones_like(w)  # every row is the same but for its bits
+    optimizer.step()
+    moved = [row for row in w.detach() if (row != 1).any()]
+    assert len(moved) >= 16
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(moved, 2))

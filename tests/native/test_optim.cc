@@ -7,6 +7,7 @@
 #include "core/thread_pool.h"
 #include "native/test.h"
 #include "optim/engine.h"
+#include "optim/product.h"
 #include "optim/rounding.h"
 
 using namespace gramcore;
@@ -139,4 +140,37 @@ GC_TEST(optim_sum_of_squares_sees_what_is_not_finite) {
 GC_TEST(optim_rules_are_found_by_name) {
   EXPECT_EQ(static_cast<int>(parse_rule("lion")), static_cast<int>(kLion));
   EXPECT(test::throws<InvalidArgument>([] { parse_rule("adamax"); }));
+}
+
+GC_TEST(optim_products_are_sums_of_products_at_every_level) {
+  const CpuLevel before = current_cpu_level();
+  const std::int64_t shapes[][3] = {{1, 1, 1}, {13, 7, 5}, {60, 33, 300}, {200, 300, 9}};
+  for (const CpuLevel level : supported_cpu_levels()) {
+    set_cpu_level(level);
+    for (const auto& [rows, inner, columns] : shapes) {
+      for (int layout = 0; layout < 4; ++layout) {
+        Arrays left(static_cast<std::size_t>(rows * inner)), right(static_cast<std::size_t>(inner * columns));
+        const bool by_row = layout % 2 == 0, by_column = layout / 2 == 0;
+        const Factor a{left.p.data(), Storage::f32, rows, inner, by_row ? inner : 1, by_row ? 1 : rows};
+        const Factor b{right.g.data(), Storage::f32, inner, columns, by_column ? 1 : columns, by_column ? inner : 1};
+        std::vector<float> result(static_cast<std::size_t>(rows * columns), 7.0f);
+        const PackedFactor packed(b, false);
+        Product(a, packed).store(result.data());
+        double worst = 0;
+        for (std::int64_t i = 0; i < rows; ++i) {
+          for (std::int64_t j = 0; j < columns; ++j) {
+            double want = 0;
+            for (std::int64_t k = 0; k < inner; ++k) {
+              want += static_cast<double>(left.p[static_cast<std::size_t>(i * a.row_stride + k * a.column_stride)]) *
+                      static_cast<double>(right.g[static_cast<std::size_t>(k * b.row_stride + j * b.column_stride)]);
+            }
+            worst = std::fmax(worst,
+                              std::fabs(want - static_cast<double>(result[static_cast<std::size_t>(i * columns + j)])));
+          }
+        }
+        EXPECT(worst < 2e-5);
+      }
+    }
+  }
+  set_cpu_level(before);
 }

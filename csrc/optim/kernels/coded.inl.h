@@ -14,9 +14,16 @@ namespace gramcore::optim {
 namespace GC_ISA_NS {
 namespace {
 
+// These steps are bound by arithmetic: the root is left to the divider, which has nothing else to do.
+namespace coded_rules {
+GC_INLINE vf fast_sqrt(vf x) {
+  return vsqrt(x);
+}
 #define GC_RULE GC_INLINE
 #include "optim/rule_bodies.inl.h"
 #undef GC_RULE
+}  // namespace coded_rules
+using namespace coded_rules;
 
 struct Maps8 {
   using First = SignedMap8;

@@ -135,12 +135,14 @@ def test_a_drafter_cannot_write_into_the_text(model: Any, bounded: bool) -> None
         ctx.tokens[-1] = 0
         return some(ctx, budget)
 
+    def meddle_later(accepted: np.ndarray) -> None:
+        accepted[-1] = 0
+
     plain = generate(model, PROMPT, max_new_tokens=8).tokens
-    with pytest.warns(RuntimeWarning, match="read-only"):
-        text = generate(
-            model, PROMPT, drafter=Plan(meddle, bounded=bounded), policy=FixedLength(3), max_new_tokens=8
-        ).tokens
-    assert text == plain
+    for drafter in (Plan(meddle, bounded=bounded), Plan(some, meddle_later, bounded=bounded)):
+        with pytest.warns(RuntimeWarning, match="read-only"):
+            text = generate(model, PROMPT, drafter=drafter, policy=FixedLength(3), max_new_tokens=8).tokens
+        assert text == plain
 
 
 def test_models_without_a_usable_cache_are_refused() -> None:

@@ -353,7 +353,7 @@ class _Run:
             s.reason = self._stop_reason(s, int(token))
             if s.reason:
                 break
-        emitted = s.buffer[start : s.length]
+        emitted = s.tokens[start:]
         if self.streamer is not None:
             self.streamer.put(emitted.tolist())
         s.drafter.observe(emitted)

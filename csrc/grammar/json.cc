@@ -71,6 +71,7 @@ class Parser {
   }
   void object(Json* v) {
     v->type = Json::Type::kObject;
+    v->key_bits = 0;
     space();
     if (take('}')) return;
     for (;;) {
@@ -84,6 +85,7 @@ class Parser {
       if (it != v->keys.end()) {
         v->items[static_cast<std::size_t>(it - v->keys.begin())] = std::move(item);
       } else {
+        v->key_bits |= Json::bit_of(key);
         v->keys.push_back(std::move(key));
         v->items.push_back(std::move(item));
       }
@@ -189,7 +191,7 @@ Json parse_json(std::string_view text, std::uint32_t first) {
   return Parser(text, first).run();
 }
 
-const Json* Json::find(std::string_view key) const {
+const Json* Json::search(std::string_view key) const {
   for (std::size_t i = keys.size(); i-- > 0;) {
     if (keys[i] == key) return &items[i];
   }

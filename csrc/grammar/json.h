@@ -15,11 +15,22 @@ struct Json {
   std::string text;               // string: decoded UTF-8; number: as written
   std::vector<Json> items;        // array elements, object values
   std::vector<std::string> keys;  // object: keys, parallel to items (a later duplicate replaces an earlier one)
+  std::uint64_t key_bits =
+      ~std::uint64_t{0};  // of a parsed object: the bits of its keys, so that most searches end here
 
   bool is(Type t) const { return type == t; }
   bool is_bool() const { return type == Type::kFalse || type == Type::kTrue; }
-  const Json* find(std::string_view key) const;
+  static std::uint64_t bit_of(std::string_view key) {
+    const std::size_t n = key.size();
+    return std::uint64_t{1} << (n == 0 ? 0 : (static_cast<unsigned char>(key[n - 1]) * 5u + n * 11u) & 63u);
+  }
+  const Json* find(std::string_view key) const {
+    return keys.empty() || (key_bits & bit_of(key)) == 0 ? nullptr : search(key);
+  }
   bool operator==(const Json& other) const;  // JSON Schema equality: numbers by value, objects without order
+
+ private:
+  const Json* search(std::string_view key) const;
 };
 
 // Throws InvalidArgument with line, column and what was expected.

@@ -8,6 +8,10 @@
 namespace gramcore::grammar {
 namespace {
 
+std::uint8_t as_byte(char c) {
+  return static_cast<std::uint8_t>(c);
+}
+
 constexpr std::size_t kMaxStates = 96;  // of the expression beside the letter's own
 
 // What calm() takes for letters: printable ASCII but what ends or escapes in strings.
@@ -37,7 +41,7 @@ bool Lexemes::calm_below(ExprId e, std::uint32_t node) {
 
 // Whether so many letters can follow, whatever they are, and `e` cannot end behind any of them.
 bool Lexemes::calm(ExprId e, unsigned bytes) {
-  constexpr unsigned kMost = 12, kMostTries = 4096;
+  constexpr unsigned kMost = 6, kMostTries = 1024;
   if (bytes == 0) return true;
   if (bytes > kMost) return false;
   if (calm_.size() <= e) {
@@ -84,6 +88,60 @@ ExprId Lexemes::repeated_letter(ExprId e) {
   }
 }
 
+// Whether all texts of `e` are some letters x one after the other, as far as that is seen.
+bool Lexemes::spelled_by(ExprId e, ExprId x) {
+  const Node n = pool_[e];
+  if (e == x || n.kind == Kind::kEpsilon) return true;
+  if (n.kind == Kind::kCat) return spelled_by(n.a, x) && spelled_by(n.b, x);
+  if (n.kind == Kind::kRepeat) return spelled_by(n.a, x);
+  if (n.kind == Kind::kAlt || n.kind == Kind::kAnd) {
+    const Span<const ExprId> kids = pool_.kids(e);
+    const auto spelled = [&](ExprId kid) { return spelled_by(kid, x); };
+    return n.kind == Kind::kAlt ? std::all_of(kids.begin(), kids.end(), spelled)
+                                : std::any_of(kids.begin(), kids.end(), spelled);
+  }
+  ByteSet alone;  // bytes that are letters
+  for (const Piece& p : pool_.pieces(x)) {
+    if (p.target == ExprPool::kEpsilon) alone = alone | p.set;
+  }
+  if (n.kind == Kind::kClass) return (pool_.set_of(e) & ~alone).empty();
+  const std::string_view text = n.kind == Kind::kText ? pool_.text_of(e) : std::string_view{};
+  return !text.empty() && std::all_of(text.begin(), text.end(), [&](char c) { return alone.has(as_byte(c)); });
+}
+
+// Whether `e` has letters x and then something that begins with another byte; its first bytes are added to *others.
+bool Lexemes::ends_behind(ExprId e, ExprId x, ByteSet* others) {
+  while (pool_[e].kind == Kind::kCat && spelled_by(pool_[e].a, x)) e = pool_[e].b;
+  if (pool_[e].nullable || pool_[e].has_call || spelled_by(e, x)) return false;
+  const ByteSet first = first_bytes(e);
+  *others = *others | first;
+  return (first & first_bytes(x)).empty();
+}
+
+// Whether `e` is left as it is, beside what else may be, by any letters x: x* r, and what is put together of these.
+bool Lexemes::stays(ExprId e, ExprId x) {
+  const auto begins_so = [&](ExprId kid) {
+    while (pool_[kid].kind == Kind::kCat) kid = pool_[kid].a;
+    const Node n = pool_[kid];
+    return n.kind == Kind::kRepeat && n.a == x && n.min == 0 && n.max == kUnbounded;
+  };
+  while (pool_[e].kind == Kind::kCat) e = pool_[e].a;
+  if (pool_[e].kind != Kind::kAlt && pool_[e].kind != Kind::kAnd) return begins_so(e);
+  const Span<const ExprId> kids = pool_.kids(e);
+  if (pool_[e].kind == Kind::kAnd) return std::all_of(kids.begin(), kids.end(), begins_so);
+  const std::vector<ExprId> list(kids.begin(), kids.end());
+  return std::any_of(list.begin(), list.end(), [&](ExprId kid) { return stays(kid, x) && !pool_.is_empty(kid); });
+}
+
+// outlasts(), as far as it is seen from how `e` is put together.
+bool Lexemes::plainly_outlasts(ExprId e, ExprId x, ByteSet* others) {
+  const std::vector<ExprId> parts = pool_[e].kind == Kind::kAlt
+                                        ? std::vector<ExprId>(pool_.kids(e).begin(), pool_.kids(e).end())
+                                        : std::vector<ExprId>{e};
+  return std::all_of(parts.begin(), parts.end(), [&](ExprId part) { return ends_behind(part, x, others); }) &&
+         stays(e, x);
+}
+
 // Whether all strings of letters x leave something of `e` that is not the empty text; if so *others are the bytes that
 // may follow some of them and begin no letter.
 bool Lexemes::outlasts(ExprId e, ExprId x, ByteSet* others) {
@@ -117,8 +175,13 @@ bool Lexemes::cover_letters(ExprId e, Lexeme* made) {
   const ExprId x = repeated_letter(e);
   if (x == ExprPool::kEmpty) return false;
   const Pieces& p = pieces(x);
-  ByteSet others;
-  if (!p.usable || !outlasts(e, x, &others)) return false;
+  ByteSet plainly, others;
+  if (!p.usable) return false;
+  if (plainly_outlasts(e, x, &plainly)) {
+    others = plainly;
+  } else if (!outlasts(e, x, &others)) {
+    return false;
+  }
   const Trie& trie = vocab_.trie();
   made->dense = p.all;
   for (unsigned b = 0; b < 256; ++b) {

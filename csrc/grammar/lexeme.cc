@@ -1,7 +1,6 @@
 #include "grammar/lexeme.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace gramcore::grammar {
 namespace {
@@ -9,23 +8,6 @@ namespace {
 constexpr ExprId kUnknown = 0xFFFFFFFFu;
 constexpr std::size_t kSparse = 256;    // tokens below which a list is shorter work than a mask
 constexpr std::size_t kManyExits = 16;  // exits from which their tails are laid over each other
-constexpr std::size_t kMaxCacheBytes = std::size_t{256} << 20;
-constexpr std::size_t kMaxPieces = 256;
-
-// Equal masks have equal hashes; others are told apart by their bits.
-std::uint64_t hash_of(const std::vector<std::int32_t>& bits) {
-  std::array<std::uint64_t, 8> lanes{1, 2, 3, 4, 5, 6, 7, 8};  // side by side, since a product is long under way
-  std::size_t w = 0;
-  for (; w + 16 <= bits.size(); w += 16) {
-    std::array<std::uint64_t, 8> block;
-    std::memcpy(block.data(), bits.data() + w, sizeof(block));
-    for (std::size_t i = 0; i < 8; ++i) lanes[i] = (lanes[i] ^ block[i]) * 0x9E3779B97F4A7C15ull;
-  }
-  std::uint64_t hash = 0;
-  for (; w < bits.size(); ++w) hash = mix(hash, static_cast<std::uint32_t>(bits[w]));
-  for (const std::uint64_t lane : lanes) hash = mix(hash, lane);
-  return hash;
-}
 
 // Sorts numbers below `end`, each once; they come in runs, which sorting by comparison is slow at.
 void put_in_order(std::vector<std::uint32_t>* numbers, std::size_t end) {
@@ -41,60 +23,6 @@ void put_in_order(std::vector<std::uint32_t>* numbers, std::size_t end) {
 }
 
 }  // namespace
-
-std::shared_ptr<const Lexeme> LexemeCache::find(const ExprPool::Hash& hash) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const auto it = lexemes_.find(hash);
-  return it == lexemes_.end() ? nullptr : it->second;
-}
-
-std::shared_ptr<const Pieces> LexemeCache::find_pieces(const ExprPool::Hash& hash) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const auto it = pieces_.find(hash);
-  return it == pieces_.end() ? nullptr : it->second;
-}
-
-void LexemeCache::add_pieces(const ExprPool::Hash& hash, std::shared_ptr<const Pieces> pieces) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (pieces_.size() >= kMaxPieces) pieces_.clear();  // start over; grammars keep the ones they use
-  pieces_.emplace(hash, std::move(pieces));
-}
-
-void LexemeCache::add(const ExprPool::Hash& hash, std::shared_ptr<const Lexeme> lexeme) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  if (bytes_ > kMaxCacheBytes) {  // start over; grammars keep the ones they use
-    lexemes_.clear();
-    bytes_ = 0;
-  }
-  bytes_ += lexeme->bytes();
-  lexemes_.emplace(hash, std::move(lexeme));
-}
-
-void LexemeCache::grow(std::size_t bytes) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  bytes_ += bytes;
-}
-
-std::shared_ptr<const Mask> LexemeCache::mask(const std::vector<std::int32_t>& bits, std::size_t num_tokens,
-                                              std::size_t* grown) {
-  const std::uint64_t hash = hash_of(bits);
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const auto [from, to] = masks_.equal_range(hash);
-  for (auto it = from; it != to; ++it) {
-    if (it->second->bits == bits) return it->second;
-  }
-  const bool all = std::all_of(bits.begin(), bits.end() - 1, [](std::int32_t w) { return w == -1; });
-  const std::size_t rest = num_tokens - 32 * (bits.size() - 1);  // tokens of the last word
-  const bool full = all && static_cast<std::uint32_t>(bits.back()) == 0xFFFFFFFFu >> (32 - rest);
-  if (mask_bytes_ > kMaxCacheBytes) {  // start over; grammars keep the ones they use
-    masks_.clear();
-    mask_bytes_ = 0;
-  }
-  const std::size_t size = sizeof(Mask) + bits.size() * sizeof(std::int32_t);
-  mask_bytes_ += size;
-  *grown += size;
-  return masks_.emplace(hash, std::make_shared<const Mask>(Mask{bits, full}))->second;
-}
 
 // The derivative, kEmpty also where it matches nothing.
 ExprId Lexemes::step(ExprId e, std::uint8_t b) {
@@ -219,6 +147,7 @@ void Lexemes::forget() {
   num_rows_ = 0;
   few_.clear();
   loops_.clear();
+  traits_.clear();
   calm_.clear();
   restless_.clear();
   pieces_of_.clear();
@@ -344,6 +273,16 @@ void Lexemes::take_below(ExprId e, std::uint32_t node, Lexeme* made) {
   }
 }
 
+std::uint8_t Lexemes::find_traits(ExprId e) {
+  unsigned made = kKnown;
+  if (pool_[e].nullable) made |= kNullable;
+  if (pool_[e].kind == Kind::kCat && counted(e).pieces != nullptr) made |= kCounts;
+  if (few(e).count != Few::kMany) made |= kFew;
+  if ((loops(e) << 1) != 0) made |= kLoops;
+  if (traits_.size() <= e) traits_.resize(std::max<std::size_t>(e + 1, pool_.size()), 0);
+  return traits_[e] = static_cast<std::uint8_t>(made);
+}
+
 // Adds the tokens and exits of trie nodes [first, end); the expressions of shallower nodes stand in at_.
 void Lexemes::cover(std::uint32_t first, std::uint32_t end, Lexeme* made) {
   const Trie& trie = vocab_.trie();
@@ -353,16 +292,23 @@ void Lexemes::cover(std::uint32_t first, std::uint32_t end, Lexeme* made) {
     const ExprId d = rows_.size() > before && rows_[before] && rows_[before][node.byte] != kUnknown
                          ? rows_[before][node.byte]
                          : step(before, node.byte);
-    if (d == ExprPool::kEmpty || !enter(d, i, made)) {
+    if (d == ExprPool::kEmpty) {
       i = node.end;
       continue;
     }
+    const unsigned known = node.end == i + 1 ? 0u : traits(d);  // most nodes have nothing below
+    if ((known & kCounts) != 0 && cover_pieces(d, i, made)) {
+      i = node.end;
+      continue;
+    }
+    take(node.first_token, trie.nodes[i + 1].first_token);
+    if ((known & kNullable) != 0) made->exits.push_back(i);
     at_[node.depth] = d;
     const std::uint32_t wide = i + 8;  // a subtree in which looking for the bytes that may come pays
-    if (node.end > wide && few(d).count != Few::kMany) {
+    if (node.end > wide && (known & kFew) != 0) {
       descend(d, i, made);
       i = node.end;
-    } else if (node.end > wide && (vocab_.kinds_below(i) & ~loops(d)) == 0) {
+    } else if (node.end > wide && (known & kLoops) != 0 && (vocab_.kinds_below(i) & ~loops(d)) == 0) {
       take_below(d, i, made);
       i = node.end;
     } else if (node.end > i + 2 && calm_below(d, i)) {

@@ -114,6 +114,10 @@ class Lexemes {
     std::array<ExprId, kMost> targets;
   };
   const Few& few(ExprId e);
+  // What cover() asks at every node: more than this look-up is needed at few.
+  enum Trait : std::uint8_t { kKnown = 1, kNullable = 2, kCounts = 4, kFew = 8, kLoops = 16 };
+  std::uint8_t traits(ExprId e) { return e < traits_.size() && traits_[e] != 0 ? traits_[e] : find_traits(e); }
+  std::uint8_t find_traits(ExprId e);
   template <class Cover>
   Shared shared(const ExprPool::Hash& hash, Cover cover);
   void finish(Lexeme* made);
@@ -134,6 +138,10 @@ class Lexemes {
   bool tangled(ExprId e);
   bool narrow_down(ExprId e, ExprId wide, const Lexeme& from, Lexeme* made);
   ExprId repeated_letter(ExprId e);
+  bool spelled_by(ExprId e, ExprId x);
+  bool ends_behind(ExprId e, ExprId x, ByteSet* others);
+  bool stays(ExprId e, ExprId x);
+  bool plainly_outlasts(ExprId e, ExprId x, ByteSet* others);
   bool outlasts(ExprId e, ExprId x, ByteSet* others);
   bool cover_letters(ExprId e, Lexeme* made);
   bool cover_pieces(ExprId e, std::uint32_t node, Lexeme* made);
@@ -155,6 +163,7 @@ class Lexemes {
   std::size_t num_rows_ = 0;
   std::vector<Few> few_;                                       // per expression
   std::vector<std::uint64_t> loops_;                           // per expression, 0: not known yet
+  std::vector<std::uint8_t> traits_;                           // per expression, 0: not known yet
   std::vector<ExprId> at_;                                     // expressions by depth, for cover()
   std::vector<std::pair<std::uint32_t, std::uint32_t>> runs_;  // token ranges of the lexeme being made, in trie order
   static constexpr std::uint8_t kNever = 0xFF;

@@ -46,7 +46,7 @@ Json schema_of(const Json& value) {
 }  // namespace
 
 Shapes SchemaCompiler::negated(const Json& node) {
-  if (node.is(Type::kFalse)) return {Shape{}};
+  if (node.is(Type::kFalse)) return Shapes(1);
   if (node.is(Type::kTrue)) return {};
   if (!node.is(Type::kObject)) refuse(node, "", "schema must be an object or a boolean");
   const Restored scope(&scope_);

@@ -144,7 +144,7 @@ Shapes SchemaCompiler::complement_of(const Json& list, std::size_t i) {
   } catch (const InvalidArgument& error) {
     back_to(place);
     note(list, "oneOf", gramcore::cat(kSeveral, ": ", error.what()));
-    return {Shape{}};
+    return Shapes(1);
   }
 }
 

@@ -115,7 +115,7 @@ Shapes SchemaCompiler::narrowed(Shapes a, const Json& node, const char* keyword,
 }
 
 Shapes SchemaCompiler::shapes_of(const SchemaKey& key) {
-  if (key.empty()) return {Shape{}};
+  if (key.empty()) return Shapes(1);
   const auto one = [&](const SchemaRef& ref) {
     const Restored scope(&scope_);
     scope_ = ref.scope;
@@ -131,11 +131,11 @@ Shapes SchemaCompiler::shapes_of(const SchemaKey& key) {
 // What the schema allows, of `within` if given.
 Shapes SchemaCompiler::shapes(const Json& node, Shapes* within) {
   if (node.is(Type::kFalse)) return {};
-  if (node.is(Type::kTrue)) return within != nullptr ? std::move(*within) : Shapes{Shape{}};
+  if (node.is(Type::kTrue)) return within != nullptr ? std::move(*within) : Shapes(1);
   if (!node.is(Type::kObject)) refuse(node, "", "schema must be an object or a boolean");
   const Restored scope(&scope_);
   enter(node);
-  if (is_lone(node)) return followed(node, within != nullptr ? std::move(*within) : Shapes{Shape{}});
+  if (is_lone(node)) return followed(node, within != nullptr ? std::move(*within) : Shapes(1));
   scan(node);
   if (!annotates(node)) return constrained(node, within);
   ++annotating_;
@@ -220,10 +220,10 @@ Shapes SchemaCompiler::any_of(const Json& list) {
 
 Shapes SchemaCompiler::conditional(const Json& node, const Json& condition) {
   const Json *then = node.find("then"), *otherwise = node.find("else");
-  if (then == nullptr && otherwise == nullptr && annotating_ == 0) return {Shape{}};
+  if (then == nullptr && otherwise == nullptr && annotating_ == 0) return Shapes(1);
   Shapes sum = shapes(condition);
   if (then != nullptr) sum = product(std::move(sum), shapes(*then));
-  Shapes rest = then == nullptr && otherwise == nullptr ? Shapes{Shape{}} : negated(condition);
+  Shapes rest = then == nullptr && otherwise == nullptr ? Shapes(1) : negated(condition);
   if (otherwise != nullptr) rest = product(std::move(rest), shapes(*otherwise));
   append(&sum, rest);
   return sum;

@@ -142,6 +142,9 @@ GC_TEST(grammar_masks_are_walks_of_the_trie) {
         R"({"type":"object","properties":{"a1":{"type":"string","pattern":"1a"},"a":{"$ref":"#"},"1":false}})",
         R"({"type":"object","additionalProperties":{"type":"string","pattern":"a1.*:a$"},"minProperties":1})",
         R"({"type":"string","minLength":2,"not":{"enum":["a1","a1a","::"]}})",
+        R"({"items":{"type":"string","oneOf":[{"pattern":"a1a"},{"pattern":"11"},{"pattern":":a"}]}})",
+        R"({"type":"object","patternProperties":{"a1":{},"^1":false,":a$":{"not":{"pattern":"1a"}}}})",
+        R"({"type":"string","pattern":"a1|:1:","minLength":4,"maxLength":9})",
         R"({"anyOf":[{"required":["a"],"properties":{"a":{"$ref":"#"},"1":{"const":1}}},
                      {"required":["1"],"properties":{"a":{"$ref":"#"},"1":{"type":"string"}}}]})"}) {
     const Json root = parse_json(text);

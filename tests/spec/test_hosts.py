@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,11 @@ def test_a_proposer_goes_on_without_a_drafter_that_fails() -> None:
     assert {"raised" in str(w.message) for w in said} == {True, False}
     assert proposer.propose([h[:4] for h in histories]) == [[2, 3], [], []]
     proposer.forget(1)
+    del proposer, said
+    deadline = time.perf_counter() + 10
+    while any(t.name == "gramcore drafter" for t in threading.enumerate()):  # the threads end with it
+        assert time.perf_counter() < deadline
+        time.sleep(0.01)
 
 
 def test_hosts_are_taken_directly_and_by_method(model: Any) -> None:

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -33,6 +34,8 @@ class GuardedDrafter:
         self._drafter = drafter
         self._timeout_s = timeout_s
         self._worker = _Worker() if drafter is not None and not drafter.bounded else None
+        if self._worker is not None:
+            weakref.finalize(self, self._worker.close)  # the thread ends with its owner at the latest
 
     @property
     def alive(self) -> bool:
@@ -108,7 +111,10 @@ class _Worker:
         self._work.put(work)
         result, error = self._done.get(timeout=timeout_s)
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback names this frame: no cycle that keeps callers alive
         return result  # type: ignore[return-value]
 
     def close(self) -> None:

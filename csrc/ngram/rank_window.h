@@ -45,13 +45,6 @@ class RankWindow {
     const int low = __builtin_ctzll(candidates_), high = 63 - __builtin_clzll(candidates_);
     return base_ + __builtin_ctzll(candidates_ & bits((low + high + 1) / 2, 64));
   }
-  // fn(rank) for the candidates, lowest first, up to so many.
-  template <class F>
-  void for_each_candidate(int most, F&& fn) const {
-    for (std::uint64_t left = candidates_; left != 0 && most > 0; left &= left - 1, --most) {
-      fn(base_ + __builtin_ctzll(left));
-    }
-  }
   // What comparing found: tokens in which that candidate agrees with a query of `size`, and whether it is below.
   // Whether the query is found.
   bool seen(std::int64_t rank, std::size_t agreed, bool below, std::size_t size) {

@@ -209,20 +209,12 @@ struct ShardView {
     if (left.kind == Rest::Kind::found) return left.range;
     if (left.kind == Rest::Kind::search) return search(left.range, query, left.skip);
     RankWindow& window = left.window;
-    if (!window.empty()) prefetch_candidates(window);
     while (!window.empty()) {
       const std::int64_t rank = window.probe();
       const Comparison with = compare(pointer(rank), query, window.depth());
       if (window.seen(rank, with.agreed, with.sign < 0, query.size())) break;
     }
     return window.result();
-  }
-  // Asks for the texts that a search of the window may compare with: one after the other each would be waited for.
-  void prefetch_candidates(const RankWindow& window) const {
-    constexpr int kMost = 16;
-    window.for_each_candidate(kMost, [&](std::int64_t rank) {
-      __builtin_prefetch(text + pointer_unchecked(rank) + window.depth() * sizeof(T));
-    });
   }
   void prefetch_texts(std::int64_t begin, std::int64_t end, std::size_t skip) const {
     for (std::int64_t r = begin; r < end; ++r) __builtin_prefetch(text + pointer_unchecked(r) + skip * sizeof(T));

@@ -1,11 +1,12 @@
 """Compile, mask and accept times over real schemas, teacher-forced on their instances, beside xgrammar and llguidance.
 
-    python -m bench.grammar.bench_schemas FOLDER [--limit N] [--engines NAMES]
+    python -m bench.grammar.bench_schemas FOLDER [--limit N] [--engines NAMES] [--large]
 
 FOLDER holds files of guidance-ai/jsonschemabench (maskbench/data): {"schema": …, "tests": [{"valid": …, "data": …}]};
 of more than N of them those are taken whose names have the smallest SHA-256.
-One thread, the vocabulary of SmolLM2 (49,152 tokens); masks and accepts are timed by the thread's own clock,
-less what reading it takes.  Verdicts are counted before times are believed; a mask is
+One thread, the vocabulary of SmolLM2 (49,152 tokens), or with --large that of bench_programs (131,072): gramcore alone,
+texts cut into the longest tokens.  Masks and accepts are timed by the thread's own clock, less what reading it takes.
+Verdicts are counted before times are believed; a mask is
 checked against accept at every step (the forced token's bit must be set exactly when it is accepted).
 """
 
@@ -178,12 +179,28 @@ def load_cases(folder: Path, limit: int) -> Iterator[dict[str, Any]]:
         yield json.loads(path.read_text())
 
 
+def measure_large(cases: list[dict[str, Any]]) -> None:
+    """The same of gramcore over the largest vocabulary that mistral_common brings."""
+    from bench.grammar.bench_programs import longest_tokens, vocabulary
+
+    _, tokens = vocabulary()
+    ranks = {token: i for i, token in enumerate(tokens)}
+    for any_order in (False, True):
+        info = TokenizerInfo([*tokens, b"</s>"], stop=[len(tokens)])
+        print(f"gramcore{', keys in any order' if any_order else ''}: {len(info)} tokens")
+        engine = gramcore_engine(info, any_order)
+        measure(engine, cases, lambda text: list(longest_tokens(text.encode(), ranks)), len(info), False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--engines", default="gramcore,gramcore-any-order,llguidance,xgrammar")
+    parser.add_argument("--large", action="store_true")
     options = parser.parse_args()
+    if options.large:
+        return measure_large(list(load_cases(options.folder, options.limit)))
     from gramcore.model.hf import find_model
     from gramcore.model.tokenizer import load_tokenizer
     from gramcore.quant import GgufFile

@@ -5,6 +5,8 @@ JOBS   ?= $(shell nproc)
 BIN    := $(VENV)/bin
 # The environment tools run in: ours, or the caller's when DEV_PYTHON is given.
 DEV_PYTHON ?= $(if $(wildcard $(BIN)/python),$(CURDIR)/$(BIN)/python,$(PYTHON))
+# Its folder, or nothing where it is found on the path.
+TOOLS = $(if $(findstring /,$(DEV_PYTHON)),$(dir $(DEV_PYTHON)))
 
 .PHONY: help demo test bench bench-native lint tidy format asan tsan aarch64 cuda-check docs stubs table dev native clean
 
@@ -83,18 +85,18 @@ lint:
 	$(DEV_PYTHON) -m ruff check python tests bench
 	$(DEV_PYTHON) -m ruff format --check python tests bench
 	$(DEV_PYTHON) -m mypy
-	$(dir $(DEV_PYTHON))clang-format --dry-run --Werror $(CXX_FILES)
+	@echo clang-format; $(TOOLS)clang-format --dry-run --Werror $(CXX_FILES)
 
 #: make tidy        reports of clang-tidy over the cores (minutes)
 tidy: build/dev/build.ninja
 	cmake -S . -B build/dev -DCMAKE_EXPORT_COMPILE_COMMANDS=ON >/dev/null
-	git ls-files 'csrc/*.cc' ':!csrc/bind' ':!csrc/cuda_host' | xargs -n 1 -P $(JOBS) $(dir $(DEV_PYTHON))clang-tidy -p build/dev --quiet
+	git ls-files 'csrc/*.cc' ':!csrc/bind' ':!csrc/cuda_host' | xargs -n 1 -P $(JOBS) $(TOOLS)clang-tidy -p build/dev --quiet
 
 #: make format      rewrite sources in the project's format
 format:
 	$(DEV_PYTHON) -m ruff check --fix -q python tests bench
 	$(DEV_PYTHON) -m ruff format -q python tests bench
-	$(dir $(DEV_PYTHON))clang-format -i $(CXX_FILES)
+	$(TOOLS)clang-format -i $(CXX_FILES)
 
 #: make stubs       regenerate the type stub of the extension module
 stubs:

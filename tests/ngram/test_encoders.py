@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gramcore.ngram import Index, build_index
+from gramcore.ngram import Index, append_index, build_index
 from gramcore.ngram.encoders import load_codec
 
 TEXTS = ["the cat sat on the mat\n", "naïve café 日本 🙂 the cat", "a  b\tthe theme"]
@@ -123,3 +123,46 @@ def test_an_index_without_tokenizer_is_served_by_ids(tmp_path: Path) -> None:
             answer = client.post("/count", json={"text": text})
             assert answer.status_code == status
             assert words in answer.json()["detail"]
+
+
+def test_an_index_of_texts_knows_its_tokenizer(tmp_path: Path) -> None:
+    made = {}
+    for kind in KINDS:
+        (tmp_path / kind).mkdir()
+        made[kind] = make(kind, tmp_path / kind)
+    assert len({load_codec(tokenizer).mark() for tokenizer in made.values()}) == len(KINDS)
+    build_index(TEXTS, tmp_path / "texts", tokenizer=made["json"])
+    build_index([[1, 2, 3]], tmp_path / "ids", tokenizer=made["json"])  # ids do not say what cut them
+    for kind, tokenizer in made.items():
+        Index(tmp_path / "ids").check_tokenizer(tokenizer)
+        if kind == "json":
+            Index([tmp_path / "texts", tmp_path / "ids"]).check_tokenizer(tokenizer)
+            continue
+        with pytest.raises(ValueError, match="tokenizer must be the one the index was built with"):
+            Index([tmp_path / "ids", tmp_path / "texts"]).check_tokenizer(tokenizer)
+
+
+class FewWords:
+    """A tokenizer that raises KeyError for other words."""
+
+    def encode(self, text: str) -> list[int]:
+        return [{"a": 1, "b": 2}[word] for word in text.split()]
+
+
+def test_a_tokenizer_of_few_words_is_not_told_from_others(tmp_path: Path) -> None:
+    assert load_codec(FewWords()).mark() == ""
+    build_index(["a b", "b"], tmp_path / "index", tokenizer=FewWords())
+    Index(tmp_path / "index").check_tokenizer("bytes")
+
+
+def test_appending_texts_to_ids_and_the_other_way_round(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    build_index([[97, 98]], index)
+    append_index(["ab"], index, tokenizer="bytes")  # the first texts
+    append_index([[97]], index)
+    json_file = make("json", tmp_path)
+    before = sorted((p.name, p.stat().st_size) for p in index.iterdir())
+    with pytest.raises(ValueError, match="built with, bytes"):
+        append_index(["ab"], index, tokenizer=json_file)
+    assert sorted((p.name, p.stat().st_size) for p in index.iterdir()) == before
+    assert Index(index).count([97]) == 3

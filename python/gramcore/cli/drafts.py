@@ -54,6 +54,15 @@ def make_drafter(name: str, target: Callable[[], Any] | None = None) -> Any:
     return makers[name]()
 
 
+def check_draft(name: str, session: Any) -> None:
+    """Raise ValueError where ``--draft`` names an index whose texts another tokenizer than the model's has cut."""
+    from gramcore.ngram import Index
+
+    kind, _, path = name.partition(":")
+    if kind == "index":
+        Index(path).check_tokenizer(session.tokenizer)
+
+
 def _load_heads(path: str, target: Callable[[], Any] | None) -> Any:
     from gramcore.spec.heads import load_heads
 

@@ -11,7 +11,7 @@ import typer
 
 from gramcore.cli import app
 from gramcore.cli._files import check_targets, naming, read_file
-from gramcore.cli.drafts import DRAFT_HELP, make_drafter, show, target_of
+from gramcore.cli.drafts import DRAFT_HELP, check_draft, make_drafter, show, target_of
 
 if TYPE_CHECKING:
     from gramcore.grammar import Grammar, GrammarMatcher
@@ -56,6 +56,7 @@ def generate(
     text = sys.stdin.read() if prompt == "-" else prompt
     pattern = _grammar(grammar) if grammar else None
     session = opened(host)
+    check_draft(draft, session)
     matcher = _matcher(session.tokenizer, pattern, grammar) if pattern and grammar else None
     recorder = spec.RecordingVerifier(_rule(stats, temperature))
     streamer = TokenPrinter(session.tokenizer)

@@ -109,7 +109,9 @@ def _tokenizer(name: str) -> Any:
             f"no tokenizer at {name!r}; give a tokenizer.json, .model or .tiktoken; {error}"
         ) from error
     with GgufFile(model) as file:
-        return load_tokenizer(file)
+        tokenizer = load_tokenizer(file)
+    tokenizer.name_or_path = name  # what the index is said to be built with
+    return tokenizer
 
 
 def _files(source: list[Path]) -> list[Path] | str:
@@ -152,9 +154,11 @@ def query(
 
     if (text is None) == (not ids):
         raise ValueError("an n-gram must be given as ids or as --text, and not both")
-    codec = load_codec(_tokenizer(tokenizer))
+    given = _tokenizer(tokenizer)
+    codec, index = load_codec(given), Index(path)
+    if text is not None:
+        index.check_tokenizer(given)
     wanted = codec.encode([text])[0].tolist() if text is not None else list(ids or ())
-    index = Index(path)
     typer.echo(index.count(wanted))
     if following == 0:
         return

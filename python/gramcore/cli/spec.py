@@ -14,7 +14,7 @@ from gramcore._checks import check_choice, require
 from gramcore._files import replacing
 from gramcore.cli import app
 from gramcore.cli._files import check_targets
-from gramcore.cli.drafts import NAMES, make_drafter, show, target_of
+from gramcore.cli.drafts import NAMES, check_draft, make_drafter, show, target_of
 
 spec_app = typer.Typer(help="Speculative decoding: measure drafters, look at draft trees.", no_args_is_help=True)
 app.add_typer(spec_app, name="spec")
@@ -79,6 +79,8 @@ def bench(
     opened = functools.cache(lambda kind: models.open_model(model, bits=bits, host=kind))
     drafters = {name: make_drafter(name, lambda: opened("transformers")) for name in draft or NAMES}
     session = opened(host)
+    for name in drafters:
+        check_draft(name, session)
     rows: list[list[Any]] = []
     for name, text in tasks.items():
         ids = session.encode(text, chat=True)

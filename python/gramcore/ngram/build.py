@@ -18,7 +18,7 @@ from gramcore import _core
 from gramcore._checks import check_int
 from gramcore.errors import FormatError
 from gramcore.ngram.corpus_text import TextFormat, write_text
-from gramcore.ngram.encoders import Encoder, load_encoder
+from gramcore.ngram.encoders import Codec, load_codec
 from gramcore.ngram.files import DESCRIPTION, Description, Plan, shard_file, shard_numbers, token_bytes
 from gramcore.ngram.sources import Reading, Record, read
 from gramcore.ngram.tables import sort_shards
@@ -123,7 +123,7 @@ def build_index(
         check_int("memory_limit", memory_limit, low=1)
     form = TextFormat(width, version == 5, check_int("shards", shards, low=1), metadata)
     workers = _core.num_threads() if threads is None else check_int("threads", threads, low=1)
-    encode = load_encoder(tokenizer)
+    codec = load_codec(tokenizer)
     directory = Path(out)
     options = [token_dtype, version, shards, memory_limit, metadata, text_key, _tokenizer_name(tokenizer)]
     reading = Reading()
@@ -131,13 +131,14 @@ def build_index(
         plan = Plan.start(directory, options, resume=resume)
         if not plan.tokenized:
             records = read(source, text_key=text_key, on_error=on_error, reading=reading, metadata=metadata)
-            write_text(_tokenize(records, encode, plan.num_documents, reading, progress), directory, plan, form)
+            write_text(_tokenize(records, codec, plan, reading, progress), directory, plan, form)
     sort_shards(directory, plan, width, memory_limit, workers, progress)
     if accel:
         for number in range(len(plan.shards)):
             _core.ngram.build_accel(str(directory), number, width, str(directory / f"accel.{number}"))
     num_tokens = sum(s["num_tokens"] for s in plan.shards)
-    Description(token_dtype, version, len(plan.shards), plan.num_documents, num_tokens).write(directory)
+    made_with = (_tokenizer_name(tokenizer), codec.mark()) if plan.texts else ("", "")
+    Description(token_dtype, version, len(plan.shards), plan.num_documents, num_tokens, *made_with).write(directory)
     if verify:
         _verify(directory)
     plan.remove(directory)
@@ -171,12 +172,12 @@ def _directory(path: Path) -> Iterator[None]:
 
 
 def _tokenizer_name(tokenizer: Any) -> str:
-    """What a resumed build must have in common with the first."""
+    """What a resumed build must have in common with the first, and errors about another tokenizer say."""
     if tokenizer is None or tokenizer == "bytes":
         return "bytes"
     if isinstance(tokenizer, (str, os.PathLike)):
         return str(Path(tokenizer).resolve())
-    return type(tokenizer).__name__
+    return str(getattr(tokenizer, "name_or_path", "")) or type(tokenizer).__name__
 
 
 def _verify(directory: Path) -> None:
@@ -190,13 +191,16 @@ def _verify(directory: Path) -> None:
 
 
 def _tokenize(
-    records: Iterator[Record], encode: Encoder, skip: int, reading: Reading, progress: bool
+    records: Iterator[Record], codec: Codec, plan: Plan, reading: Reading, progress: bool
 ) -> Iterator[tuple[Record, npt.NDArray[np.integer]]]:
-    """Documents as ids, encoded in batches, without the first ``skip``."""
+    """Documents as ids, encoded in batches, without those that the plan has already."""
+    skip = plan.num_documents
     batch: list[Record] = []
 
     def encoded() -> Iterator[tuple[Record, npt.NDArray[np.integer]]]:
-        texts = iter(encode([r.content for r in batch if isinstance(r.content, str)]))
+        contents = [r.content for r in batch if isinstance(r.content, str)]
+        plan.texts |= bool(contents)
+        texts = iter(codec.encode(contents))
         for record in batch:
             yield record, next(texts) if isinstance(record.content, str) else record.content
         batch.clear()

@@ -165,7 +165,8 @@ def append_index(source: Any, path: str | os.PathLike[str], **options: Any) -> B
 
     Args: source, options: as for :func:`build_index`; token type and version are those of the index.
     Returns: what was added; ``path`` is the index.
-    Raises: FormatError when ``path`` holds no index built here; errors of :func:`build_index`.
+    Raises: FormatError when ``path`` holds no index built here; ValueError when another tokenizer cut its texts;
+        errors of :func:`build_index`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as out:
@@ -183,6 +184,13 @@ def append_index(source: Any, path: str | os.PathLike[str], **options: Any) -> B
     if (staging / "gramcore-index.json").exists():  # built in full by a call that was killed before the move
         shutil.rmtree(staging)
     report = build_index(source, staging, token_dtype=described.token_dtype, version=described.version, **options)
+    added = Description.read(staging)
+    assert added is not None  # written by the build
+    try:
+        described.check_tokenizer(directory, added.tokenizer_mark)
+    except ValueError:
+        shutil.rmtree(staging)
+        raise
     for number in range(report.num_shards):
         for stem in _STEMS:
             file = staging / f"{stem}.{number}"
@@ -194,6 +202,8 @@ def append_index(source: Any, path: str | os.PathLike[str], **options: Any) -> B
         first + report.num_shards,
         described.num_documents + report.num_documents,
         described.num_tokens + report.num_tokens,
+        described.tokenizer or added.tokenizer,
+        described.tokenizer_mark or added.tokenizer_mark,
     ).write(directory)
     shutil.rmtree(staging)
     return replace(report, path=directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,13 @@ Encoder: TypeAlias = Callable[[Sequence[str]], list[npt.NDArray[np.integer]]]
 
 _NEAR = 4  # tokens that can share a character, and that decoding needs to see of those before
 
+# Texts that tokenizers cut differently.
+_PROBES = (
+    "The quick brown fox's 12 jumps, re-done! This is the other one that they were thinking of, and what of it?",
+    "    for (int i = 0; i < n; ++i)\n\t\tx[i] += 3.14159;\r\n",
+    "naïve Ωμέγα 東京 🙂 \u200d",
+)
+
 _GPT2_SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 
@@ -32,6 +40,18 @@ class Codec:
     encode: Encoder
     decode: Callable[[list[int]], str]
     knows: Callable[[int], bool]
+
+    def mark(self) -> str:
+        """What tells tokenizers apart: a digest of the ids of a few texts; empty where it cannot encode those.
+
+        >>> load_codec("bytes").mark() == load_codec(None).mark() != ""
+        True
+        """
+        try:
+            ids = self.encode(_PROBES)
+        except (KeyError, IndexError, ValueError):  # a tokenizer of a few words
+            return ""
+        return hashlib.sha256(b"".join(np.asarray(i, "<i8").tobytes() + b"|" for i in ids)).hexdigest()[:16]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """What each token adds to the text.

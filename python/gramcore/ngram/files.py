@@ -42,7 +42,17 @@ class Description:
     shards: int
     num_documents: int
     num_tokens: int
+    tokenizer: str = ""  # its name, when texts were indexed
+    tokenizer_mark: str = ""  # see Codec.mark
     format: int = 1
+
+    def check_tokenizer(self, directory: Path, mark: str) -> None:
+        """Raise ValueError where texts were indexed with another tokenizer than the one of the given mark."""
+        if "" not in (mark, self.tokenizer_mark) and mark != self.tokenizer_mark:
+            raise ValueError(
+                f"{directory}: tokenizer must be the one the index was built with, {self.tokenizer}, got one that cuts "
+                "texts otherwise; give that one"
+            )
 
     def write(self, directory: Path) -> None:
         """Write into the index directory, whole or not at all."""
@@ -58,7 +68,9 @@ class Description:
             return None
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            found = cls(**{k: fields[k] for k in ("token_dtype", "version", "shards", "num_documents", "num_tokens")})
+            needed = {k: fields[k] for k in ("token_dtype", "version", "shards", "num_documents", "num_tokens")}
+            later: dict[str, Any] = {k: str(fields[k]) for k in ("tokenizer", "tokenizer_mark") if k in fields}
+            found = cls(**needed, **later)
             known = fields["format"] == 1 and found.token_dtype in TOKEN_BYTES and found.version in (4, 5)
         except (ValueError, KeyError, TypeError) as error:
             raise FormatError(f"{path}: must describe an index, got {error}; build the index again") from error
@@ -74,6 +86,7 @@ class Plan:
     options: list[Any]
     pieces: list[list[dict[str, int]]]  # per checkpoint of the text, per shard: num_documents and num_tokens
     tokenized: bool = False
+    texts: bool = False  # whether some documents came as text
     blocks: dict[str, int] = field(default_factory=dict)  # per shard: tokens per block of its sort, 0: in memory
 
     @property
@@ -95,7 +108,7 @@ class Plan:
         if path.exists() and resume:
             try:
                 fields = json.loads(path.read_text(encoding="utf-8"))
-                plan = cls(fields["options"], fields["pieces"], fields["tokenized"], fields["blocks"])
+                plan = cls(fields["options"], fields["pieces"], fields["tokenized"], fields["texts"], fields["blocks"])
             except (ValueError, KeyError, TypeError) as error:
                 raise FormatError(f"{path}: must describe a build, got {error}; remove the directory") from error
             if plan.options != options:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from gramcore import _core
 from gramcore._checks import check_int
 from gramcore.errors import FormatError
+from gramcore.ngram.encoders import load_codec
 from gramcore.ngram.files import Description, shard_numbers, token_bytes
 from gramcore.ngram.results import Distribution, DistributionBatch, Found, Probability, Score
 from gramcore.ngram.search import (
@@ -97,6 +98,19 @@ class Index:
         self.token_dtype = {1: "u8", 2: "u16", 4: "u32"}[self._native.token_bytes()]
         self._metadata_files: dict[int, Metadata] = {}
         self._check_totals(described)
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Raise ValueError if texts were indexed with a tokenizer that cuts them otherwise.
+
+        Indexes of token ids, and those that infini-gram built, do not say which tokenizer made them: any will do.
+
+        Args: tokenizer: what :func:`gramcore.ngram.encoders.load_encoder` takes.
+        """
+        mark = load_codec(tokenizer).mark()
+        for directory in self.paths:
+            described = Description.read(directory)
+            if described is not None:
+                described.check_tokenizer(directory, mark)
 
     def _check_totals(self, described: list[Description | None]) -> None:
         end = 0

@@ -135,12 +135,14 @@ def create_app(index: Index, *, tokenizer: Any = None, limits: Limits | None = N
         index: forward.
         tokenizer: what :func:`gramcore.ngram.encoders.load_encoder` takes, the one the index was built with; or
             ``"ids"``: a text is token ids with spaces between.
-    Raises: MissingExtraError without FastAPI; errors of load_encoder.
+    Raises: MissingExtraError without FastAPI; errors of load_encoder; ValueError for another tokenizer.
     """
     fastapi = require("fastapi", "serve")
     pydantic = require("pydantic", "serve")
     bounds = limits or Limits()
     codec = _IDS if tokenizer == "ids" else load_codec(tokenizer)
+    if codec is not _IDS:
+        index.check_tokenizer(tokenizer)
     name = _tokenizer_name(tokenizer)
     app = fastapi.FastAPI(title="gramcore index", description=repr(index))
     guarded = _Gate(bounds)

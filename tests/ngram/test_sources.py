@@ -102,3 +102,12 @@ def test_reading_says_how_far_it_is(tmp_path: Path) -> None:
     _, reading = read_all(TEXTS)
     assert (reading.total, reading.done) == (len(TEXTS), len(TEXTS))
     assert read_all(iter(TEXTS))[1].total is None
+
+
+def test_names_of_files_are_not_taken_for_texts(tmp_path: Path) -> None:
+    names = [str(tmp_path / f"{i}.txt") for i in range(2)]
+    for name in names:
+        Path(name).write_text("a text")
+    with pytest.raises(ValueError, match=r"strings that name files .*wrap them in Path"):
+        build_index(names, tmp_path / "index")
+    assert build_index([*map(Path, names)], tmp_path / "files").num_documents == 2

@@ -65,8 +65,14 @@ def expand(source: Any) -> list[Path] | None:
         if not found:
             raise FileNotFoundError(f"{text}: source must name files that exist, got none")
         return found
-    if isinstance(source, (list, tuple)) and source and all(isinstance(s, os.PathLike) for s in source):
-        return [p for s in source for p in expand(s) or []]
+    if isinstance(source, (list, tuple)) and source:
+        if all(isinstance(s, os.PathLike) for s in source):
+            return [p for s in source for p in expand(s) or []]
+        if all(isinstance(s, str) and len(s) < 1024 and os.path.isfile(s) for s in source[:4]):
+            raise ValueError(
+                f"source must hold texts, or files as pathlib.Path, got strings that name files ({source[0]!r}, ...); "
+                "wrap them in Path"
+            )
     return None
 
 

@@ -220,7 +220,6 @@ struct ShardView {
     for (std::int64_t r = begin; r < end; ++r) __builtin_prefetch(text + pointer_unchecked(r) + skip * sizeof(T));
   }
   RankRange search(RankRange range, Span<const T> query, std::size_t skip) const {
-    if (skip + 1 == query.size() && range.size() > 1) return search_last(range, query);
     std::int64_t low = range.begin, high = range.end;
     while (low < high) {
       const std::int64_t middle = low + (high - low) / 2;
@@ -233,29 +232,6 @@ struct ShardView {
       }
     }
     return {low, low};
-  }
-  // The same where all but the last token of the query are known to agree.  What follows is often always the same, so
-  // both ends are looked at first; then both edges are searched at once, so that their probes are waited for together.
-  RankRange search_last(RankRange range, Span<const T> query) const {
-    const auto wanted = static_cast<std::int64_t>(rank_order(query.back()));
-    const std::uint64_t skip = (query.size() - 1) * sizeof(T);
-    const auto key = [&](std::int64_t rank) {
-      const std::uint64_t at = pointer(rank) + skip;
-      return at < text_bytes ? static_cast<std::int64_t>(rank_order(token_at(at))) : -1;
-    };
-    const std::int64_t first = key(range.begin), last = key(range.end - 1);
-    if (wanted < first || wanted > last) return {range.begin, range.begin};
-    // The edges lie in (below, begin] and (within, end].
-    std::int64_t below = range.begin, begin = range.end - 1, within = range.begin, end = range.end - 1;
-    if (first == wanted) begin = below;
-    if (last == wanted) within = end = range.end;
-    while (begin - below > 1 || end - within > 1) {
-      const std::int64_t at_begin = below + (begin - below) / 2, at_end = within + (end - within) / 2;
-      const std::int64_t key_begin = key(at_begin), key_end = key(std::min(at_end, range.end - 1));
-      if (begin - below > 1) (key_begin < wanted ? below : begin) = at_begin;
-      if (end - within > 1) (key_end > wanted ? end : within) = at_end;
-    }
-    return {begin, end};
   }
   // First rank in [low, high] that is not below the query / that is above it, where `high` is known to be.
   std::int64_t lower(std::int64_t low, std::int64_t high, Span<const T> query, std::size_t skip) const {

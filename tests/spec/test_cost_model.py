@@ -84,9 +84,9 @@ def best_rate(curve: Curve, acceptance: Callable[[int], float]) -> float:
 def mean_time(
     make: Callable[[RowCosts], LengthPolicy], curve: Curve, acceptance: float, tokens: int = 64, strength: float = 4.0
 ) -> float:
-    """Of an answer, over 10 machines that have answered two other requests before."""
+    """Of an answer, over 40 machines that have answered two other requests before."""
     times = []
-    for seed in range(10):
+    for seed in range(40):
         machine, costs = Machine(curve, seed), RowCosts()
         for other in (0.9, 0.3):
             machine.answer(make(costs), lambda _, p=other: p, 64)

@@ -203,8 +203,6 @@ class _Filter:
             off = side * limit
         self._off[rows] = side
         self._learn(seen, off, noise)
-        if rows == 1:
-            return
         lowest = int(np.argmin(self.mean[1:])) + 1
         if self.mean[lowest] < 0:
             unit = np.zeros(len(self.mean))

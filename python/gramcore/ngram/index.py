@@ -79,8 +79,8 @@ class Index:
         if not paths:
             raise ValueError("path must name at least one index directory, got an empty list")
         self.paths = tuple(map(Path, paths))
-        described = [Description.read(p) for p in self.paths]
-        versions = {d.version for d in described if d is not None} or {4}
+        self._described = [Description.read(p) for p in self.paths]
+        versions = {d.version for d in self._described if d is not None} or {4}
         if version is not None:
             versions.add(check_int("version", version, low=4, high=5))
         if len(versions) > 1:
@@ -88,7 +88,7 @@ class Index:
         self.version = versions.pop()
         shards: list[tuple[str, int]] = []
         self._sources: list[tuple[Path, int]] = []
-        for directory, description in zip(self.paths, described, strict=True):
+        for directory, description in zip(self.paths, self._described, strict=True):
             if token_dtype is None and description is not None:
                 token_dtype = description.token_dtype
             self._sources += [(directory, number) for number in shard_numbers(directory, description)]
@@ -97,7 +97,7 @@ class Index:
         self._native = _core.ngram.Index(shards, width, use_accel, load_to_ram)
         self.token_dtype = {1: "u8", 2: "u16", 4: "u32"}[self._native.token_bytes()]
         self._metadata_files: dict[int, Metadata] = {}
-        self._check_totals(described)
+        self._check_totals()
 
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Raise ValueError if texts were indexed with a tokenizer that cuts them otherwise.
@@ -107,14 +107,13 @@ class Index:
         Args: tokenizer: what :func:`gramcore.ngram.encoders.load_encoder` takes.
         """
         mark = load_codec(tokenizer).mark()
-        for directory in self.paths:
-            described = Description.read(directory)
+        for directory, described in zip(self.paths, self._described, strict=True):
             if described is not None:
                 described.check_tokenizer(directory, mark)
 
-    def _check_totals(self, described: list[Description | None]) -> None:
+    def _check_totals(self) -> None:
         end = 0
-        for directory, description in zip(self.paths, described, strict=True):
+        for directory, description in zip(self.paths, self._described, strict=True):
             begin, end = end, end + len(shard_numbers(directory, description))
             if description is None:
                 continue

@@ -240,19 +240,21 @@ class Grammar:
         return cls(native, reports=reports)
 
     @classmethod
-    def from_pydantic(cls, model: Any, **options: Any) -> Grammar:
+    def from_pydantic(cls, model: Any, *, undeclared: bool = False, **options: Any) -> Grammar:
         """The JSON texts that a Pydantic model (or any type Pydantic knows) reads, by its JSON Schema.
 
         Args:
             model: a ``BaseModel`` class, or another type such as ``list[int]``.
+            undeclared: whether objects may have properties that their model does not declare, and drops when it reads
+                them. Models of ``extra="allow"`` always may, those of ``extra="forbid"`` never.
             options: those of :meth:`from_json_schema`.
 
         Raises:
             MissingExtraError: Pydantic is not installed. Errors of :meth:`from_json_schema`.
         """
-        from gramcore._checks import require
+        from gramcore.grammar.pydantic_schema import pydantic_schema
 
-        return cls.from_json_schema(require("pydantic", "grammar").TypeAdapter(model).json_schema(), **options)
+        return cls.from_json_schema(pydantic_schema(model, undeclared=undeclared), **options)
 
     @classmethod
     def from_structural_tag(cls, tag: str | Mapping[str, Any]) -> Grammar:

@@ -8,7 +8,6 @@ import json
 from typing import Annotated, Any, Literal
 
 import pytest
-
 from gramcore.grammar import Grammar, GrammarCompiler, GrammarMatcher, TokenizerInfo
 
 pydantic = pytest.importorskip("pydantic")
@@ -23,7 +22,7 @@ class Cat(pydantic.BaseModel):
 
 class Dog(pydantic.BaseModel):
     kind: Literal["dog"]
-    friends: list[Dog] = []
+    friends: list[Dog] = pydantic.Field(default=[])
     born: datetime.date | None = None
 
 

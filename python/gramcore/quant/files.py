@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +36,7 @@ def save_quantized(model: nn.Module, path: str | Path) -> None:
         OSError: the file cannot be written.
     """
     safetensors = require("safetensors.torch", "hf")
-    layers: dict[str, dict[str, Any]] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, (QuantLinear, QuantEmbedding)):
-            entry = {"module": type(module).__name__, "meta": module.qweight.meta()}
-            if isinstance(module, QuantLinear):
-                entry["activations"] = module.activations
-            layers[name] = entry
-    tensors: dict[str, torch.Tensor] = {}
-    shared: dict[str, str] = {}
-    seen: dict[tuple[int, torch.Size, torch.dtype], str] = {}
-    for name, value in model.state_dict(keep_vars=True).items():
-        if not isinstance(value, torch.Tensor):
-            continue
-        key = (value.data_ptr(), value.shape, value.dtype)
-        if value.numel() and key in seen:
-            shared[name] = seen[key]
-            continue
-        seen[key] = name
-        tensors[name] = value.detach().contiguous()
+    tensors, layers, shared = packed_state(model)
     header = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -65,6 +48,31 @@ def save_quantized(model: nn.Module, path: str | Path) -> None:
             safetensors.save_file(tensors, str(part), metadata=header)
         except require("safetensors", "hf").SafetensorError as error:
             raise OSError(f"quantised model must be written whole, got {error} ({str(path)!r})") from error
+
+
+def packed_state(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, Any]], dict[str, str]]:
+    """The tensors of ``model``, what its quantised layers are, and names of tensors that are another's: stored once."""
+    layers: dict[str, dict[str, Any]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (QuantLinear, QuantEmbedding)):
+            entry = {"module": type(module).__name__, "meta": dict(module.qweight.meta())}
+            if isinstance(module, QuantLinear):
+                entry["activations"] = module.activations
+            layers[name] = entry
+    tensors: dict[str, torch.Tensor] = {}
+    shared: dict[str, str] = {}
+    seen: dict[tuple[int, torch.Size, torch.dtype], str] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        owner, _, last = name.rpartition(".")
+        if not isinstance(value, torch.Tensor) or (owner in layers and last == "_extra_state"):
+            continue
+        key = (value.data_ptr(), value.shape, value.dtype)
+        if value.numel() and key in seen:
+            shared[name] = seen[key]
+            continue
+        seen[key] = name
+        tensors[name] = value.detach().contiguous()
+    return tensors, layers, shared
 
 
 def load_quantized_(model: nn.Module, path: str | Path) -> None:
@@ -81,21 +89,47 @@ def load_quantized_(model: nn.Module, path: str | Path) -> None:
     if not Path(path).is_file():
         raise FileNotFoundError(f"quantised model must exist, got {str(path)!r}")
     tensors, layers = _read(path)
-    ready: dict[str, nn.Module] = {}
+    ready = _built(model, layers, tensors, path)
+    rest = {n: t for n, t in tensors.items() if not any(n.startswith(f"{layer}.") for layer in ready)}
+    _check_rest(model, rest, set(ready), path)
+    _place(model, ready)
+    model.load_state_dict(rest, strict=False)
+
+
+def put_layers(
+    model: nn.Module, layers: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], path: str | Path
+) -> None:
+    """Put quantised layers in place, all or none; ``path`` stands in messages.
+
+    Args:
+        model: changed in place.
+        layers, tensors: as :func:`packed_state` gives them; tensors of other names do not matter.
+
+    Raises:
+        FormatError: they do not fit together or the model.
+    """
+    _place(model, _built(model, layers, tensors, path))
+
+
+def _built(
+    model: nn.Module, layers: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], path: str | Path
+) -> dict[str, Any]:
+    ready: dict[str, Any] = {}
     for name, entry in layers.items():
         old = _submodule(model, name, path)
         own = {n[len(name) + 1 :]: t for n, t in tensors.items() if n.startswith(f"{name}.")}
         bias = own.pop("bias", None)
         ready[name] = _module(entry, restore(entry.get("meta", {}), own), bias, path)
         size = (getattr(old, "out_features", None), getattr(old, "in_features", None))
-        if isinstance(old, nn.Linear) and size != ready[name].qweight.shape:
+        if None not in size and size != ready[name].qweight.shape:
             raise FormatError(f"{path}: layer {name!r} must have shape {size}, got {ready[name].qweight.shape}")
-    rest = {n: t for n, t in tensors.items() if not any(n.startswith(f"{layer}.") for layer in ready)}
-    _check_rest(model, rest, set(ready), path)
+    return ready
+
+
+def _place(model: nn.Module, ready: Mapping[str, nn.Module]) -> None:
     for name, module in ready.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module.train(model.training))
-    model.load_state_dict(rest, strict=False)
 
 
 def _check_rest(model: nn.Module, rest: dict[str, torch.Tensor], layers: set[str], path: str | Path) -> None:
@@ -112,14 +146,26 @@ def _check_rest(model: nn.Module, rest: dict[str, torch.Tensor], layers: set[str
             raise FormatError(f"{path}: {name!r} must have shape {tuple(wanted[name].shape)}, got {tuple(value.shape)}")
 
 
-def _read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(path: str | Path, layers: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file that belong to some of ``layers``.
+
+    Raises:
+        FormatError: not a whole safetensors file.
+    """
+    return _open(path, lambda name: name.rpartition(".")[0] in layers)[0]
+
+
+def _open(path: str | Path, wanted: Callable[[str], bool]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     safetensors = require("safetensors", "hf")
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+            return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}, file.metadata() or {}  # noqa: SIM118  not a mapping
     except safetensors.SafetensorError as error:
         raise FormatError(f"{path}: must be a whole safetensors file, got {error}") from error
+
+
+def _read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    tensors, header = _open(path, lambda name: True)
     if header.get("format") != _FORMAT or header.get("version") != _VERSION:
         raise FormatError(
             f"{path}: format must be {_FORMAT} version {_VERSION}, got {header.get('format')!r} "

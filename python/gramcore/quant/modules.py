@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,12 +41,17 @@ class _Quantised(nn.Module):
             self._qweight = restore(self._meta, current)
         return self._qweight
 
-    def get_extra_state(self) -> Mapping[str, Any]:
-        return dict(self._meta)
+    def get_extra_state(self) -> torch.Tensor:
+        """What the buffers mean, as JSON in a tensor of bytes: a state of tensors alone suits every file format."""
+        return torch.frombuffer(bytearray(json.dumps(self._meta, sort_keys=True).encode()), dtype=torch.uint8)
 
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        if dict(state) != dict(self._meta):
-            raise ValueError(f"state must be of a layer quantised alike ({self._meta}), got {dict(state)}")
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        if not torch.equal(state.cpu(), self.get_extra_state()):
+            raise ValueError(f"state must be of a layer quantised alike ({self._meta}), got {_shown(state)}")
+
+
+def _shown(state: torch.Tensor) -> str:
+    return bytes(state.to("cpu", torch.uint8).flatten().tolist()).decode(errors="replace")
 
 
 class QuantLinear(_Quantised):
@@ -206,7 +213,17 @@ def quantize_(
         parent, _, child = name.rpartition(".")
         module.train(layers[name].training)
         setattr(model.get_submodule(parent), child, module)
+    _mark(model, scheme)
     return report
+
+
+def _mark(model: nn.Module, scheme: str | Codec) -> None:
+    """Where transformers is loaded, its models learn how to save themselves."""
+    transformers = sys.modules.get("transformers")
+    if transformers is not None and isinstance(model, transformers.PreTrainedModel):
+        from gramcore.quant.pretrained import mark
+
+        mark(model, scheme if isinstance(scheme, str) else None)
 
 
 def _layer_report(name: str, weight: torch.Tensor, q: QTensor) -> LayerReport:

@@ -164,7 +164,7 @@ class SchemaCompiler {
   void back_to(const Place& place);
   static bool disjoint(const Shape& a, const Shape& b);
   bool apart(const Shape& a, const Shape& b);
-  bool vacant(const Shape& shape, int depth);
+  bool vacant(const Shape& shape);
   bool clashes(const Shape& a, const Shape& b);
   bool no_object(const Shape& a, const Shape& b);
   Shapes exactly_one(const Json& list, const Shapes& within);
@@ -278,6 +278,7 @@ class SchemaCompiler {
   std::size_t work_ = 0;
   std::size_t key_bytes_ = 0;  // of all objects
   bool guessing_ = false;      // what is looked at may not come to be part of the grammar: nothing is noted
+  std::uint32_t looks_left_ = 2;  // required properties, one in the other, that vacant() may still look into
   int annotating_ = 0;         // schemas with unevaluated* whose parts are being combined
 };
 

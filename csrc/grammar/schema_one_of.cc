@@ -10,7 +10,6 @@ namespace {
 using Type = Json::Type;
 constexpr const char* kSeveral = "texts that match several alternatives are not excluded";
 constexpr std::size_t kMaxPatterns = 3;
-constexpr int kDepth = 2;               // of required properties that are looked into
 constexpr std::size_t kMaxLooks = 256;  // pairs of alternatives, looked at closely for two members of a list
 constexpr std::size_t kMaxApart = 512;  // alternatives of a whole list
 
@@ -44,7 +43,7 @@ bool SchemaCompiler::apart(const Shape& a, const Shape& b) {
   const bool guessing = std::exchange(guessing_, true);
   bool nothing = false;
   try {
-    nothing = vacant(both, kDepth);
+    nothing = vacant(both);
   } catch (const InvalidArgument&) {  // what is not supported, or not enforced, is not known to be apart
     back_to(place);
   } catch (const GrammarTooComplex&) {
@@ -55,8 +54,9 @@ bool SchemaCompiler::apart(const Shape& a, const Shape& b) {
   return nothing;
 }
 
-// Whether a shape has no value, as far as that is plain.
-bool SchemaCompiler::vacant(const Shape& s, int depth) {
+// Whether a shape has no value, as far as that is plain.  Alternatives of a property may ask this of its own, and so on
+// without end: all of them together look into so many required properties.
+bool SchemaCompiler::vacant(const Shape& s) {
   if (s.values) {
     return std::none_of(s.values->begin(), s.values->end(), [&](const Json* v) { return valid(*v, s); });
   }
@@ -75,9 +75,11 @@ bool SchemaCompiler::vacant(const Shape& s, int depth) {
   if (types == 0 || s.min_properties > s.max_properties) return true;
   return std::any_of(s.required.begin(), s.required.end(), [&](const std::string& name) {
     const SchemaKey key = key_for(s, name);
-    if (key.size() < 2 || depth == 0) return never(key);
+    if (key.size() < 2 || looks_left_ == 0) return never(key);
+    const Restored looks(&looks_left_);
+    --looks_left_;
     const Shapes shapes = shapes_of(key);
-    return std::all_of(shapes.begin(), shapes.end(), [&](const Shape& one) { return vacant(one, depth - 1); });
+    return std::all_of(shapes.begin(), shapes.end(), [&](const Shape& one) { return vacant(one); });
   });
 }
 

@@ -175,3 +175,13 @@ def test_formats_of_references(name: str, good: list[str], bad: list[str]) -> No
     grammar = Grammar.from_json_schema({"type": "string", "format": name}, strict=True)
     assert takes(grammar, *good) == [True] * len(good)
     assert takes(grammar, *bad) == [False] * len(bad)
+
+
+def test_alternatives_that_hold_themselves_end_the_search_for_what_they_share() -> None:
+    """Whether two alternatives exclude each other was asked of their properties, whose alternatives asked it again."""
+    flag = {"properties": {"r": {"enum": [True]}}, "required": ["r"]}
+    letters = {"^[a-z]+$": {"oneOf": [{"$ref": "#/$defs/f"}, flag]}}
+    schema = {"$ref": "#/$defs/f", "$defs": {"f": {"type": "object", "patternProperties": letters}}}
+    values: list[Any] = [{}, {"a": {}}, {"a": {"r": True}}, {"a": {"r": {}}}, {"a": 1}, {"a": {"b": {"r": True}}}, 3]
+    valid = jsonschema.Draft202012Validator(schema).is_valid
+    assert takes(Grammar.from_json_schema(schema, strict=True), *values) == [valid(v) for v in values]

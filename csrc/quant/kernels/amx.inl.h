@@ -4,10 +4,13 @@
 // qgemm.inl.h inside its namespace.
 #pragma once
 
-// Below this the vector kernel is faster: a tile product is stored as long for few rows as for many.  Eight-bit codes
-// need no unpacking there.
+// Whether tiles are faster than the vector kernels: a tile product takes as long for few rows as for 16, so not with
+// few rows in the last of few tiles.  Eight-bit codes need no unpacking in vectors.
 template <int kBits>
-constexpr std::int64_t kAmxMinRows = kBits == 8 ? 6 : 5;
+constexpr bool tiles_pay(std::int64_t rows) {
+  const bool waste = rows % 16 > 0 && rows % 16 <= 8;
+  return kBits == 8 ? rows >= 48 && !(waste && rows < 64) : rows >= 13 && !(waste && rows < 32);
+}
 
 using tiles::GC_ISA_NS::settle;
 using tiles::GC_ISA_NS::TileConfig;

@@ -211,7 +211,7 @@ static void each_panel(const PanelArgs& args) {
 template <int kBits>
 static void panel(const PanelArgs& args) {
 #if defined(GC_ISA_IS_amx)
-  if (args.rows >= kAmxMinRows<kBits>) return amx_panels<kBits>(args);
+  if (tiles_pay<kBits>(args.rows)) return amx_panels<kBits>(args);
 #endif
 #if defined(__AVX512VBMI__)
   if (kBits == 1 && args.tables) return lut<false>(args);

@@ -276,10 +276,10 @@ class SchemaCompiler {
   std::unordered_set<const Json*> lone_references_;  // $ref hides what stands beside it, in drafts before 2019-09
   std::map<std::string, ExprId> plain_patterns_;
   std::size_t work_ = 0;
-  std::size_t key_bytes_ = 0;  // of all objects
-  bool guessing_ = false;      // what is looked at may not come to be part of the grammar: nothing is noted
+  std::size_t key_bytes_ = 0;     // of all objects
+  bool guessing_ = false;         // what is looked at may not come to be part of the grammar: nothing is noted
   std::uint32_t looks_left_ = 2;  // required properties, one in the other, that vacant() may still look into
-  int annotating_ = 0;         // schemas with unevaluated* whose parts are being combined
+  int annotating_ = 0;            // schemas with unevaluated* whose parts are being combined
 };
 
 // Whether a schema allows anything; whether a conjunction of schemas plainly allows nothing.

@@ -52,8 +52,8 @@ def test_same_answers_as_local_and_lost_actors_are_replaced(cluster: Any, tmp_pa
         lines = [json.dumps({"text": "".join(rng.choice(list("abc "), 60))}) for _ in range(20)]
         (tmp_path / f"{i}.jsonl").write_text("\n".join(lines))
     sources = [tmp_path / f"{i}.jsonl" for i in range(3)]
-    paths = build_shards(sources, tmp_path / "out", token_dtype="u8")
-    assert paths == build_shards(sources, tmp_path / "out", token_dtype="u8")
+    paths = build_shards(sources, tmp_path / "out", token_dtype="u8", shards=2)
+    assert paths == build_shards(sources, tmp_path / "out", token_dtype="u8", shards=2)
     local, distributed = Index(paths), DistributedIndex(paths, num_actors=2)
     assert (local.num_tokens, local.num_documents) == (distributed.num_tokens, distributed.num_documents)
     queries = [rng.choice(list(b"abc d"), rng.integers(0, 7)).tolist() for _ in range(60)]
@@ -73,6 +73,36 @@ def test_same_answers_as_local_and_lost_actors_are_replaced(cluster: Any, tmp_pa
         conts = rng.choice(list(b"abc d"), len(some))
         for ours, theirs in zip(distributed.prob_batch(some, conts), local.prob_batch(some, conts), strict=True):
             assert ours.tolist() == theirs.tolist()
+        compare_documents(some, passage)
+
+    def compare_documents(some: list[list[int]], passage: list[int]) -> None:
+        for ids in some[:8]:
+            assert distributed.find(ids) == local.find(ids)
+            for number, shown in ((1, 5), (7, None), (100, 3)):
+                ours = distributed.search_docs(ids, maxnum=number, max_disp_len=shown)
+                theirs = local.search_docs(ids, maxnum=number, max_disp_len=shown)
+                assert ours.cnt == theirs.cnt
+                for one, other in zip(ours.documents, theirs.documents, strict=True):
+                    same(one, other)
+        for cnf in ([[[97], [98, 99]], [[100]]], [[[97, 98]]], [[[250]], [[97]]]):
+            for limit in (None, 3):
+                found = distributed.find_cnf(cnf, max_diff_tokens=4, max_clause_freq=limit)
+                wanted = local.find_cnf(cnf, max_diff_tokens=4, max_clause_freq=limit)
+                assert (found.cnt, found.approx) == (wanted.cnt, wanted.approx)
+                for one, other in zip(found.positions_by_shard, wanted.positions_by_shard, strict=True):
+                    assert one.tolist() == other.tolist()
+            for one, other in zip(
+                distributed.search_docs_cnf(cnf, maxnum=5, max_disp_len=6).documents,
+                local.search_docs_cnf(cnf, maxnum=5, max_disp_len=6).documents,
+                strict=True,
+            ):
+                same(one, other)
+        for options in ({}, {"delim_ids": [32], "min_len": 3}, {"bow_ids": frozenset({97, 32}), "max_cnt": 20}):
+            spans = distributed.attribute(passage, **options)
+            assert len(spans) > 1
+            for one, other in zip(spans, local.attribute(passage, **options), strict=True):
+                same(one, other)
+        assert distributed.attribute([]) == local.attribute([]) == []
 
     compare(queries)
     for actor in distributed._actors:

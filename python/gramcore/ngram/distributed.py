@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,17 @@ import numpy.typing as npt
 
 from gramcore._checks import check_int, require
 from gramcore.errors import LimitError
-from gramcore.ngram.index import Ids, Index, Queries, flatten
-from gramcore.ngram.results import Distribution, Probability, Score
+from gramcore.ngram.index import Cnf, Ids, Index, Queries, flatten
+from gramcore.ngram.results import Distribution, Found, Probability, Score
+from gramcore.ngram.search import (
+    CnfFound,
+    Document,
+    Documents,
+    Span,
+    maximal_spans,
+    spread_positions,
+    spread_ranks,
+)
 
 __all__ = ["DistributedIndex", "build_shards"]
 
@@ -53,8 +64,11 @@ class _Holder:
     def __init__(self, paths: list[str], options: dict[str, Any]) -> None:
         self.index = Index(paths, **options)
 
-    def facts(self) -> tuple[int, int]:
-        return self.index.num_tokens, self.index.num_documents
+    def facts(self) -> tuple[int, int, list[list[int]]]:
+        """The layout's version, tokens, and the documents of each shard of each directory."""
+        index = self.index
+        counts = iter([index._native.shard_facts(s)[1] for s in range(index.num_shards)])
+        return index.version, index.num_tokens, [[next(counts) for _ in range(n)] for n in index.shards_by_path()]
 
     def count_batch(self, ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return self.index.count_batch((ids, offsets))
@@ -83,6 +97,27 @@ class _Holder:
 
     def creativity(self, ids: Sequence[int]) -> npt.NDArray[np.int64]:
         return self.index.creativity(ids)
+
+    def find(self, ids: Sequence[int]) -> list[tuple[int, int]]:
+        return self.index.find(ids).segment_by_shard
+
+    def find_cnf(self, cnf: Cnf, options: dict[str, Any]) -> CnfFound:
+        return self.index.find_cnf(cnf, **options)
+
+    def documents(self, places: list[tuple[int, int]], by_rank: bool, max_disp_len: int | None) -> list[Document]:
+        """Documents at ranks or positions of shards, numbered within their shards."""
+        index, found = self.index, []
+        for shard, at in places:
+            document = (index.doc_by_rank if by_rank else index.doc_by_position)(shard, at, max_disp_len=max_disp_len)
+            document.doc_ix -= sum(index._native.shard_facts(s)[1] for s in range(shard))
+            found.append(document)
+        return found
+
+    def places(self, ngrams: list[list[int]]) -> list[list[npt.NDArray[np.int64]]]:
+        """Positions of every occurrence of n-grams, ascending, by shard."""
+        native = self.index._native
+        segments = [self.find(ids) for ids in ngrams]
+        return [[np.sort(native.positions(s, *part)) for s, part in enumerate(parts)] for parts in segments]
 
 
 class DistributedIndex:
@@ -114,14 +149,27 @@ class DistributedIndex:
         self._paths = [[os.fspath(p) for p in paths[i::number]] for i in range(number)]
         self._actors = [self._start(i) for i in range(number)]
         facts = self._all(lambda actor: actor.facts.remote())
-        self.num_tokens, self.num_documents = (sum(f[i] for f in facts) for i in range(2))
+        self.version, self.num_tokens = facts[0][0], sum(f[1] for f in facts)
+        #: of each shard, in the order of a local index: its actor, its number there, and its first document's
+        self._shards: list[tuple[int, int, int]] = []
+        self.num_documents = 0
+        held = [0] * number
+        for i in range(len(paths)):
+            for documents in facts[i % number][2][i // number]:
+                self._shards.append((i % number, held[i % number], self.num_documents))
+                held[i % number] += 1
+                self.num_documents += documents
 
     def _start(self, number: int) -> Any:
         return self._class.remote(self._paths[number], self._options)
 
     def _all(self, call: Callable[[Any], Any]) -> list[Any]:
-        """Results of a call on every actor, in order; lost actors are replaced and asked again."""
-        pending = {i: call(actor) for i, actor in enumerate(self._actors)}
+        """Results of a call on every actor, in order."""
+        return [result for _, result in sorted(self._ask(dict.fromkeys(range(len(self._actors)), call)).items())]
+
+    def _ask(self, calls: Mapping[int, Callable[[Any], Any]]) -> dict[int, Any]:
+        """Results of calls on actors by their number; lost actors are replaced and asked again."""
+        pending = {i: call(self._actors[i]) for i, call in calls.items()}
         results: dict[int, Any] = {}
         for attempt in range(self._max_retries + 1):
             lost = []
@@ -138,8 +186,8 @@ class DistributedIndex:
                 break
             for i in lost:
                 self._actors[i] = self._start(i)
-            pending = {i: call(self._actors[i]) for i in lost}
-        return [results[i] for i in range(len(self._actors))]
+            pending = {i: calls[i](self._actors[i]) for i in lost}
+        return results
 
     def count(self, ids: Ids) -> int:
         """Occurrences of an n-gram."""
@@ -199,6 +247,85 @@ class DistributedIndex:
         passage = [int(i) for i in ids]
         ends: npt.NDArray[np.int64] = np.max(self._all(lambda actor: actor.creativity.remote(passage)), axis=0)
         return ends
+
+    def find(self, ids: Ids) -> Found:
+        """Ranks of the suffixes that begin with ``ids``, per shard, one round trip."""
+        ngram = [int(i) for i in ids]
+        parts = self._all(lambda actor: actor.find.remote(ngram))
+        segments = [parts[actor][shard] for actor, shard, _ in self._shards]
+        return Found(sum(end - begin for begin, end in segments), segments)
+
+    def find_cnf(self, cnf: Cnf, *, max_diff_tokens: int = 100, max_clause_freq: int | None = None) -> CnfFound:
+        """Boolean search as by :meth:`Index.find_cnf`, one round trip."""
+        options = {"max_diff_tokens": max_diff_tokens, "max_clause_freq": max_clause_freq}
+        parts = self._all(lambda actor: actor.find_cnf.remote(cnf, options))
+        positions = [parts[actor].positions_by_shard[shard] for actor, shard, _ in self._shards]
+        return CnfFound(sum(map(len, positions)), any(p.approx for p in parts), positions)
+
+    def search_docs(self, ids: Ids, *, maxnum: int = 1, max_disp_len: int | None = 1000) -> Documents:
+        """Documents as by :meth:`Index.search_docs`, two round trips."""
+        found = self.find(ids)
+        return Documents(found.cnt, False, self._documents(spread_ranks(found, maxnum), True, max_disp_len))
+
+    def search_docs_cnf(
+        self,
+        cnf: Cnf,
+        *,
+        maxnum: int = 1,
+        max_disp_len: int | None = 1000,
+        max_diff_tokens: int = 100,
+        max_clause_freq: int | None = None,
+    ) -> Documents:
+        """Documents as by :meth:`Index.search_docs_cnf`, two round trips."""
+        found = self.find_cnf(cnf, max_diff_tokens=max_diff_tokens, max_clause_freq=max_clause_freq)
+        documents = self._documents(spread_positions(found, maxnum), False, max_disp_len)
+        return Documents(found.cnt, found.approx, documents)
+
+    def _documents(self, places: list[tuple[int, int]], by_rank: bool, max_disp_len: int | None) -> list[Document]:
+        """Documents at (shard, rank or position), those of an actor in one call, numbered over all shards."""
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for shard, at in places:
+            actor, number, _ = self._shards[shard]
+            wanted.setdefault(actor, []).append((number, at))
+        calls = {
+            i: lambda actor, some=some: actor.documents.remote(some, by_rank, max_disp_len)
+            for i, some in wanted.items()
+        }
+        found = {i: iter(documents) for i, documents in self._ask(calls).items()}
+        documents = []
+        for shard, _ in places:
+            actor, _, first = self._shards[shard]
+            document = next(found[actor])
+            documents.append(replace(document, shard=shard, doc_ix=first + document.doc_ix))
+        return documents
+
+    def attribute(
+        self,
+        ids: Ids,
+        *,
+        delim_ids: Ids = (),
+        min_len: int = 1,
+        max_cnt: int = 1000,
+        bow_ids: frozenset[int] | None = None,
+    ) -> list[Span]:
+        """Spans as by :meth:`Index.attribute`, three round trips: ends of matches, counts, places."""
+        check_int("min_len", min_len, low=0)
+        check_int("max_cnt", max_cnt, low=1)
+        passage = [int(i) for i in ids]
+        ends = self.creativity(passage)
+        spans = maximal_spans(passage, ends, delim_ids=delim_ids, min_len=min_len, bow_ids=bow_ids)
+        counts = self.count_batch([*([t] for t in passage), *(passage[a:b] for a, b in spans)]).tolist()
+        logprobs = [math.log(max(n, 1) / self.num_tokens) for n in counts[: len(passage)]]
+        kept = [(*span, n) for span, n in zip(spans, counts[len(passage) :], strict=True) if n <= max_cnt]
+        ngrams = [passage[a:b] for a, b, _ in kept]
+        parts = self._all(lambda actor: actor.places.remote(ngrams))
+        found = []
+        for k, (left, right, count) in enumerate(kept):
+            by_shard = [parts[actor][k][shard] for actor, shard, _ in self._shards]
+            shards = np.repeat(np.arange(len(by_shard)), [len(p) for p in by_shard])
+            logprob = sum(logprobs[left:right])
+            found.append(Span(left, right, count, logprob, shards, np.concatenate(by_shard)))
+        return found
 
     def close(self) -> None:
         """Stop the actors."""

@@ -24,6 +24,8 @@ from gramcore.ngram.search import (
     Span,
     attribute,
     find_cnf,
+    spread_positions,
+    spread_ranks,
     window,
 )
 
@@ -113,8 +115,8 @@ class Index:
 
     def _check_totals(self) -> None:
         end = 0
-        for directory, description in zip(self.paths, self._described, strict=True):
-            begin, end = end, end + len(shard_numbers(directory, description))
+        for directory, description, shards in zip(self.paths, self._described, self.shards_by_path(), strict=True):
+            begin, end = end, end + shards
             if description is None:
                 continue
             facts = [self._native.shard_facts(s) for s in range(begin, end)]
@@ -129,6 +131,11 @@ class Index:
     def num_shards(self) -> int:
         """Shards of all directories."""
         return self._native.num_shards()
+
+    def shards_by_path(self) -> list[int]:
+        """Shards of each directory."""
+        both = zip(self.paths, self._described, strict=True)
+        return [len(shard_numbers(directory, description)) for directory, description in both]
 
     @property
     def num_tokens(self) -> int:
@@ -258,14 +265,7 @@ class Index:
     def search_docs(self, ids: Ids, *, maxnum: int = 1, max_disp_len: int | None = 1000) -> Documents:
         """Up to ``maxnum`` documents around occurrences spread evenly over the ranks of an n-gram."""
         found = self.find(ids)
-        picked = []
-        for i in range(min(check_int("maxnum", maxnum, low=1), found.cnt)):
-            at = i * found.cnt // min(maxnum, found.cnt)
-            for shard, (begin, end) in enumerate(found.segment_by_shard):
-                if at < end - begin:
-                    picked.append(self.doc_by_rank(shard, begin + at, max_disp_len=max_disp_len))
-                    break
-                at -= end - begin
+        picked = [self.doc_by_rank(s, r, max_disp_len=max_disp_len) for s, r in spread_ranks(found, maxnum)]
         return Documents(found.cnt, False, picked)
 
     def search_docs_cnf(
@@ -279,10 +279,8 @@ class Index:
     ) -> Documents:
         """Up to ``maxnum`` documents that match a boolean search, spread evenly."""
         found = self.find_cnf(cnf, max_diff_tokens=max_diff_tokens, max_clause_freq=max_clause_freq)
-        places = [(s, int(p)) for s, positions in enumerate(found.positions_by_shard) for p in positions]
-        number = min(check_int("maxnum", maxnum, low=1), found.cnt)
-        chosen = [places[i * found.cnt // number] for i in range(number)]
-        documents = [self.doc_by_position(s, p, max_disp_len=max_disp_len) for s, p in chosen]
+        places = spread_positions(found, maxnum)
+        documents = [self.doc_by_position(s, p, max_disp_len=max_disp_len) for s, p in places]
         return Documents(found.cnt, found.approx, documents)
 
     def doc_by_rank(self, shard: int, rank: int, *, max_disp_len: int | None = 1000) -> Document:

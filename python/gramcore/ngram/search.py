@@ -17,6 +17,7 @@ from gramcore.ngram.files import shard_file
 
 if TYPE_CHECKING:
     from gramcore.ngram.index import Cnf, Ids, Index
+    from gramcore.ngram.results import Found
 
 __all__ = ["CnfFound", "Document", "Documents", "Span", "attribute", "find_cnf"]
 
@@ -167,6 +168,59 @@ def find_cnf(index: Index, cnf: Cnf, *, max_diff_tokens: int, max_clause_freq: i
             kept = kept[_near(index, shard, kept, others, max_diff_tokens)]
         matches.append(kept)
     return CnfFound(sum(map(len, matches)), approx, matches)
+
+
+def spread_ranks(found: Found, number: int) -> list[tuple[int, int]]:
+    """(shard, rank) of up to ``number`` occurrences of an n-gram, spread evenly over its ranks."""
+    picked = []
+    most = min(check_int("maxnum", number, low=1), found.cnt)
+    for i in range(most):
+        at = i * found.cnt // most
+        for shard, (begin, end) in enumerate(found.segment_by_shard):
+            if at < end - begin:
+                picked.append((shard, begin + at))
+                break
+            at -= end - begin
+    return picked
+
+
+def spread_positions(found: CnfFound, number: int) -> list[tuple[int, int]]:
+    """(shard, position) of up to ``number`` matches of a boolean search, spread evenly."""
+    places = [(s, int(p)) for s, positions in enumerate(found.positions_by_shard) for p in positions]
+    most = min(check_int("maxnum", number, low=1), found.cnt)
+    return [places[i * found.cnt // most] for i in range(most)]
+
+
+def maximal_spans(
+    ids: Ids, ends: npt.NDArray[np.int64], *, delim_ids: Ids, min_len: int, bow_ids: frozenset[int] | None
+) -> list[tuple[int, int]]:
+    """Spans [l, r) of a passage whose longest matches end at ``ends``: none inside another, by the rules of attribute.
+
+    Args:
+        ids: the passage.
+        ends: (T,) end of the longest match that begins at each token.
+        delim_ids, min_len, bow_ids: as for :meth:`gramcore.ngram.Index.attribute`.
+    """
+    tokens = [int(i) for i in ids]
+    stops, limit = frozenset(map(int, delim_ids)), len(tokens)
+    allowed = [0] * len(tokens)
+    for i in reversed(range(len(tokens))):
+        if tokens[i] in stops:
+            limit = i + 1
+        end = min(int(ends[i]), limit)
+        if bow_ids is not None:
+            if tokens[i] not in bow_ids:
+                end = i
+            while i < end < len(tokens) and tokens[end] not in bow_ids:
+                end -= 1
+        allowed[i] = end
+    spans, covered = [], 0
+    for i, end in enumerate(allowed):
+        if end > max(covered, i):
+            covered = end
+            if end - i >= min_len:
+                spans.append((i, end))
+    return spans
 
 
 def attribute(

@@ -275,11 +275,11 @@ class SchemaCompiler {
   std::uint32_t scope_ = 0;                          // of the schema that is looked at
   std::unordered_set<const Json*> lone_references_;  // $ref hides what stands beside it, in drafts before 2019-09
   std::map<std::string, ExprId> plain_patterns_;
-  std::size_t work_ = 0;
-  std::size_t key_bytes_ = 0;     // of all objects
-  bool guessing_ = false;         // what is looked at may not come to be part of the grammar: nothing is noted
-  std::uint32_t looks_left_ = 2;  // required properties, one in the other, that vacant() may still look into
-  int annotating_ = 0;            // schemas with unevaluated* whose parts are being combined
+  std::size_t work_ = 0, futile_ = 0;  // pairs of alternatives combined; those that came to nothing
+  std::size_t key_bytes_ = 0;          // of all objects
+  bool guessing_ = false;              // what is looked at may not come to be part of the grammar: nothing is noted
+  std::uint32_t looks_left_ = 2;       // required properties, one in the other, that vacant() may still look into
+  int annotating_ = 0;                 // schemas with unevaluated* whose parts are being combined
 };
 
 // Whether a schema allows anything; whether a conjunction of schemas plainly allows nothing.

@@ -10,13 +10,15 @@ namespace {
 using Type = Json::Type;
 constexpr const char* kSeveral = "texts that match several alternatives are not excluded";
 constexpr std::size_t kMaxPatterns = 3;
-constexpr std::size_t kMaxLooks = 256;  // pairs of alternatives, looked at closely for two members of a list
-constexpr std::size_t kMaxApart = 512;  // alternatives of a whole list
+constexpr std::size_t kMaxLooks = 256;       // pairs of alternatives, looked at closely for two members of a list
+constexpr std::size_t kMaxApart = 512;       // alternatives of a whole list
+constexpr std::size_t kMaxFutile = 1 << 15;  // pairs of alternatives of one schema, combined only to be looked at
 
 }  // namespace
 
 void SchemaCompiler::back_to(const Place& place) {
   resolving_.resize(place.resolving);
+  futile_ += work_ - place.work;
   work_ = place.work;
   annotating_ = place.annotating;
 }
@@ -50,6 +52,7 @@ bool SchemaCompiler::apart(const Shape& a, const Shape& b) {
     back_to(place);
   }
   guessing_ = guessing;
+  futile_ += work_ - place.work;
   work_ = place.work;
   return nothing;
 }
@@ -158,6 +161,8 @@ Shapes SchemaCompiler::exactly_one(const Json& list, const Shapes& within) {
   try {
     Shapes out;
     for (std::size_t i = 0; i < each.size(); ++i) {
+      GC_CHECK_AS(GrammarTooComplex, options_.strict || futile_ <= kMaxFutile,
+                  "finding what alternatives share must take at most ", kMaxFutile, " combinations, got more");
       append(&out, without_others(list, each, i, product(within, each[i])));
       GC_CHECK_AS(GrammarTooComplex, out.size() <= std::max(kMaxApart, each.size()),
                   "alternatives must come to at most ", kMaxApart, " without what they share, got more");

@@ -185,3 +185,14 @@ def test_alternatives_that_hold_themselves_end_the_search_for_what_they_share() 
     values: list[Any] = [{}, {"a": {}}, {"a": {"r": True}}, {"a": {"r": {}}}, {"a": 1}, {"a": {"b": {"r": True}}}, 3]
     valid = jsonschema.Draft202012Validator(schema).is_valid
     assert takes(Grammar.from_json_schema(schema, strict=True), *values) == [valid(v) for v in values]
+
+
+def test_a_schema_of_many_hard_alternatives_gives_up_on_what_they_share() -> None:
+    """Each list alone stays within its budget of alternatives, and comes to nothing; hundreds would take long."""
+    hard = {"oneOf": [{"properties": {f"p{i}{k}": {"type": "integer"} for k in range(4)}} for i in range(8)]}
+    grammar = Grammar.from_json_schema({"properties": {f"x{i}": hard for i in range(200)}})
+    assert grammar.report is not None
+    details = [r.detail for r in grammar.report.inexact]
+    assert len(details) == 200
+    assert sum("combinations" in d for d in details) > 100
+    assert takes(grammar, {"x0": {"p00": 1}, "x199": {"p73": 1}}, {"x199": 3, "x0": "a"}) == [True, False]

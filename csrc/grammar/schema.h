@@ -6,6 +6,7 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -200,7 +201,8 @@ class SchemaCompiler {
   std::uint32_t count(const Json& value, const Json& node, const char* keyword);
   ExprId pattern(const std::string& text, const Json& node, const char* keyword = "pattern");
   ExprId format(const std::string& name);
-  static bool standard_format(const std::string& name);
+  bool of_draft(std::initializer_list<const char*> numbers) const;
+  bool standard_format(const std::string& name) const;
   const Json& synthetic(std::string_view text);
   const Json& adopt(Json made);
   // What is not exact: refused in strict mode, else reported.
@@ -274,7 +276,7 @@ class SchemaCompiler {
   std::vector<DynamicScope> scopes_{{}};
   std::uint32_t scope_ = 0;                          // of the schema that is looked at
   std::unordered_set<const Json*> lone_references_;  // $ref hides what stands beside it, in drafts before 2019-09
-  std::map<std::string, ExprId> plain_patterns_;
+  std::map<std::string, ExprId> plain_patterns_, formats_;
   std::size_t work_ = 0, futile_ = 0;  // pairs of alternatives combined; those that came to nothing
   std::size_t key_bytes_ = 0;          // of all objects
   bool guessing_ = false;              // what is looked at may not come to be part of the grammar: nothing is noted

@@ -21,7 +21,15 @@ struct Format {
 #define GC_TIME \
   "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,9})?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 #define GC_BYTE "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-#define GC_LABEL "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+#define GC_ALNUM "[A-Za-z0-9]"
+#define GC_LDH "[A-Za-z0-9-]"
+#define GC_LABEL GC_ALNUM "(?:" GC_LDH "{0,61}" GC_ALNUM ")?"
+// Without hyphens in the third and fourth place, which RFC 5891 reserves.
+#define GC_PLAIN_LABEL                                                                                        \
+  GC_ALNUM "(?:" GC_LDH "?" GC_ALNUM "|" GC_LDH "{2}" GC_ALNUM "|" GC_LDH "(?:" GC_ALNUM GC_LDH "|-" GC_ALNUM \
+           ")" GC_LDH "{0,58}" GC_ALNUM ")?"
+#define GC_PUNYCODE "[Xx][Nn]--" GC_LDH "{0,58}" GC_ALNUM
+#define GC_HOSTNAME(label) label "(?:\\." label ")*"
 #define GC_ATOM "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 #define GC_HEX4 "[0-9A-Fa-f]{1,4}"
 #define GC_HEX4S(n) "(?:(?:" GC_HEX4 ":){0," #n "}" GC_HEX4 ")?"
@@ -34,8 +42,33 @@ struct Format {
 #define GC_MONTHS GC_DIGITS "M(?:" GC_DAYS ")?"
 #define GC_YEARS GC_DIGITS "Y(?:" GC_MONTHS ")?"
 #define GC_CLOCK "T(?:" GC_HOURS "|" GC_MINUTES "|" GC_SECONDS ")"
-#define GC_URI_TEXT "(?:[A-Za-z0-9._~:/?#@!$&'()*+,;=-]|\\[|\\]|%[0-9A-Fa-f]{2})*"
-#define GC_SEGMENT "(?:[A-Za-z0-9._~@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*"
+#define GC_PERCENT "%[0-9A-Fa-f]{2}"
+#define GC_NAME "A-Za-z0-9._~!$&'()*+,;="  // what RFC 3986 calls unreserved or sub-delims, but for the hyphen
+#define GC_IPV6                                                                                                     \
+  "(?:(?:" GC_HEX4 ":){6}" GC_LAST32 "|::(?:" GC_HEX4 ":){5}" GC_LAST32                                             \
+  "|" GC_HEX4S(0) "::(?:" GC_HEX4 ":){4}" GC_LAST32 "|" GC_HEX4S(1) "::(?:" GC_HEX4 ":){3}" GC_LAST32 "|" GC_HEX4S( \
+      2) "::(?:" GC_HEX4 ":){2}" GC_LAST32                                                                          \
+         "|" GC_HEX4S(3) "::" GC_HEX4 ":" GC_LAST32 "|" GC_HEX4S(4) "::" GC_LAST32                                  \
+                                                                    "|" GC_HEX4S(5) "::" GC_HEX4 "|" GC_HEX4S(6) "::)"
+// `more`: the characters that IRIs (RFC 3987) have and URIs have not, and those in queries alone.
+#define GC_OF(set) "(?:[" set "-]|" GC_PERCENT ")"
+#define GC_SEGMENT(more) GC_OF(GC_NAME ":@" more)
+#define GC_HOST(more) "(?:\\[(?:" GC_IPV6 "|[Vv][0-9A-Fa-f]+\\.[" GC_NAME ":-]+)\\]|" GC_OF(GC_NAME more) "*)"
+#define GC_AUTHORITY(more) "(?:" GC_OF(GC_NAME ":" more) "*@)?" GC_HOST(more) "(?::[0-9]*)?"
+#define GC_SEGMENTS(more) "(?:/" GC_SEGMENT(more) "*)*"
+#define GC_HIERARCHY(more, first) \
+  "(?://" GC_AUTHORITY(more)      \
+      GC_SEGMENTS(more) "|/(?:" GC_SEGMENT(more) "+" GC_SEGMENTS(more) ")?|" first "+" GC_SEGMENTS(more) ")?"
+#define GC_BEHIND_PATH(more, query) "(?:\\?" GC_OF(GC_NAME ":@/?" more query) "*)?(?:#" GC_OF(GC_NAME ":@/?" more) "*)?"
+#define GC_URI(more, query) "[A-Za-z][A-Za-z0-9+.-]*:" GC_HIERARCHY(more, GC_SEGMENT(more)) GC_BEHIND_PATH(more, query)
+#define GC_REFERENCE(more, query) \
+  "(?:" GC_URI(more, query) "|" GC_HIERARCHY(more, GC_OF(GC_NAME "@" more)) GC_BEHIND_PATH(more, query) ")"
+#define GC_IRI                                                                                               \
+  "\\u00A0-\\uD7FF\\uF900-\\uFDCF\\uFDF0-\\uFFEF\\U00010000-\\U0001FFFD\\U00020000-\\U0002FFFD\\U00030000-"  \
+  "\\U0003FFFD\\U00040000-\\U0004FFFD\\U00050000-\\U0005FFFD\\U00060000-\\U0006FFFD\\U00070000-\\U0007FFFD"  \
+  "\\U00080000-\\U0008FFFD\\U00090000-\\U0009FFFD\\U000A0000-\\U000AFFFD\\U000B0000-\\U000BFFFD\\U000C0000-" \
+  "\\U000CFFFD\\U000D0000-\\U000DFFFD\\U000E1000-\\U000EFFFD"
+#define GC_PRIVATE "\\uE000-\\uF8FF\\U000F0000-\\U000FFFFD\\U00100000-\\U0010FFFD"
 #define GC_VARCHARS "(?:[A-Za-z0-9_]|%[0-9A-Fa-f]{2})+"
 #define GC_VARIABLE GC_VARCHARS "(?:\\." GC_VARCHARS ")*(?::[1-9][0-9]{0,3}|\\*)?"
 constexpr Format kFormats[] = {
@@ -43,30 +76,25 @@ constexpr Format kFormats[] = {
     {"date", GC_DATE},
     {"time", GC_TIME},
     {"duration", "P(?:" GC_DIGITS "W|(?:" GC_YEARS "|" GC_MONTHS "|" GC_DAYS ")(?:" GC_CLOCK ")?|" GC_CLOCK ")"},
-    {"email", GC_ATOM "(?:\\." GC_ATOM ")*@" GC_LABEL "(?:\\." GC_LABEL ")*"},
-    {"hostname", GC_LABEL "(?:\\." GC_LABEL ")*"},
+    {"email", GC_ATOM "(?:\\." GC_ATOM ")*@" GC_HOSTNAME(GC_LABEL)},
+    {"hostname", GC_HOSTNAME("(?:" GC_PLAIN_LABEL "|" GC_PUNYCODE ")")},
     {"ipv4", GC_BYTE "(?:\\." GC_BYTE "){3}"},
-    {"ipv6",
-     "(?:" GC_HEX4 ":){6}" GC_LAST32 "|::(?:" GC_HEX4 ":){5}" GC_LAST32
-     "|" GC_HEX4S(0) "::(?:" GC_HEX4 ":){4}" GC_LAST32 "|" GC_HEX4S(1) "::(?:" GC_HEX4 ":){3}" GC_LAST32 "|" GC_HEX4S(
-         2) "::(?:" GC_HEX4 ":){2}" GC_LAST32
-            "|" GC_HEX4S(3) "::" GC_HEX4 ":" GC_LAST32
-                            "|" GC_HEX4S(4) "::" GC_LAST32 "|" GC_HEX4S(5) "::" GC_HEX4 "|" GC_HEX4S(6) "::"},
+    {"ipv6", GC_IPV6},
     {"uuid", "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}"},
-    {"uri", "[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~:/?#@!$&'()*+,;=-]|\\[|\\]|%[0-9A-Fa-f]{2})+"},
-    {"uri-reference", "(?:[A-Za-z][A-Za-z0-9+.-]*:" GC_URI_TEXT "|" GC_SEGMENT "(?:[/?#]" GC_URI_TEXT ")?)"},
-    {"uri-template",
-     "(?:[!#$&(-;=?-\\[\\]_a-z~\\u00A0-\\uD7FF\\uF900-\\uFFEF]|%[0-9A-Fa-f]{2}|\\{[+#./;?&=,!@|]?" GC_VARIABLE
-     "(?:," GC_VARIABLE ")*\\})*"},
+    {"uri", GC_URI("", "")},
+    {"uri-reference", GC_REFERENCE("", "")},
+    {"iri", GC_URI(GC_IRI, GC_PRIVATE)},
+    {"iri-reference", GC_REFERENCE(GC_IRI, GC_PRIVATE)},
+    {"uri-template", "(?:[!#$&-;=?-\\[\\]_a-z~" GC_IRI GC_PRIVATE "]|" GC_PERCENT "|\\{[+#./;?&=,!@|]?" GC_VARIABLE
+                     "(?:," GC_VARIABLE ")*\\})*"},
     {"relative-json-pointer", "(?:0|[1-9][0-9]{0,18})(?:#|(?:/(?:[^/~]|~[01])*)*)"},
     {"json-pointer", "(?:/(?:[^/~]|~[01])*)*"},
 };
 
-// Formats that some draft of JSON Schema defines and kFormats has not; others say nothing about validity.
-constexpr const char* kOtherFormats[] = {
-    "color",         "host-name", "idn-email", "idn-hostname", "ip-address",   "iri",
-    "iri-reference", "phone",     "regex",     "style",        "utc-millisec",
-};
+// Formats that JSON Schema defines and kFormats has not; others say nothing about validity.
+constexpr std::string_view kOtherFormats[] = {"idn-email", "idn-hostname", "regex"};
+// Those of draft 3 that later drafts dropped or named anew.
+constexpr std::string_view kDraft3Formats[] = {"color", "host-name", "ip-address", "phone", "style"};
 
 std::string_view kind_of(const Json& value) {
   switch (value.type) {
@@ -254,21 +282,34 @@ ExprId SchemaCompiler::pattern(const std::string& text, const Json& node, const 
   return e;
 }
 
-bool SchemaCompiler::standard_format(const std::string& name) {
-  return std::find(std::begin(kOtherFormats), std::end(kOtherFormats), name) != std::end(kOtherFormats);
+// Whether the schema as a whole is of one of these drafts.
+bool SchemaCompiler::of_draft(std::initializer_list<const char*> numbers) const {
+  const Json* draft = root_.find("$schema");
+  return draft != nullptr && std::any_of(numbers.begin(), numbers.end(), [&](const char* number) {
+           return draft->text.find(gramcore::cat("/draft-0", number)) != std::string::npos;
+         });
+}
+
+bool SchemaCompiler::standard_format(const std::string& name) const {
+  const auto in = [&](const auto& list) { return std::find(std::begin(list), std::end(list), name) != std::end(list); };
+  return in(kOtherFormats) || (in(kDraft3Formats) && of_draft({"3"}));
 }
 
 ExprId SchemaCompiler::format(const std::string& name) {
-  for (const Format& f : kFormats) {
-    if (name != f.name) continue;
-    RegexOptions options;
-    options.json = &text_;
-    const ExprId e = parse_regex(f.regex, options, &grammar_.pool);
-    if (name != "hostname") return e;
-    const ExprId letter = grammar_.pool.byte_class(ByteSet::range(0x2D, 0x7A));  // - . digits letters, one byte each
-    return grammar_.pool.conj({e, grammar_.pool.repeat(letter, 1, 253)});
-  }
-  return ExprPool::kEmpty;
+  const auto [at, fresh] = formats_.try_emplace(name, ExprPool::kEmpty);
+  const auto* found =
+      std::find_if(std::begin(kFormats), std::end(kFormats), [&](const Format& f) { return name == f.name; });
+  if (!fresh || found == std::end(kFormats)) return at->second;
+  RegexOptions options;
+  options.json = &text_;
+  if (name != "hostname") return at->second = parse_regex(found->regex, options, &grammar_.pool);
+  // Punycode is not decoded: strict mode, which takes nothing invalid, does without.
+  const char* regex = of_draft({"3", "4", "6"}) ? GC_HOSTNAME(GC_LABEL)
+                      : options_.strict         ? GC_HOSTNAME("(?:" GC_PLAIN_LABEL ")")
+                                                : found->regex;
+  const ExprId letter = grammar_.pool.byte_class(ByteSet::range(0x2D, 0x7A));  // - . digits letters, one byte each
+  const ExprId text = parse_regex(regex, options, &grammar_.pool);
+  return at->second = grammar_.pool.conj({text, grammar_.pool.repeat(letter, 1, 253)});
 }
 
 }  // namespace gramcore::grammar

@@ -345,7 +345,7 @@ def test_what_is_no_schema_is_named() -> None:
 
 
 def test_report_names_what_is_not_enforced() -> None:
-    items = {"type": ["string", "array"], "format": "color", "maxLength": 3}
+    items = {"type": ["string", "array"], "format": "idn-email", "maxLength": 3}
     schema = {"type": "array", "uniqueItems": True, "items": items}
     report = Grammar.from_json_schema(schema).report
     assert report is not None

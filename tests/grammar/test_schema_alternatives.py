@@ -166,8 +166,13 @@ def test_rules_are_numbered_by_appearance() -> None:
 @pytest.mark.parametrize(
     ("name", "good", "bad"),
     [
-        ("uri-reference", ["", "#a", "/a/b?c", "a.json", "http://x.y/z", "./a:b"], ["\\a", "1:b", "a b"]),
-        ("uri-template", ["/a/{id}", "{?q,r*}", "http://x/{+p:12}", "é"], ["/a/{id", "a}b", "{}", "a b"]),
+        (
+            "uri-reference",
+            ["", "#a", "/a/b?c", "a.json", "http://x.y/z", "./a:b"],
+            ["\\a", "1:b", "a b", "//h:x", "/[::1]"],
+        ),
+        ("iri-reference", ["é/ü?\ue000", "//é:80/𐀀"], ["é\\", "\ue000", "#\ue000", "\ufdd0"]),
+        ("uri-template", ["/a/{id}", "{?q,r*}", "http://x/{+p:12}", "é", "a'b", "𐀀"], ["/a/{id", "a}b", "{}", "a b"]),
         ("relative-json-pointer", ["0", "1/a", "12#", "0/a~1b"], ["/a", "01/a", "-1", "0##"]),
     ],
 )

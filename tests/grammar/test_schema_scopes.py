@@ -169,7 +169,11 @@ FORMATS = {
     "1:2:3:4:5:6:1.2.3.4 1::1.2.3.4 | : ::: 1::2::3 1:2:3:4:5:6:7 1:2:3:4:5:6:7:8:9 12345:: ::1.2.3 1.2.3.4:: "
     "1:2:3:4:5:6:7:1.2.3.4 fe80::1%eth0",
     "hostname": f"a a.b.c.d.e.f.g.h.i.j.k x-1.org {'a' * 63} {'.'.join(['a' * 49] * 5)} {'ab.' * 84}a "
-    f"| -a a- a..b .a a. a_b {'a' * 64} {'ab.' * 84}ab",
+    f"| -a a- a..b .a a. a_b {'a' * 64} {'ab.' * 84}ab ab--c {'a--' * 21}a xn--a",
+    "uri": "a: a:b a:/ a:/b//c?d/?e#f/? http://u:p@h:80/x?y#z http://[::1]:8/ http://[v1.a:b]/ http:// urn:a:b%20c "
+    "http://1.2.3.4 | : 1:b /a //a a:[b] a:b#c#d a:b%2 http://h:x/ http://[::1/ http://a@b@c/ "
+    "http://[1]/ a:\\b é:a a:é",
+    "iri": "a:é http://é.ü/𐀀?\ue000#ö | é:a a:\ue000 a:#\ue000 a:\\ /é",
     "email": "joe@example.com joe.b+c@localhost o'neil/x@a.b {~}@c | a..b@c .a@c a.@c @c a@ a@-c a@b@c",
 }
 
@@ -178,8 +182,32 @@ FORMATS = {
 def test_formats_accept_what_their_standard_allows(name: str) -> None:
     matcher = GrammarMatcher(GrammarCompiler(BYTES).compile(Grammar.from_json_schema({"format": name}, strict=True)))
     valid, invalid = (part.split() for part in FORMATS[name].split("|"))
-    assert [v for v in valid if not accepts(matcher, json.dumps(v))] == []
-    assert [v for v in invalid if accepts(matcher, json.dumps(v))] == []
+    assert [v for v in valid if not accepts(matcher, json.dumps(v, ensure_ascii=False))] == []
+    assert [v for v in invalid if accepts(matcher, json.dumps(v, ensure_ascii=False))] == []
+
+
+def test_hostnames_of_each_draft() -> None:
+    """Hyphens in the third and fourth place are reserved for punycode, which strict mode does without."""
+    old = {"$schema": "http://json-schema.org/draft-04/schema#", "format": "hostname"}
+    for schema, strict, plain, coded in (
+        (old, True, True, True),
+        ({"format": "hostname"}, False, False, True),
+        ({"format": "hostname"}, True, False, False),
+    ):
+        grammar = Grammar.from_json_schema(schema, strict=strict)
+        matcher = GrammarMatcher(GrammarCompiler(BYTES).compile(grammar))
+        assert accepts(matcher, '"ab--c.d"') == plain
+        assert accepts(matcher, '"xn--bcher-kva.d"') == coded
+        assert accepts(matcher, '"ab-c--d.d"')
+
+
+def test_formats_of_draft_3_are_annotations_elsewhere() -> None:
+    for draft, status in (("03", "approximated"), ("04", "annotation")):
+        schema = {"$schema": f"http://json-schema.org/draft-{draft}/schema#", "format": "host-name"}
+        report = Grammar.from_json_schema(schema).report
+        assert report is not None
+        assert [(r.keyword, r.status) for r in report.keywords() if r.keyword == "format"] == [("format", status)]
+    Grammar.from_json_schema({"format": "utc-millisec"}, strict=True)
 
 
 def test_dynamic_references_mean_the_outermost_anchor() -> None:

@@ -17,6 +17,78 @@ constexpr std::size_t kMaxLooks = 100;
 
 }  // namespace
 
+AnchorForms::Forms AnchorForms::cat(const Forms& a, const Forms& b) const {
+  std::array<std::vector<ExprId>, 4> out;
+  for (unsigned i = 0; i < 4; ++i) {
+    for (unsigned k = 0; k < 4; ++k) {
+      if (a[i] == ExprPool::kEmpty || b[k] == ExprPool::kEmpty) continue;
+      if (((k & kAtStart) && !nullable(a[i])) || ((i & kAtEnd) && !nullable(b[k]))) continue;
+      const ExprId before = k & kAtStart ? ExprPool::kEpsilon : a[i], behind = i & kAtEnd ? ExprPool::kEpsilon : b[k];
+      out[i | k].push_back(pool_.cat(before, behind));
+    }
+  }
+  Forms forms;
+  for (unsigned i = 0; i < 4; ++i) forms[i] = pool_.alt(std::move(out[i]));
+  return forms;
+}
+
+// Of the copies of an expression the first ones may demand a start, the last ones an end; empty ones that do make up
+// for any number of copies.
+AnchorForms::Forms AnchorForms::repeat(const Forms& of, std::uint32_t min, std::uint32_t max) const {
+  const ExprId plain = of[0], start = of[kAtStart], end = of[kAtEnd], both = of[kAtStart | kAtEnd];
+  const auto others = [&](std::uint32_t so_many, bool any) {  // copies beside so many
+    if (max < so_many) return ExprPool::kEmpty;
+    return pool_.repeat(plain, any || min < so_many ? 0 : min - so_many, max == kUnbounded ? max : max - so_many);
+  };
+  const bool enough = min <= 1 || std::any_of(of.begin(), of.end(), [&](ExprId e) { return nullable(e); });
+  Forms out{};
+  out[0] = pool_.repeat(plain, min, max);
+  out[kAtStart] = pool_.cat(start, others(1, nullable(start)));
+  out[kAtEnd] = pool_.cat(others(1, nullable(end)), end);
+  out[kAtStart | kAtEnd] = pool_.alt({enough && max > 0 ? both : ExprPool::kEmpty,
+                                      pool_.cat({start, others(2, nullable(start) || nullable(end)), end})});
+  return out;
+}
+
+AnchorForms::Forms AnchorForms::forms_of(ExprId e) const {
+  const auto is_anchor = [&](ExprId part) {
+    return pool_[part].kind == Kind::kClass && (pool_.set_of(part).has(kStartMark) || pool_.set_of(part).has(kEndMark));
+  };
+  if (!any_part(pool_, e, is_anchor)) return {e};
+  const Node n = pool_[e];
+  switch (n.kind) {
+    case Kind::kClass: {  // of anchors and letters as alternatives
+      ByteSet letters = pool_.set_of(e);
+      const bool start = letters.has(kStartMark), end = letters.has(kEndMark);
+      letters = letters & ~ByteSet::range(kEndMark, kEndMark) & ~ByteSet::range(kStartMark, kStartMark);
+      return {pool_.byte_class(letters), start ? ExprPool::kEpsilon : ExprPool::kEmpty,
+              end ? ExprPool::kEpsilon : ExprPool::kEmpty};
+    }
+    case Kind::kCat: return cat(forms_of(n.a), forms_of(n.b));
+    case Kind::kRepeat: return repeat(forms_of(n.a), n.min, n.max);
+    case Kind::kAlt: {
+      const std::vector<ExprId> kids(pool_.kids(e).begin(), pool_.kids(e).end());
+      Forms out{};
+      for (const ExprId kid : kids) {
+        const Forms more = forms_of(kid);
+        for (unsigned i = 0; i < 4; ++i) out[i] = pool_.alt({out[i], more[i]});
+      }
+      return out;
+    }
+    default: throw InvalidArgument("anchors must not stand in an intersection or a complement; write it without");
+  }
+}
+
+ExprId AnchorForms::padded(ExprId e, ExprId pad) const {
+  const Forms forms = forms_of(e);
+  std::vector<ExprId> kids;
+  for (unsigned i = 0; i < 4; ++i) {
+    const ExprId before = i & kAtStart ? ExprPool::kEpsilon : pad, behind = i & kAtEnd ? ExprPool::kEpsilon : pad;
+    if (forms[i] != ExprPool::kEmpty) kids.push_back(pool_.cat({before, forms[i], behind}));
+  }
+  return pool_.alt(std::move(kids));
+}
+
 ExprId LookArounds::add(ExprId inner, bool behind, bool negated) {
   GC_CHECK_AS(GrammarTooComplex, looks_.size() < kMaxLooks, "regular expression must look around at most ", kMaxLooks,
               " times, got more");
@@ -34,7 +106,7 @@ bool LookArounds::holds(ExprId e) const {
 }
 
 ExprId LookArounds::resolved(ExprId e, const Anchors& anchors) {
-  if (!holds(e)) return anchors.at_end(anchors.at_start(e));
+  if (!holds(e)) return anchors.resolved(e);
   return anchors.at_start(ahead(behind_resolved(e, anchors), nullptr, anchors));
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
 #include "grammar/expr.h"
@@ -27,6 +28,25 @@ bool any_part(const ExprPool& pool, ExprId e, const F& is) {
     default: return is(e);
   }
 }
+
+// The texts that an expression with anchors matches, by what they demand of what stands around them.  Anchors may stand
+// anywhere: what has to stand before a start, or behind an end, can only be empty there.
+class AnchorForms {
+ public:
+  explicit AnchorForms(ExprPool* pool) : pool_(*pool) {}
+  // `e` in a text that is padded where no anchor forbids it.  InvalidArgument: an anchor in an intersection or
+  // complement.
+  ExprId padded(ExprId e, ExprId pad) const;
+
+ private:
+  static constexpr unsigned kAtStart = 1, kAtEnd = 2;
+  using Forms = std::array<ExprId, 4>;  // by both of them
+  Forms forms_of(ExprId e) const;
+  Forms cat(const Forms& a, const Forms& b) const;
+  Forms repeat(const Forms& of, std::uint32_t min, std::uint32_t max) const;
+  bool nullable(ExprId e) const { return pool_[e].nullable; }
+  ExprPool& pool_;
+};
 
 // Resolves anchors at one end; what has none there is padded with `pad`.
 class Anchors {
@@ -55,6 +75,11 @@ class Anchors {
       return pool_.cat(n.a, rest);
     }
     return pool_.cat(e, pad_);
+  }
+  // The whole expression, in which no look-around is.
+  ExprId resolved(ExprId e) const {
+    const ExprId ends = at_end(at_start(e));
+    return holds(ends) ? AnchorForms(&pool_).padded(e, pad_) : ends;
   }
   // A start of the whole text that is resolved by at_start.
   ExprId start() const { return start_; }

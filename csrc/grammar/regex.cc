@@ -331,8 +331,10 @@ ExprId parse_regex(std::string_view text, const RegexOptions& options, ExprPool*
   const ExprId e = looks.resolved(parsed, anchors);
   GC_CHECK(e != ExprPool::kEmpty || looks.none(), "regular expression must match some text, got '", std::string(text),
            "', whose look-around excludes all");
-  GC_CHECK(!anchors.holds(e), "anchors must stand at the ends of the expression, got one inside '", std::string(text),
-           "'; write it without");
+  GC_CHECK(!anchors.holds(e), "anchors beside look-around must stand at the ends of the expression, got one inside '",
+           std::string(text), "'; write it without");
+  GC_CHECK(e != ExprPool::kEmpty || parsed == ExprPool::kEmpty,
+           "anchors must stand where a text can begin or end, got only others in '", std::string(text), "'");
   return e;
 }
 

@@ -154,3 +154,51 @@ def test_circles_of_references_are_refused_at_once() -> None:
         with pytest.raises(ValueError, match="got a circle"):
             Grammar.from_json_schema({**circle, **root})
     Grammar.from_json_schema({**circle, "type": "string"})  # nothing gets there
+
+
+def random_pattern(rng: random.Random, depth: int) -> str:
+    """A pattern over a and b with anchors anywhere."""
+    kind = rng.randrange(9 if depth else 4)
+    if kind < 4:
+        return rng.choice(["a", "b", "^", "$", "", "[ab]"])
+    inner = random_pattern(rng, depth - 1)
+    if kind < 6:
+        return inner + random_pattern(rng, depth - 1)
+    if kind == 6:
+        return f"(?:{inner}|{random_pattern(rng, depth - 1)})"
+    return f"(?:{inner})" + rng.choice(["*", "+", "?", "{2}", "{2,3}", "{0,2}", "{3,}"])
+
+
+def test_anchors_may_stand_anywhere() -> None:
+    rng = random.Random(1)
+    compiler = GrammarCompiler(BYTES)
+    texts = ["".join(t) for n in range(5) for t in itertools.product("ab", repeat=n)]
+    refused = 0
+    for pattern in ["(^|,)b($|,)", "^(?:a(?:$|b))*$", *(random_pattern(rng, 4) for _ in range(800))]:
+        expected = [text for text in texts if re.search(pattern.replace("$", r"\Z"), text)]
+        try:
+            grammar = Grammar.from_json_schema({"type": "string", "pattern": pattern}, strict=True)
+            matcher = GrammarMatcher(compiler.compile(grammar))
+        except ValueError:  # nothing matches
+            assert expected == [], pattern
+            refused += 1
+            continue
+        got = []
+        for text in texts:
+            matcher.reset()
+            if matcher.accept_bytes(f'"{text}"'.encode()) and matcher.can_terminate():
+                got.append(text)
+        assert got == expected, pattern
+    assert 10 < refused < 100
+
+
+def test_anchors_beside_look_around_stand_at_the_ends() -> None:
+    with pytest.raises(ValueError, match="anchors beside look-around"):
+        Grammar.from_regex("(?:a$|b)*(?=b)b")
+
+
+def test_empty_copies_with_an_anchor_make_up_for_any_number() -> None:
+    matcher = GrammarMatcher(GrammarCompiler(BYTES).compile(Grammar.from_regex("(?:^|b$){3}")))
+    assert matcher.accept_bytes(b"b")  # behind two empty ones
+    assert matcher.can_terminate()
+    assert not matcher.accept_bytes(b"b")

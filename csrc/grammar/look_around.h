@@ -64,7 +64,8 @@ class Anchors {
         return each(n.a, [&](ExprId k) { return at_start(pool_.cat(k, n.b)); });
       }
     }
-    return pool_.cat(pad_, e);
+    if (n.kind == Kind::kCat) return pool_.cat({pad_, beside_pad(n.a), n.b});
+    return pool_.cat(pad_, beside_pad(e));
   }
   ExprId at_end(ExprId e) const {
     const Node n = pool_[e];
@@ -74,7 +75,7 @@ class Anchors {
       const ExprId rest = at_end(n.b);
       return pool_.cat(n.a, rest);
     }
-    return pool_.cat(e, pad_);
+    return pool_.cat(beside_pad(e), pad_);
   }
   // The whole expression, in which no look-around is.
   ExprId resolved(ExprId e) const {
@@ -96,6 +97,11 @@ class Anchors {
     std::vector<ExprId> kids(pool_.kids(e).begin(), pool_.kids(e).end());
     for (ExprId& k : kids) k = f(k);
     return pool_.alt(std::move(kids));
+  }
+  // All texts stand around it: copies beyond the fewest are among them.
+  ExprId beside_pad(ExprId e) const {
+    const Node n = pool_[e];
+    return n.kind == Kind::kRepeat && pad_ != ExprPool::kEpsilon ? pool_.repeat(n.a, n.min, n.min) : e;
   }
   ExprId strip(ExprId e) const {  // further anchors at the same place say nothing new
     while (pool_[e].kind == Kind::kCat && pool_[e].a == start_) e = pool_[e].b;

@@ -202,3 +202,9 @@ def test_empty_copies_with_an_anchor_make_up_for_any_number() -> None:
     assert matcher.accept_bytes(b"b")  # behind two empty ones
     assert matcher.can_terminate()
     assert not matcher.accept_bytes(b"b")
+
+
+@pytest.mark.parametrize(("counted", "plain"), [("[ab]{1,255}", "[ab]"), ("a*b{2,}", "b{2}"), ("^ab{2,9}", "^ab{2}")])
+def test_copies_beside_what_may_surround_a_match_say_nothing(counted: str, plain: str) -> None:
+    made = [Grammar.from_json_schema({"type": "string", "pattern": p})._native.to_bytes() for p in (counted, plain)]
+    assert made[0] == made[1]

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from gramcore._core import grammar as _native
 from gramcore.grammar.errors import GrammarTooComplex
+from gramcore.grammar.lark_statements import Statements
 from gramcore.grammar.lark_tokens import (
-    COMMON,
     MAX_NESTING,
     Definition,
     Scope,
     Token,
-    fail,
     is_terminal,
-    lex,
     place_of,
     some_chunks,
     substring_chunks,
@@ -33,14 +30,11 @@ def parse_lark(text: str) -> tuple[_native.Grammar, dict[str, SchemaReport]]:
     return parser.run(), parser.reports
 
 
-class _Parser:
+class _Parser(Statements):
+    """Makes expressions and rules of what the statements define."""
+
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._build = _native.Builder()
-        self._tokens = lex(text)
-        self._at = 0
-        self._names: dict[str, Definition] = {}
-        self._ignored: list[int] = []  # where the bodies of %ignore stand
+        super().__init__(text)
         self._between = -1  # what may stand between terminals
         self._pending: list[Definition] = []  # rules whose bodies are still to be parsed
         self.reports: dict[str, SchemaReport] = {}  # of %json, by place
@@ -48,7 +42,7 @@ class _Parser:
         self._instances: dict[tuple[str, tuple[int, ...]], int] = {}
 
     def run(self) -> _native.Grammar:
-        self._statements()
+        self._read_statements()
         if "start" not in self._names:
             raise ValueError("grammar must define a rule named start, got none; rename the start rule")
         parts = [self._at_body(at, Scope(terminal=True)) for at in self._ignored]
@@ -58,113 +52,6 @@ class _Parser:
             definition = self._pending.pop()
             self._build.define(definition.native, self._rule_body(definition))
         return self._build.finish(self._build.cat([self._between, start]))
-
-    # ------------------------------------------------------------------ tokens
-
-    def _fail(self, expected: str, at: int, got: str) -> Any:
-        raise fail(self._text, expected, at, got)
-
-    def _peek(self) -> Token:
-        return self._tokens[self._at]
-
-    def _next(self, kind: str, text: str | None = None, expected: str = "") -> Token:
-        token = self._peek()
-        if token.kind != kind or (text is not None and token.text != text):
-            self._fail(expected or repr(text or kind), token.at, repr(token.text) if token.text else "the end")
-        self._at += 1
-        return token
-
-    def _take(self, kind: str, text: str | None = None) -> bool:
-        token = self._peek()
-        if token.kind == kind and (text is None or token.text == text):
-            self._at += 1
-            return True
-        return False
-
-    # ------------------------------------------------------------------ statements
-
-    def _statements(self) -> None:
-        while self._peek().kind != "end":
-            if self._take("newline") or self._take("llguidance"):  # its options are not about texts
-                continue
-            if self._peek().kind == "directive":
-                self._directive()
-            else:
-                self._definition()
-
-    def _directive(self) -> None:
-        token = self._next("directive")
-        if token.text == "%ignore":
-            self._ignored.append(self._at)
-        elif token.text == "%import":
-            self._import(token)
-        else:
-            self._fail("%ignore, %import, %json, %regex or %llguidance", token.at, repr(token.text))
-        self._skip_line()
-
-    def _import(self, token: Token) -> None:
-        parts = [self._next("name", expected="a module name").text]
-        names = []
-        while self._take("sign", "."):
-            parts.append(self._next("name", expected="a terminal name").text)
-        if self._take("sign", "("):
-            while not self._take("sign", ")"):
-                names.append(self._next("name", expected="a terminal name").text)
-                self._take("sign", ",")
-        else:
-            names.append(parts.pop())
-        alias = self._next("name", expected="a name").text if self._take("arrow") else None
-        if parts != ["common"] or (alias and len(names) > 1):
-            self._fail("an import from common", token.at, repr(".".join([*parts, *names])))
-        for name in names:
-            if name not in COMMON:
-                self._fail(f"an import of one of {', '.join(sorted(COMMON))}", token.at, repr(name))
-            definition = Definition(-1, expression=self._build.regex(COMMON[name]))
-            self._names[alias or name] = definition
-
-    def _definition(self) -> None:
-        token = self._next("name", expected="a rule or terminal name")
-        name = token.text.lstrip("!?")
-        params: list[str] = []
-        if self._take("sign", "{"):
-            while not self._take("sign", "}"):
-                params.append(self._next("name", expected="a parameter name").text)
-                self._take("sign", ",")
-        made = Definition(-1, tuple(params))
-        if self._take("sign", "["):
-            self._attributes(made)
-        if self._take("sign", "."):
-            self._next("number", expected="a priority")
-        self._next("sign", ":", "':' behind the name")
-        if name in self._names:
-            self._fail("one definition of each name", token.at, f"{name!r} again")
-        made.body = self._at
-        self._names[name] = made
-        self._skip_line()
-
-    def _attributes(self, made: Definition) -> None:
-        """``[capture, lazy, suffix="text", stop=/expression/]`` behind a rule's name."""
-        while not self._take("sign", "]"):
-            key = self._next("name", expected="an attribute")
-            if key.text == "lazy":
-                made.lazy = True
-            elif key.text in ("suffix", "stop") and self._peek().text == "=":
-                self._at += 1
-                if key.text == "stop":
-                    made.stop = self._at
-                else:
-                    made.suffix = self._at
-                if self._peek().kind not in ("string", "regex", "name"):
-                    self._fail("a text, an expression or a terminal", self._peek().at, repr(self._peek().text))
-                self._at += 1
-            elif key.text in ("capture", "stop_capture"):  # what is captured is no matter of the texts
-                if self._take("sign", "="):
-                    self._next("string", expected="a name in quotes")
-            else:
-                expected = "one of the attributes lazy, suffix, stop, capture (tokens are not counted by a grammar)"
-                self._fail(expected, key.at, repr(key.text))
-            if self._peek().text != "]":
-                self._next("sign", ",", "',' or ']'")
 
     def _rule_body(self, definition: Definition) -> int:
         if not definition.lazy and definition.suffix < 0 and definition.stop < 0:
@@ -188,18 +75,6 @@ class _Parser:
         e = self._atom(Scope(terminal=True))
         self._at = saved
         return e
-
-    def _skip_line(self) -> None:
-        """To the end of a statement: a line break that no alternative follows."""
-        while self._peek().kind != "end":
-            if self._take("newline"):
-                ahead = self._at
-                while self._tokens[ahead].kind == "newline":
-                    ahead += 1
-                if self._tokens[ahead].text != "|":
-                    return
-            else:
-                self._at += 1
 
     # ------------------------------------------------------------------ expressions
 

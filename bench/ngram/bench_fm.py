@@ -17,6 +17,8 @@ from bench.harness import Bench, Contender
 FILE = Path(__file__).resolve().parents[1] / "data" / "linux.txt"
 BYTES = 30_000_000
 QUERIES = 256
+#: Queries that occur more often are not located: a licence's line would be most of the run.
+MOST = 1000
 
 
 def text() -> bytes:
@@ -48,11 +50,14 @@ def run(bench: Bench) -> None:
 
     bench.case("count, 5 characters", [Contender("gramcore", lambda: [fm.count(q) for q in fives])],
                check=check_counts, units=QUERIES)  # fmt: skip
-    rare = [data[s : s + 24] for s in starts]
-    located = sum(len(fm.locate(q)) for q in rare)
+    occurrences = {s: fm.count(data[s : s + 24]) for s in starts}
+    rare_starts = [s for s in starts if occurrences[s] <= MOST]
+    rare = [data[s : s + 24] for s in rare_starts]
+    located = sum(occurrences[s] for s in rare_starts)
+    bench.note(f"locate: {len(rare)} of {QUERIES} queries occur up to {MOST} times, {located} occurrences in all")
 
     def check_places(name: str, got: list[list[int]]) -> None:
-        if any(s not in places for s, places in zip(starts, got, strict=True)):
+        if any(s not in places for s, places in zip(rare_starts, got, strict=True)):
             raise AssertionError(f"{name} misses an occurrence")
 
     bench.case(

@@ -37,7 +37,7 @@ class Induction {
   template <class Watch>
   void run(const Watch& watch, double before) {
     const bool blocks = num_threads() > 1 && n_ > block_;
-    for (auto& puts : puts_) puts = blocks ? make_big_array<Put>(static_cast<std::size_t>(block_)) : nullptr;
+    for (auto& puts : puts_) puts = blocks ? make_big_array<Put>(static_cast<std::size_t>(block_)) : BigArray<Put>();
     starts();
     const Int last = n_ - 1;
     sa_[cursors_[at(last)]++] = text_[last - 1] < text_[last] ? ~last : last;

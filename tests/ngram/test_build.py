@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gramcore.errors import FormatError, LimitError
-from gramcore.ngram import Index, build_index
+from gramcore.ngram import Index, build_index, tables
 from gramcore.ngram.encoders import load_encoder
 
 TEXTS = ["the cat sat", "", "the cat ran", "naïve café"]
@@ -100,7 +100,10 @@ def test_shards_do_not_change_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["u8", "u16", "u32"])
 @pytest.mark.parametrize("version", [4, 5])
-def test_memory_limit_changes_no_file(tmp_path: Path, dtype: str, version: int) -> None:
+def test_memory_limit_changes_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, version: int
+) -> None:
+    monkeypatch.setattr(tables, "fixed_bytes", lambda: 0)  # blocks of some tokens
     rng = np.random.default_rng(1)
     block = rng.integers(0, 200, 300)
     documents = [rng.integers(0, 5, 400), block, np.zeros(500, int), block, np.arange(200), block, np.array([], int)]
@@ -111,6 +114,57 @@ def test_memory_limit_changes_no_file(tmp_path: Path, dtype: str, version: int) 
         assert files(tmp_path / f"{limit}") == files(tmp_path / "roomy")
     with pytest.raises(LimitError, match="memory_limit must be at least"):
         build_index(documents, tmp_path / "x", memory_limit=100)
+    monkeypatch.undo()
+    with pytest.raises(LimitError, match="memory_limit must be at least"):
+        build_index(documents, tmp_path / "y", memory_limit=4 << 20)
+
+
+PEAK = """
+import sys, threading, time
+from pathlib import Path
+import gramcore
+import numpy as np
+from gramcore.ngram import build, build_index
+
+out, kind, limit, threads = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+gramcore.set_num_threads(threads)
+
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+
+def sort(*args):
+    before, peak, done = anonymous(), 0, threading.Event()
+    def watch():
+        nonlocal peak
+        while not done.wait(0.001):
+            peak = max(peak, anonymous())
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    sort_shards(*args)
+    done.set()
+    watcher.join()
+    print(peak - before)
+
+sort_shards, build.sort_shards = build.sort_shards, sort
+rng = np.random.default_rng(0)
+size = 2_000_000
+text = {
+    "zipf": lambda: np.minimum(rng.zipf(1.3, size), 60_000),
+    "uniform": lambda: rng.integers(0, 60_000, size),
+    "repeats": lambda: np.tile(rng.integers(0, 60_000, size // 8), 8),
+}[kind]()
+build_index([text], out, memory_limit=limit, progress=False)
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", ["zipf", "uniform", "repeats"])
+@pytest.mark.parametrize("limit", [9 << 20, 15 << 20, 20 << 20])  # many blocks, few, none
+def test_sorting_stays_within_memory_limit(tmp_path: Path, kind: str, limit: int, threads: int) -> None:
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "out"), kind, str(limit), str(threads)]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert limit / 4 < peak <= limit
 
 
 def interrupted(documents: list[np.ndarray], at: int) -> Iterator[np.ndarray]:
@@ -153,7 +207,8 @@ def test_text_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pyte
     assert json.loads(Index(tmp_path / "cut").doc_by_ix(11 if shards == 1 else 5).metadata)["linenum"] in (10, 11)
 
 
-def test_sorted_shards_and_blocks_are_kept_after_a_kill(tmp_path: Path) -> None:
+def test_sorted_shards_and_blocks_are_kept_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "fixed_bytes", lambda: 0)  # blocks of some tokens
     rng = np.random.default_rng(2)
     np.save(tmp_path / "ids.npy", rng.integers(0, 3, (40, 100)))
     options = {"shards": 2, "memory_limit": 4000, "threads": 1, "progress": False}
@@ -161,7 +216,8 @@ def test_sorted_shards_and_blocks_are_kept_after_a_kill(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from gramcore import _core
-from gramcore.ngram import build_index
+from gramcore.ngram import build_index, tables
+tables.fixed_bytes = lambda: 0
 class Killed(_core.ngram.ChunkedSort):
     calls = 0
     def sort_next(self):

@@ -96,7 +96,9 @@ def build_index(
         shards: deal documents to this many shards in turn, >= 1.
         memory_limit: bytes for sorting beside the mapped files, or None: three quarters of the free memory. In memory
             a token takes 4 bytes and one more than its width (7 bytes for u8), in blocks 9 bytes per token of a block
-            and a quarter byte per token of the shard.
+            and a quarter byte per token of the shard; either way 2 MiB and 2 MiB per thread are set aside. A limit that
+            leaves nothing for blocks is refused. Not counted: the interpreter and what it holds, pages of mapped files
+            (the system's to take back), and 4 bytes per id up to the largest below 2^24.
         threads: shards sorted at once, where memory allows; >= 1; None: all threads in use. A shard sorted alone uses
             all threads (``gramcore.set_num_threads``).
         accel: also write acceleration files, see :func:`accelerate`.

@@ -17,6 +17,7 @@ from gramcore.ngram.files import Plan
 __all__ = ["available_memory", "sort_shards"]
 
 _MAX_BLOCKS = 4096  # each block costs a pass over the text behind it
+_FIXED, _FIXED_PER_THREAD = 2 << 20, 2 << 20  # bytes
 _MAX_IN_MEMORY = 2**31 - 1  # tokens; above, positions would need 8 bytes each
 
 
@@ -29,6 +30,11 @@ def available_memory() -> int:
     except OSError:
         pass  # no such file on this system
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def fixed_bytes() -> int:
+    """What sorting a shard takes whatever its length: buckets of token ids, and room of every thread."""
+    return _FIXED + _FIXED_PER_THREAD * _core.num_threads()
 
 
 def sort_bytes_per_token(width: int) -> int:
@@ -44,10 +50,11 @@ def block_tokens(num_tokens: int, width: int, limit: int) -> int:
 
     Raises: LimitError when not even ``_MAX_BLOCKS`` blocks fit.
     """
-    if num_tokens * sort_bytes_per_token(width) <= limit and num_tokens < _MAX_IN_MEMORY:
+    if num_tokens * sort_bytes_per_token(width) + fixed_bytes() <= limit and num_tokens < _MAX_IN_MEMORY:
         return 0
-    fixed = _core.ngram.ChunkedSort.memory_bytes(num_tokens, 0)
-    per_token = _core.ngram.ChunkedSort.memory_bytes(num_tokens, 1) - fixed
+    per_text = _core.ngram.ChunkedSort.memory_bytes(num_tokens, 0)
+    per_token = _core.ngram.ChunkedSort.memory_bytes(num_tokens, 1) - per_text
+    fixed = per_text + fixed_bytes()
     block = min((limit - fixed) // per_token, _MAX_IN_MEMORY - 1)
     least = -(-num_tokens // _MAX_BLOCKS)
     if block < least:
@@ -88,7 +95,8 @@ def sort_shards(directory: Path, plan: Plan, width: int, limit: int | None, thre
 def _at_once(sizes: Sequence[int], width: int, budget: int, threads: int) -> int:
     """Shards sorted at the same time: as many as threads, if they then still fit in memory."""
     for number in range(min(threads, len(sizes)), 1, -1):
-        if max(sizes) * sort_bytes_per_token(width) <= budget // number and max(sizes) < _MAX_IN_MEMORY:
+        needed = max(sizes) * sort_bytes_per_token(width) + fixed_bytes()
+        if needed <= budget // number and max(sizes) < _MAX_IN_MEMORY:
             return number
     return 1
 

@@ -54,13 +54,12 @@ def make_drafter(name: str, target: Callable[[], Any] | None = None) -> Any:
     return makers[name]()
 
 
-def check_draft(name: str, session: Any) -> None:
-    """Raise ValueError where ``--draft`` names an index whose texts another tokenizer than the model's has cut."""
-    from gramcore.ngram import Index
+def check_draft(drafter: Any, session: Any) -> None:
+    """Raise ValueError where a drafter's index is of texts that another tokenizer than the model's has cut."""
+    from gramcore import spec
 
-    kind, _, path = name.partition(":")
-    if kind == "index":
-        Index(path).check_tokenizer(session.tokenizer)
+    if isinstance(drafter, spec.AdaptiveDrafter) and isinstance(drafter.fallback, spec.InfinigramDrafter):
+        drafter.fallback.index.check_tokenizer(session.tokenizer)
 
 
 def _load_heads(path: str, target: Callable[[], Any] | None) -> Any:

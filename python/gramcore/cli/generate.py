@@ -56,7 +56,7 @@ def generate(
     text = sys.stdin.read() if prompt == "-" else prompt
     pattern = _grammar(grammar) if grammar else None
     session = opened(host)
-    check_draft(draft, session)
+    check_draft(drafter, session)
     matcher = _matcher(session.tokenizer, pattern, grammar) if pattern and grammar else None
     recorder = spec.RecordingVerifier(_rule(stats, temperature))
     streamer = TokenPrinter(session.tokenizer)

@@ -79,8 +79,8 @@ def bench(
     opened = functools.cache(lambda kind: models.open_model(model, bits=bits, host=kind))
     drafters = {name: make_drafter(name, lambda: opened("transformers")) for name in draft or NAMES}
     session = opened(host)
-    for name in drafters:
-        check_draft(name, session)
+    for drafter in drafters.values():
+        check_draft(drafter, session)
     rows: list[list[Any]] = []
     for name, text in tasks.items():
         ids = session.encode(text, chat=True)

@@ -58,6 +58,11 @@ def test_boolean_search(corpus: tuple[Index, list[list[list[int]]]]) -> None:
     most = max(sum(d.count(1) for d in documents) for documents in shards)
     assert not index.find_cnf([[[1]]], max_clause_freq=most).approx
     assert index.find_cnf([[[1]]], max_clause_freq=most - 1).approx
+    every = index.find_cnf([[[1]]]).positions_by_shard
+    for limit in range(1, most):  # thinned evenly, to no more than the limit
+        thinned = index.find_cnf([[[1]]], max_clause_freq=limit).positions_by_shard
+        assert [p.tolist() for p in thinned] == [p[:: -(-len(p) // limit)].tolist() for p in every]
+        assert max(map(len, thinned)) <= limit
     with pytest.raises(ValueError, match="non-empty"):
         index.find_cnf([[[]]])
     documents = index.search_docs_cnf([[[1]], [[2]]], maxnum=3, max_diff_tokens=3)

@@ -12,7 +12,7 @@ constexpr const char* kSeveral = "texts that match several alternatives are not 
 constexpr std::size_t kMaxPatterns = 3;
 constexpr std::size_t kMaxLooks = 256;       // pairs of alternatives, looked at closely for two members of a list
 constexpr std::size_t kMaxApart = 512;       // alternatives of a whole list
-constexpr std::size_t kMaxFutile = 1 << 15;  // pairs of alternatives of one schema, combined only to be looked at
+constexpr std::size_t kMaxFutile = 1 << 15;  // pairs of alternatives of one schema, combined or looked at in vain
 
 }  // namespace
 
@@ -36,6 +36,7 @@ bool SchemaCompiler::disjoint(const Shape& a, const Shape& b) {
 // The same, looking at strings, at bounds and into required properties too.
 bool SchemaCompiler::apart(const Shape& a, const Shape& b) {
   if (disjoint(a, b)) return true;
+  if (++futile_ > kMaxFutile) return false;
   const bool objects = !no_object(a, b);
   if (!objects && (a.types & b.types) == kObjectBit) return true;
   Shape both = a;

@@ -201,3 +201,46 @@ def test_a_schema_of_many_hard_alternatives_gives_up_on_what_they_share() -> Non
     assert len(details) == 200
     assert sum("combinations" in d for d in details) > 100
     assert takes(grammar, {"x0": {"p00": 1}, "x199": {"p73": 1}}, {"x199": 3, "x0": "a"}) == [True, False]
+
+
+def test_alternatives_inside_themselves_are_looked_at_to_an_end() -> None:
+    """Whether two alternatives share a value leads to the same question inside them, without end: this was a crash."""
+    record = {"type": "object", "required": ["a", "ref"], "additionalProperties": False}
+    record["properties"] = {"a": {"type": "string"}, "ref": {"type": "boolean"}}
+    parts = [{"type": "string"}, {"$ref": "#/definitions/tree"}, {"$ref": "#/definitions/record"}]
+    tree = {"type": "object", "patternProperties": {"^[a-z]*$": {"oneOf": parts}}, "additionalProperties": False}
+    both = {"allOf": [{"required": ["a", "ref"]}, {"$ref": "#/definitions/tree"}]}
+    schema = {
+        "definitions": {"tree": tree, "record": record, "both": both},
+        "oneOf": [{"$ref": "#/definitions/record"}, {"$ref": "#/definitions/both"}],
+    }
+    values: list[Any] = [{"a": "x", "ref": r} for r in (True, "y", {}, {"ref": {}}, {"a": "z", "ref": True}, 1)]
+    values += [{"a": {}, "ref": {"b": "c"}}, {"a": 1, "ref": True}, {"a": "x"}, {"a": "x", "ref": "y", "z": 1}]
+    grammar = Grammar.from_json_schema(schema, strict=True)
+    expected = [jsonschema.Draft202012Validator(schema).is_valid(v) for v in values]
+    assert takes(grammar, *values) == expected
+    assert 3 < sum(expected) < len(values)
+
+
+def test_close_looks_at_alternatives_have_a_budget() -> None:
+    """Random definitions that use each other: looked at without end, in effect, before there was one."""
+    schema = (
+        '{"definitions":{"0":{"dependentSchemas":{"a":{"patternProperties":{"^a":{"type":"object","properties'
+        '":{"a":{"enum":[[1],null]},"b":{"$ref":"#/definitions/2"}},"required":["a"],"additionalProperties":{'
+        '"required":["c","a"]}}},"additionalProperties":false}},"unevaluatedProperties":false},"1":{"allOf":['
+        '{"enum":[{"a":1},true]},{"not":{"allOf":[{"$ref":"#/definitions/3"},{"type":"number"}]}},{"oneOf":[{'
+        '"if":{"enum":[{"a":1},"a"]},"then":{"$ref":"#/definitions/3"},"else":{"enum":[[1],{"a":1}]}},{"type"'
+        ':"array","prefixItems":[{"type":"number"},{"$ref":"#/definitions/1"}],"items":{"enum":["a",null]}}]}'
+        ']},"2":{"anyOf":[{"required":["a"]},{"propertyNames":{"type":["string","null"]},"minProperties":1},{'
+        '"oneOf":[{"not":{"$ref":"#/definitions/0"}},{"type":"number"}]}]},"3":{"type":"object","properties":'
+        '{"c":{"if":{"type":"object","properties":{"a":{"enum":[true,1]},"c":{"enum":["a",[1]]}},"required":['
+        '"c"],"additionalProperties":{"required":["c"]}},"then":{"anyOf":[{"required":["b","a"]},{"type":"arr'
+        'ay"},{"$ref":"#/definitions/1"}]},"else":{"enum":[1,[1]]}},"a":{"oneOf":[{"oneOf":[{"$ref":"#/defini'
+        'tions/1"},{"type":"number"}]},{"patternProperties":{"b":{"$ref":"#/definitions/2"}},"additionalPrope'
+        'rties":false},{"anyOf":[{"type":["string","null"]},{"$ref":"#/definitions/3"}]}]}},"required":["a"],'
+        '"additionalProperties":{"required":["b","c"]}}},"dependentSchemas":{"a":{"$ref":"#/definitions/1"}},'
+        '"unevaluatedProperties":false}'
+    )
+    Grammar.from_json_schema(schema)
+    with pytest.raises(GrammarTooComplex, match="at most 512 alternatives"):
+        Grammar.from_json_schema(schema, strict=True)

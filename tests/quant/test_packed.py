@@ -98,7 +98,7 @@ def test_a_row_does_not_depend_on_its_neighbours(fmt: tuple, activations: str, i
     assert torch.equal(linear(x, q, activations=activations), whole)
 
 
-@pytest.mark.parametrize(("bits", "rows"), [(4, 20), (1, 1), (1, 2), (1, 20), (7, 9)])
+@pytest.mark.parametrize(("bits", "rows"), [(4, 20), (4, 28), (1, 1), (1, 2), (1, 20), (1, 30), (7, 9), (7, 14)])
 def test_levels_with_fused_multiply_add_agree_bit_for_bit(bits: int, rows: int) -> None:
     q, _ = make(40, 200, bits, 32, True, False)
     assert_fused_levels_agree(q, rows)
@@ -107,7 +107,7 @@ def test_levels_with_fused_multiply_add_agree_bit_for_bit(bits: int, rows: int) 
 @pytest.mark.parametrize(
     "fmt", [(4, 32, True, False), (4, None, False, False), (3, 96, True, True), (8, 32, True, True)]
 )
-@pytest.mark.parametrize("rows", [5, 8, 16, 17, 40])
+@pytest.mark.parametrize("rows", [5, 8, 14, 16, 17, 24, 31, 40, 50])
 def test_levels_agree_where_kernels_take_several_panels_and_columns_in_turn(fmt: tuple, rows: int) -> None:
     q, _ = make(83, 1300, *fmt)
     assert_fused_levels_agree(q, rows)

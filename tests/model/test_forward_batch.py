@@ -147,7 +147,7 @@ def test_a_batch_runs_one_forward_per_step(packed: Decoder, monkeypatch: pytest.
 
     monkeypatch.setattr(host, "decoder", Wrapped(packed, Counted()))
     spec.generate(host, [[1, 2, 3], [4, 5], [6]], drafter=None, max_new_tokens=6, eos_token_id=())
-    assert calls == [3] * 7  # the prompts but for their last tokens, then a forward per token
+    assert calls == [3] * 6  # the prompts, then a forward per token but the first
 
 
 class Wrapped:

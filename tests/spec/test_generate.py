@@ -67,9 +67,21 @@ def test_any_drafter_gives_the_plain_tokens(model: Any, name: str, sampled: bool
     assert fast.tokens == plain.tokens
     assert len(plain.tokens) == 40
     if name == "right":
-        assert fast.stats.steps == 4  # ceil(40 / 13)
+        assert fast.stats.steps == 3  # the prompt gives one token, 13 come with each step
     if name == "mixed":
         assert fast.stats.tokens_per_step > 4
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_plain_decoding_takes_no_more_forwards_than_transformers(model: Any, rows: int) -> None:
+    calls: list[int] = []
+    seen = model.register_forward_pre_hook(lambda *_: calls.append(1))
+    try:
+        generate(model, [prompt(9 - i, i) for i in range(rows)], max_new_tokens=12, eos_token_id=())
+        generate(model, [prompt(5, i) for i in range(rows)], max_new_tokens=1)
+    finally:
+        seen.remove()
+    assert len(calls) == 12 + 1  # the prompt's forward gives the first token
 
 
 def test_plain_greedy_is_what_transformers_generates(model: Any) -> None:
@@ -199,7 +211,7 @@ def test_stop_function_and_streamer(model: Any) -> None:
     assert result.tokens == plain[:10]
     assert [t for chunk in sink.chunks for t in chunk] == result.tokens
     assert sink.ended == 1
-    assert len(sink.chunks) == result.stats.steps
+    assert len(sink.chunks) == 1 + result.stats.steps
     with pytest.raises(ValueError, match="streamer must be None"):
         generate(model, [ids, ids], streamer=sink)
 

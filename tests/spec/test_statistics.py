@@ -15,7 +15,9 @@ def test_statistics_add_up(model: Any) -> None:
     result = generate(model, ids, policy=ALWAYS, drafter=NgramDrafter(), max_new_tokens=40)
     stats = result.stats
     assert stats.emitted == len(result.tokens) == 40
-    assert stats.emitted <= stats.steps + stats.accepted <= stats.emitted + 1
+    assert stats.from_prompt == 1
+    assert stats.emitted <= 1 + stats.steps + stats.accepted <= stats.emitted + 1
+    assert stats.tokens_per_step == 39 / stats.steps
     assert all(a <= o for a, o in zip(stats.accepted_at, stats.offered_at, strict=True))
     assert sum(stats.accepted_at) == stats.accepted
     assert all(a <= r <= o for a, r, o in zip(stats.accepted_at, stats.reached_at, stats.offered_at, strict=True))
@@ -38,12 +40,12 @@ def test_statistics_by_position_of_a_known_draft(model: Any) -> None:
     assert stats.steps == 10
     assert stats.accepted_by_position == [1.0, 1.0, 0.0, 0.0]
     assert stats.accepted_given_before == [1.0, 1.0, 0.0, 0.0]
-    assert stats.reached_at == [10, 10, 9, 0]  # the last draft is as deep as two more tokens may be
+    assert stats.reached_at == [10, 9, 9, 0]  # the last draft is as deep as one more token may be
     assert stats.draft_ends == {"drafter": 10}
     full = generate(model, ids, drafter=Scripted(two_of_four), policy=FixedLength(4), max_new_tokens=30).stats
     assert full.draft_ends == {"budget": 10}
     off = generate(model, ids, drafter=Scripted(two_of_four), policy=FixedLength(0), max_new_tokens=5).stats
-    assert off.draft_ends == {"policy off": 4, "no room": 1}
+    assert off.draft_ends == {"policy off": 3, "no room": 1}
 
 
 def test_meter_reports_the_optimum(model: Any) -> None:

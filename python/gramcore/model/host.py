@@ -45,8 +45,15 @@ class DecoderHost(Host):
         self._want_hidden = want_hidden
 
     def prefill(self, prompts: Sequence[IntArray]) -> TreeOutput | None:
-        _, hidden = self._run(prompts, None, "none")
-        return None if hidden is None or not any(map(len, prompts)) else TreeOutput(None, _stack(hidden))
+        if not any(map(len, prompts)):
+            return None
+        if not self._want_hidden:
+            logits, _ = self._run(prompts, None, "last")
+            return TreeOutput([torch.from_numpy(rows) for rows in logits or ()])
+        _, before = self._run([p[:-1] for p in prompts], None, "none")
+        logits, last = self._run([p[-1:] for p in prompts], None, "all")
+        hidden = [torch.from_numpy(np.concatenate(both)) for both in zip(before or (), last or (), strict=True)]
+        return TreeOutput([torch.from_numpy(rows) for rows in logits or ()], hidden)
 
     def forward(self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]]) -> TreeOutput:
         return self._run_trees(roots, trees, None)
@@ -76,7 +83,8 @@ class DecoderHost(Host):
         ``extra``: ``(E, hidden)`` float32 embedding rows of the ids from the vocabulary's size on.
         """
         both = self.decoder._native.forward(self._caches, ids, parents, rows, self._want_hidden, extra)
-        logits, hidden = (None if x is None else split_rows(x, [len(row) for row in ids]) for x in both)
+        counts = [min(len(row), 1) if rows == "last" else len(row) for row in ids]
+        logits, hidden = (None if x is None else split_rows(x, counts) for x in both)
         return logits, hidden
 
 

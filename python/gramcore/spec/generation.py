@@ -227,25 +227,40 @@ class _Run:
 
     def finish(self) -> GenerationResult:
         started = time.perf_counter()
-        out = self.host.prefill([s.tokens[:-1] for s in self.sequences])
+        out = self.host.prefill([s.tokens for s in self.sequences])
+        assert out is not None  # no prompt is empty
         for b, s in enumerate(self.sequences):
-            if out is not None and out.hidden is not None and s.length > 1:
-                s.hidden = out.hidden[b][s.length - 2].clone()
-                s.drafter.observe_hidden(out.hidden[b][: s.length - 1])
+            if out.hidden is not None:
+                s.hidden = out.hidden[b][s.length - 1].clone()
+                s.drafter.observe_hidden(out.hidden[b][: s.length])
             s.drafter.observe(s.tokens)
+            self._commit(s, self._verify(s, out.logits[b][-1:]))  # the first token takes no forward of its own
+        self.stats.emitted = self.stats.from_prompt = len(self.sequences)
         self.stats.prefill_s = time.perf_counter() - started
-        active = list(self.sequences)
+        active = self._go_on(self.sequences)
         while active:
             self._step(active)
-            still = [i for i, s in enumerate(active) if not s.reason]
-            if 0 < len(still) < len(active):
-                self.host.select(still)
-            active = [active[i] for i in still]
+            active = self._go_on(active)
         if self.streamer is not None:
             self.streamer.end()
         self.stats.stop_reasons = [s.reason for s in self.sequences]
         self.stats.notes = {**self.sequences[0].policy.report(), **self.verifier.report()}
         return GenerationResult([s.new_tokens for s in self.sequences], self.stats)
+
+    def _go_on(self, active: list[_Sequence]) -> list[_Sequence]:
+        """Those that have not ended; the host drops the others."""
+        still = [i for i, s in enumerate(active) if not s.reason]
+        if 0 < len(still) < len(active):
+            self.host.select(still)
+        return [active[i] for i in still]
+
+    def _verify(self, s: _Sequence, logits: Any) -> Verdict:
+        """What the target says of the root, whose row is the first, and of the tree."""
+        rows = TargetRows(logits, self.sampling, self._editor(s))
+        s.rng.position = s.length - s.num_prompt
+        verdict = self.verifier.verify(s.tree, rows, s.rng)
+        s.drafter.observe_target(s.tree, rows)
+        return verdict
 
     def _step(self, active: list[_Sequence]) -> None:
         clock = [time.perf_counter()]
@@ -256,15 +271,12 @@ class _Run:
         clock.append(time.perf_counter())
         done: list[tuple[_Sequence, list[int], IntArray]] = []
         for b, s in enumerate(active):
-            rows = TargetRows(out.logits[b][: len(s.tree) + 1], self.sampling, self._editor(s))
-            s.rng.position = s.length - s.num_prompt
-            verdict = self.verifier.verify(s.tree, rows, s.rng)
+            verdict = self._verify(s, out.logits[b][: len(s.tree) + 1])
             self.host.commit(b, verdict.path)
             if out.hidden is not None:
                 committed = out.hidden[b][[0, *(verdict.path + 1).tolist()]]
                 s.hidden = committed[-1]
                 s.drafter.observe_hidden(committed)
-            s.drafter.observe_target(s.tree, rows)
             done.append((s, verdict.path.tolist(), self._commit(s, verdict)))
         clock.append(time.perf_counter())
         draft_s, target_s, verify_s = (after - before for before, after in itertools.pairwise(clock))

@@ -50,7 +50,12 @@ class Host(ABC):
 
     @abstractmethod
     def prefill(self, prompts: Sequence[IntArray]) -> TreeOutput | None:
-        """Read a prompt (possibly empty) per sequence; the output is needed only when hidden states were asked for."""
+        """Read a prompt (possibly empty) per sequence.
+
+        Returns:
+            Per sequence logits whose last row follows the prompt (none for an empty one), and, if asked for, hidden
+            states of all its tokens; None when every prompt is empty.
+        """
 
     @abstractmethod
     def forward(self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]]) -> TreeOutput:

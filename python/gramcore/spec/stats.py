@@ -16,7 +16,7 @@ class SpecStats:
 
     Attributes:
         steps: target forwards after the prompt, times the rows that took part.
-        emitted: new tokens.
+        emitted: new tokens. from_prompt: of these the first of each sequence, which the prompt's forward gave.
         drafted: nodes verified. accepted: nodes emitted.
         offered_at, reached_at, accepted_at: ``[i]`` steps whose draft had depth ``i + 1``; of these, those that
             accepted the ``i`` tokens before it; those that accepted that one too.
@@ -31,6 +31,7 @@ class SpecStats:
 
     steps: int = 0
     emitted: int = 0
+    from_prompt: int = 0
     drafted: int = 0
     accepted: int = 0
     offered_at: list[int] = field(default_factory=list)
@@ -61,8 +62,8 @@ class SpecStats:
 
     @property
     def tokens_per_step(self) -> float:
-        """Emitted tokens per target forward and sequence."""
-        return self.emitted / self.steps if self.steps else 0.0
+        """Tokens emitted per target forward after the prompt, and sequence."""
+        return (self.emitted - self.from_prompt) / self.steps if self.steps else 0.0
 
     @property
     def seconds(self) -> float:
@@ -71,8 +72,8 @@ class SpecStats:
 
     @property
     def tokens_per_s(self) -> float:
-        """Emitted tokens per second after the prompt."""
-        return self.emitted / self.seconds if self.seconds > 0 else 0.0
+        """Tokens emitted per second after the prompt."""
+        return (self.emitted - self.from_prompt) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def accepted_by_position(self) -> list[float]:

@@ -79,11 +79,15 @@ class TransformersHost(Host):
             return None
         places = [np.arange(len(p), dtype=np.int32) for p in prompts]
         if self._kernel and len(prompts) > 1:
-            out = self._packed(prompts, places, None, [1] * len(prompts))
+            out = self._packed(prompts, places, None, [np.arange(max(0, len(p) - 1), len(p)) for p in prompts])
         else:
             chains = [np.arange(-1, len(p) - 2, dtype=np.int32) if len(p) else None for p in prompts]
             mask = None if len(prompts) == 1 else self._mask(chains, max(map(len, prompts)))
-            out = self._forward(prompts, places, mask, 1)
+            ends = torch.tensor([max(0, len(p) - 1) for p in prompts])
+            wanted, at = torch.unique(ends, return_inverse=True)
+            out = self._forward(prompts, places, mask, wanted)
+            at = at if self._keeps_logits else ends
+            out.logits = [out.logits[b, at[b] : at[b] + 1][: len(p)] for b, p in enumerate(prompts)]
         self.cache.lengths = [len(p) for p in prompts]
         return out
 
@@ -114,7 +118,7 @@ class TransformersHost(Host):
         ]
         parents = [p for _, p in trees]
         if self._kernel:
-            return self._packed(ids, positions, parents, keep)
+            return self._packed(ids, positions, parents, None if keep is None else [np.arange(k) for k in keep])
         mask = None if rows == 1 and len(roots) == 1 else self._mask(parents, rows)
         return self._forward(ids, positions, mask, None if keep is None else torch.arange(max(keep)))
 
@@ -139,20 +143,22 @@ class TransformersHost(Host):
         ids: Sequence[IntArray],
         positions: Sequence[IntArray],
         parents: Sequence[IntArray] | None,
-        keep: Sequence[int] | None,
+        keep: Sequence[IntArray] | None,
     ) -> TreeOutput:
-        """Rows of all sequences one behind the other, through the library's kernel; without parents they are chains."""
+        """Rows of all sequences one behind the other, through the library's kernel; without parents they are chains.
+
+        ``keep``: the rows of each sequence whose logits are wanted.
+        """
         counts = [len(row) for row in ids]
         ends = np.cumsum(counts)
         seen = None if parents is None else ancestor_rows(parents)
         rows = TreeRows(torch.tensor(self.cache.lengths), torch.tensor(counts), seen)
         wanted = None
         if keep is not None and self._keeps_logits:
-            starts = ends - counts
-            wanted = torch.from_numpy(np.concatenate([s + np.arange(k) for s, k in zip(starts, keep, strict=True)]))
+            wanted = torch.from_numpy(np.concatenate([s + k for s, k in zip(ends - counts, keep, strict=True)]))
         with tree_rows(self.model, rows), self.cache.packed(counts):
             out = self._forward([np.concatenate(ids)], [np.concatenate(positions)], None, wanted)
-        given = counts if wanted is None else list(keep or ())
+        given = counts if wanted is None else [len(k) for k in keep or ()]
         hidden = None if out.hidden is None else out.hidden[0].split(counts)
         return TreeOutput(out.logits[0].split(given), hidden)
 

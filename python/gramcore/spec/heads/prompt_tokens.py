@@ -156,8 +156,9 @@ class PromptTokenHost(Host):
         self._host.open(batch, capacity + room, want_hidden=want_hidden)
         self._want_hidden = want_hidden
 
-    def prefill(self, prompts: Sequence[IntArray]) -> None:
-        self._host.prefill(prompts)  # no prompt tokens there: its states are not what the heads read
+    def prefill(self, prompts: Sequence[IntArray]) -> TreeOutput | None:
+        out = self._host.prefill(prompts)  # no prompt tokens there: its states are not what the heads read
+        return None if out is None else TreeOutput(out.logits)
 
     def commit(self, sequence: int, path: IntArray) -> None:
         self._host.commit(sequence, path)

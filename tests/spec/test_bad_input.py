@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gramcore.spec import Context, Drafter, DraftTree, FixedLength, NgramDrafter, generate
+from gramcore.spec import BatchProposer, Context, Drafter, DraftTree, FixedLength, NgramDrafter, generate
 
 PROMPT = [*range(5, 20), *range(5, 20)]
 
@@ -85,6 +85,18 @@ def test_a_drafter_that_never_returns_costs_its_time_once(model: Any) -> None:
     while any(t.name == "gramcore drafter" for t in threading.enumerate()):  # the threads end
         assert time.perf_counter() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_drafter_that_cannot_be_forked_is_switched_off(model: Any, bounded: bool) -> None:
+    plain = generate(model, PROMPT, max_new_tokens=8).tokens
+    for fork, said in ((broken, "raised KeyError"), (lambda: None, "raised TypeError: fork must return a Drafter")):
+        drafter = Plan(some, bounded=bounded)
+        drafter.fork = fork  # type: ignore[method-assign]
+        with pytest.warns(RuntimeWarning, match=f"Plan is switched off: it {said}"):
+            assert generate(model, PROMPT, drafter=drafter, max_new_tokens=8).tokens == plain
+        with pytest.warns(RuntimeWarning, match=f"Plan is switched off: it {said}"):
+            assert BatchProposer(drafter).propose([[1, 2, 1]]) == [[]]
 
 
 def test_an_unbounded_drafter_drafts_like_a_bounded_one(model: Any) -> None:

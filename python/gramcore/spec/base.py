@@ -200,7 +200,7 @@ class Drafter(ABC):
     def observe_hidden(self, states: Any) -> None:  # noqa: B027
         """Last hidden states ``(rows, width)`` of newly committed rows, before their next tokens are observed.
 
-        Only with ``needs_hidden``. The first call brings the prompt's rows but its last; default: ignore them.
+        Only with ``needs_hidden``. The first call brings the prompt's rows; default: ignore them.
         """
 
     def observe_target(self, tree: DraftTree, rows: TargetRows) -> None:  # noqa: B027

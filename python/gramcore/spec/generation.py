@@ -107,6 +107,8 @@ def generate(
     check_real("draft_timeout_s", draft_timeout_s, low=0, low_open=True)
     stops = list(stop) if isinstance(stop, Sequence) else [stop] * len(prompts)
     check_parts(drafter, verifier, policy, stops, streamer)
+    if len(stops) != len(prompts):
+        raise ValueError(f"stop must be one function, or one per sequence, got {len(stops)} for {len(prompts)}")
     if streamer is not None and len(prompts) > 1:
         raise ValueError(f"streamer must be None for a batch, got a batch of {len(prompts)}")
     host = as_host(model)
@@ -130,12 +132,7 @@ def generate(
             timeout_s=draft_timeout_s,
         )
         base_seed = one_seed(seed, generator)
-        matchers = list(grammar) if isinstance(grammar, (list, tuple)) else [grammar] * len(prompts)
-        if len(matchers) != len(prompts) or (len(prompts) > 1 and not isinstance(grammar, (list, tuple, type(None)))):
-            raise ValueError(f"grammar must be one matcher per sequence, got {len(matchers)} for {len(prompts)}")
-        if len(stops) != len(prompts):
-            raise ValueError(f"stop must be one function, or one per sequence, got {len(stops)} for {len(prompts)}")
-        for b, prompt in enumerate(prompts):
+        for b, (prompt, guide, ends) in enumerate(zip(prompts, _matchers(grammar, len(prompts)), stops, strict=True)):
             lengths = (policy or CostModelLength()).fork() if drafter else FixedLength(0)
             if drafter:
                 lengths.begin(host, drafter)
@@ -144,10 +141,10 @@ def generate(
                     prompt,
                     max_new_tokens + _MAX_NODES + 1,
                     CounterRng(base_seed, b),
-                    GuardedDrafter(drafter.fork() if drafter else None, draft_timeout_s),
+                    GuardedDrafter(drafter, draft_timeout_s),
                     lengths,
-                    None if matchers[b] is None else GrammarGuide(matchers[b], host.vocab_size),
-                    stops[b],
+                    None if guide is None else GrammarGuide(guide, host.vocab_size),
+                    ends,
                 )
             )
         try:
@@ -155,6 +152,16 @@ def generate(
         finally:
             for s in run.sequences:
                 s.drafter.close()
+
+
+def _matchers(grammar: Any, number: int) -> list[Any]:
+    """One per sequence: they move on with its text."""
+    given = list(grammar) if isinstance(grammar, (list, tuple)) else [grammar]
+    if grammar is None:
+        given = [None] * number
+    if len(given) != number:
+        raise ValueError(f"grammar must be one matcher per sequence, got {len(given)} for {number}")
+    return given
 
 
 def as_host(model: Any) -> Host:

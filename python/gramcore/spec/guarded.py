@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 
 class GuardedDrafter:
-    """Calls a drafter; switches it off with a warning when it raises or needs more than ``timeout_s``.
+    """Calls a fork of a drafter; switches it off with a warning when it raises or needs more than ``timeout_s``.
 
     A drafter that declares ``bounded`` is called directly. Any other one runs in a thread of its own, so that one that
     never comes back costs ``timeout_s`` once; the thread is left behind.
 
     Args:
-        drafter: None drafts nothing.
+        drafter: left alone itself; None drafts nothing.
         timeout_s: ``> 0``; seconds for one call.
     """
 
@@ -36,6 +36,8 @@ class GuardedDrafter:
         self._worker = _Worker() if drafter is not None and not drafter.bounded else None
         if self._worker is not None:
             weakref.finalize(self, self._worker.close)  # the thread ends with its owner at the latest
+        if drafter is not None:
+            self._drafter = self._call(lambda: _own(drafter))
 
     @property
     def alive(self) -> bool:
@@ -96,6 +98,13 @@ class GuardedDrafter:
         warnings.warn(f"drafter {name} is switched off: it {why}", RuntimeWarning, stacklevel=2)
         self._drafter = None
         self.close()
+
+
+def _own(drafter: Drafter) -> Drafter:
+    made = drafter.fork()
+    if not isinstance(made, Drafter):
+        raise TypeError(f"fork must return a Drafter, got {type(made).__name__}")
+    return made
 
 
 class _Worker:

@@ -184,7 +184,7 @@ class BatchProposer:
 
     def _one(self, name: Hashable, history: IntArray) -> list[int]:
         if name not in self._requests:
-            self._requests[name] = GuardedDrafter(self.drafter.fork(), self.draft_timeout_s), np.empty(0, np.int32)
+            self._requests[name] = GuardedDrafter(self.drafter, self.draft_timeout_s), np.empty(0, np.int32)
         drafter, seen = self._requests[name]
         both = min(len(seen), len(history))
         different = np.flatnonzero(seen[:both] != history[:both])

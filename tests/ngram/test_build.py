@@ -351,3 +351,17 @@ def test_tiktoken_ranks(tmp_path: Path) -> None:
     path.write_text("a b c\n")
     with pytest.raises(FormatError, match=r"small\.tiktoken:1"):
         load_encoder(path)
+
+
+def test_shards_are_sorted_at_once_as_far_as_memory_and_threads_allow() -> None:
+    one = 1000 * tables.sort_bytes_per_token(2) + tables.fixed_bytes()
+    sizes = [1000, 900, 1000]
+    assert [tables._at_once(sizes, 2, budget, 4) for budget in (3 * one, 3 * one - 1, 2 * one, 2 * one - 1, 1)] == [
+        3,
+        2,
+        2,
+        1,
+        1,
+    ]
+    assert tables._at_once(sizes, 2, 3 * one, 2) == 2
+    assert tables._at_once([1000], 2, 9 * one, 4) == 1

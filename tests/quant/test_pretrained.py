@@ -22,6 +22,7 @@ from gramcore.quant import (  # noqa: E402
     load_pretrained,
     quantize_,
 )
+from gramcore.quant.pretrained import GramcoreQuantizer  # noqa: E402
 
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 
@@ -181,8 +182,11 @@ def test_errors(tmp_path: Path) -> None:
         read(tmp_path, quantization_config=GramcoreConfig("int4g32"))
     with pytest.raises(ValueError, match="calibration must be given for DGQ"):
         read(tmp_path, quantization_config=GramcoreConfig("dgq"))
+    quantizer = GramcoreQuantizer(GramcoreConfig("int8"), pre_quantized=False)
+    for devices in (None, "auto", "cpu", {"": "cpu"}):
+        quantizer.validate_environment(device_map=devices)
     with pytest.raises(ValueError, match="device_map must be the CPU"):
-        read(tmp_path, quantization_config=GramcoreConfig("int8"), device_map={"": "cuda"})
+        quantizer.validate_environment(device_map={"": "cuda"})
     with pytest.raises(ValueError, match="activations must be"):
         GramcoreConfig("int8", activations="int7")
 

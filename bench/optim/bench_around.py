@@ -125,6 +125,8 @@ def temporaries(bench: Bench) -> None:
             state,
         ) in projected:  # a panel of the largest matrix; the embedding is not projected, as in the recipes
             _temporaries(bench, name, dtype, llama_shapes(), state=state)
+        for name in ("COSMOS", "GradNormLoRP"):  # fp32 copies of one matrix after the other
+            _temporaries(bench, name, dtype, llama_shapes())
 
 
 def _temporaries(bench: Bench, name: str, dtype: torch.dtype, shapes: list[tuple[int, ...]], **options: object) -> None:

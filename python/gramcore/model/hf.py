@@ -66,9 +66,10 @@ def _is_safetensors(path: Path) -> bool:
 
 def saved_model(folder: str | Path, dtype: Any) -> Any:
     """A causal language model from a folder of ``save_pretrained``, quantised layers packed as they were saved."""
-    transformers = require("transformers", "hf")
-    require("gramcore.quant.pretrained", "hf")  # registers how
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
+    require("transformers", "hf")
+    from gramcore.quant.pretrained import load_pretrained
+
+    return load_pretrained(folder, dtype=dtype)
 
 
 def load_folder(folder: str | Path, dtype: Any) -> tuple[Any, Any]:
@@ -228,15 +229,14 @@ def _put_packed(model: Any, path: str, weight: Any) -> None:
     """Put a quantised weight where a dense layer (on the meta device) or the embedding was."""
     from gramcore.quant import QuantEmbedding, QuantLinear
 
-    parent, _, child = path.rpartition(".")
-    if child == "embed_tokens":
-        setattr(model.get_submodule(parent), child, QuantEmbedding(weight))
+    if path.endswith("embed_tokens"):
+        model.set_submodule(path, QuantEmbedding(weight))
         return
     layer = QuantLinear(weight)
     bias = getattr(model.get_submodule(path), "bias", None)
     if bias is not None:
         layer.bias = bias
-    setattr(model.get_submodule(parent), child, layer)
+    model.set_submodule(path, layer)
 
 
 def _dense(tensor: GgufTensor, order: Any) -> Any:

@@ -47,12 +47,13 @@ class DecoderHost(Host):
     def prefill(self, prompts: Sequence[IntArray]) -> TreeOutput | None:
         if not any(map(len, prompts)):
             return None
-        if not self._want_hidden:
+        hidden = None
+        if self._want_hidden:  # the decoder gives states of all rows or logits of the last, so in two parts
+            _, before = self._run([p[:-1] for p in prompts], None, "none")
+            logits, last = self._run([p[-1:] for p in prompts], None, "all")
+            hidden = [torch.from_numpy(np.concatenate(both)) for both in zip(before or (), last or (), strict=True)]
+        else:
             logits, _ = self._run(prompts, None, "last")
-            return TreeOutput([torch.from_numpy(rows) for rows in logits or ()])
-        _, before = self._run([p[:-1] for p in prompts], None, "none")
-        logits, last = self._run([p[-1:] for p in prompts], None, "all")
-        hidden = [torch.from_numpy(np.concatenate(both)) for both in zip(before or (), last or (), strict=True)]
         return TreeOutput([torch.from_numpy(rows) for rows in logits or ()], hidden)
 
     def forward(self, roots: Sequence[int], trees: Sequence[tuple[IntArray, IntArray]]) -> TreeOutput:

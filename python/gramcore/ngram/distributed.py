@@ -64,11 +64,11 @@ class _Holder:
     def __init__(self, paths: list[str], options: dict[str, Any]) -> None:
         self.index = Index(paths, **options)
 
-    def facts(self) -> tuple[int, int, list[list[int]]]:
-        """The layout's version, tokens, and the documents of each shard of each directory."""
+    def facts(self) -> tuple[int, list[list[int]]]:
+        """Tokens, and the documents of each shard of each directory."""
         index = self.index
         counts = iter([index._native.shard_facts(s)[1] for s in range(index.num_shards)])
-        return index.version, index.num_tokens, [[next(counts) for _ in range(n)] for n in index.shards_by_path()]
+        return index.num_tokens, [[next(counts) for _ in range(n)] for n in index.shards_by_path()]
 
     def count_batch(self, ids: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return self.index.count_batch((ids, offsets))
@@ -149,13 +149,13 @@ class DistributedIndex:
         self._paths = [[os.fspath(p) for p in paths[i::number]] for i in range(number)]
         self._actors = [self._start(i) for i in range(number)]
         facts = self._all(lambda actor: actor.facts.remote())
-        self.version, self.num_tokens = facts[0][0], sum(f[1] for f in facts)
+        self.num_tokens = sum(tokens for tokens, _ in facts)
         #: of each shard, in the order of a local index: its actor, its number there, and its first document's
         self._shards: list[tuple[int, int, int]] = []
         self.num_documents = 0
         held = [0] * number
         for i in range(len(paths)):
-            for documents in facts[i % number][2][i // number]:
+            for documents in facts[i % number][1][i // number]:
                 self._shards.append((i % number, held[i % number], self.num_documents))
                 held[i % number] += 1
                 self.num_documents += documents

@@ -128,8 +128,7 @@ def _built(
 
 def _place(model: nn.Module, ready: Mapping[str, nn.Module]) -> None:
     for name, module in ready.items():
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, module.train(model.training))
+        model.set_submodule(name, module.train(model.training))
 
 
 def _check_rest(model: nn.Module, rest: dict[str, torch.Tensor], layers: set[str], path: str | Path) -> None:

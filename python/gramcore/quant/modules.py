@@ -210,9 +210,7 @@ def quantize_(
         ready[name] = QuantLinear.from_linear(layers[name], c, inputs.pop(name, None), activations=activations)
         report.layers.append(_layer_report(name, layers[name].weight, ready[name].qweight))
     for name, module in ready.items():
-        parent, _, child = name.rpartition(".")
-        module.train(layers[name].training)
-        setattr(model.get_submodule(parent), child, module)
+        model.set_submodule(name, module.train(layers[name].training))
     _mark(model, scheme)
     return report
 

@@ -104,9 +104,8 @@ class GramcoreQuantizer(HfQuantizer):  # type: ignore[misc]
             return
         layers = self.quantization_config.layers
         for name in layers:
-            parent, _, child = name.rpartition(".")
             try:
-                setattr(model.get_submodule(parent), child, _Awaited(model.get_submodule(name)))
+                model.set_submodule(name, _Awaited(model.get_submodule(name)))
             except AttributeError as error:
                 raise FormatError(f"quantised layers must be those of this model, got {name!r}") from error
         known = set(model._keys_to_ignore_on_load_unexpected or ())
@@ -146,8 +145,7 @@ class GramcoreQuantizer(HfQuantizer):  # type: ignore[misc]
             else:
                 dense = nn.Embedding(module.num_embeddings, module.embedding_dim, device="meta")
             dense.weight = weight
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, dense.train(module.training))
+            model.set_submodule(name, dense.train(module.training))
         return model
 
     def is_serializable(self, *args: Any, **kwargs: Any) -> bool:
@@ -164,8 +162,7 @@ def mark(model: Any, scheme: str | None = None) -> None:
 
     :func:`gramcore.quant.quantize_` and :func:`gramcore.model.load` do so.
     """
-    config = GramcoreConfig(scheme)
-    _, config.layers, config.shared = packed_state(model)
+    config = GramcoreConfig(scheme)  # what its layers are is looked up when it is saved
     model.hf_quantizer = GramcoreQuantizer(config, pre_quantized=True)
     model.config.quantization_config = config
     model.is_quantized, model.quantization_method = True, _METHOD
